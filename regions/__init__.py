@@ -1,0 +1,23 @@
+"""Sizing balls that must not overlap: geometry and optimisation for sample-wise randomized smoothing.
+
+Given points and upper bounds R, `allocate` sizes an open ball around every point so that no two conflicting
+balls overlap and the sum of the radii is as large as possible (Eq. 10 of the paper, or greedily Eq. 11).
+"""
+
+from regions._allocate import allocate, allocate_graph
+from regions._allocation import Allocation
+from regions._graph import OverlapGraph, overlap_graph
+from regions._map import Location, RegionMap
+from regions._verify import Verification, verify
+
+__all__ = [
+    "Allocation",
+    "Location",
+    "OverlapGraph",
+    "RegionMap",
+    "Verification",
+    "allocate",
+    "allocate_graph",
+    "overlap_graph",
+    "verify",
+]

@@ -1,0 +1,91 @@
+"""The one result type of every allocation method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from regions._graph import OverlapGraph
+
+
+def relative_gap(objective: float, upper_bound: float) -> float:
+    """(upper_bound - objective) / upper_bound; 0 where the difference is below what distances resolve (1e-140)."""
+    missing = upper_bound - objective
+    return missing / upper_bound if missing > 1e-140 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """Radii of balls that do not overlap where they conflict, and what is known about their optimality.
+
+    Attributes
+    ----------
+    radii : (n,) float64
+        0 <= radii <= R, and r_i + r_j <= |x_i - x_j| in exact arithmetic for every conflicting pair of non-empty balls.
+    objective : float
+        Sum of the radii, or weighted sum, rounded down.
+    upper_bound : float or None
+        No allocation of Eq. 10 has a larger objective: the value of a dual feasible point, rounded up.
+        None where no bound is known (plain greedy).
+    gap : float or None
+        (upper_bound - objective) / upper_bound: what at most is missing to the optimum, relative.
+    method : str
+        What actually ran.
+    status : str
+        A sentence: what happened, and what to do about it.
+    graph : OverlapGraph
+        The pairs that constrain the radii.
+    stats : mapping
+        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...).
+    """
+
+    radii: Float64[np.ndarray, " n"]
+    objective: float
+    upper_bound: float | None
+    method: str
+    status: str
+    graph: OverlapGraph
+    stats: Mapping[str, float]
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance of the objective to the bound, in [0, 1]; None without a bound."""
+        return None if self.upper_bound is None else relative_gap(self.objective, self.upper_bound)
+
+    def __repr__(self) -> str:
+        gap = "unknown" if self.gap is None else f"{self.gap:.1e}"
+        return f"Allocation(n={self.radii.size}, objective={self.objective:.6g}, gap={gap}, method={self.method!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Eq. 10 as the methods see it: validated arrays only."""
+
+    graph: OverlapGraph
+    weights: Float64[np.ndarray, " n"] | None
+    order: str | np.ndarray | None = None
+    solver: str | None = None
+    time_limit: float | None = None
+
+    def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
+        """Weighted sum of the radii, rounded down."""
+        if self.weights is None:
+            return math.fsum(radii)
+        return math.fsum(np.nextafter(self.weights * radii, 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a method hands back to the front door, which trims the radii to strict feasibility."""
+
+    radii: Float64[np.ndarray, " n"]
+    bounds: Float64[np.ndarray, " n"]
+    """Radii are cut to these before they are trimmed."""
+    method: str
+    status: str
+    upper_bound: float | None
+    stats: Mapping[str, float]

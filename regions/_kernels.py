@@ -1,0 +1,114 @@
+"""Compiled loops: what NumPy cannot say in one pass. Arrays in, arrays out, no allocation of Python objects.
+
+All run without the interpreter lock, so that callers may share blocks among threads.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+# Sums may be reassociated for speed: the error bounds of `_distance` hold for any order of summation.
+_fast_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+_strict = njit(cache=True, nogil=True)
+_BLOCK = 64  # coordinates between two looks at the stopping bound
+
+
+@_fast_sum
+@no_type_check
+def squared_distances(x, y, i, j, stop, out):
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded."""
+    d = x.shape[1]
+    for k in range(i.size):
+        a, b = i[k], j[k]
+        total = 0.0
+        start = 0
+        while start < d and total <= stop[k]:
+            end = min(start + _BLOCK, d)
+            part = 0.0
+            for c in range(start, end):
+                difference = x[a, c] - y[b, c]
+                part += difference * difference
+            total += part
+            start = end
+        out[k] = total
+
+
+@_strict
+@no_type_check
+def subtract_down(a, b):
+    """Return a float c <= a - b with b + c <= a in exact arithmetic; the largest such, or the one below it."""
+    c = a - b
+    total = b + c
+    rest = (b - (total - (total - b))) + (c - (total - b))  # total + rest = b + c exactly (TwoSum)
+    if total > a or (total == a and rest > 0):
+        c = np.nextafter(c, -np.inf)
+    return c
+
+
+@_strict
+@no_type_check
+def exceeds(a, b, limit):
+    """Whether a + b > limit in exact arithmetic."""
+    total = a + b
+    rest = (a - (total - (total - a))) + (b - (total - a))
+    return total > limit or (total == limit and rest > 0)
+
+
+@_strict
+@no_type_check
+def greedy(start, neighbour, distance, bounds, order, radii):
+    """Eq. 11: in the given order, every ball takes what the non-empty balls before it leave.
+
+    start, neighbour, distance: adjacency of the overlap graph in compressed rows. `radii` is filled.
+    """
+    radii[:] = -1.0  # not yet placed
+    for k in order:
+        room = bounds[k]
+        for e in range(start[k], start[k + 1]):
+            other = radii[neighbour[e]]
+            if other > 0.0:
+                room = min(room, subtract_down(distance[e], other))
+                if room <= 0.0:
+                    room = 0.0
+                    break
+        radii[k] = room
+
+
+@_strict
+@no_type_check
+def trim(i, j, distance, radii):
+    """Shrink radii until r_i + r_j <= distance for every edge whose two balls are non-empty.
+
+    One pass is enough: radii only fall, so an edge that holds keeps holding.
+    """
+    for e in range(i.size):
+        a, b = i[e], j[e]
+        if radii[a] > 0.0 and radii[b] > 0.0 and exceeds(radii[a], radii[b], distance[e]):
+            if radii[a] < radii[b]:
+                a, b = b, a
+            radii[a] = max(0.0, subtract_down(distance[e], radii[b]))
+
+
+@_strict
+@no_type_check
+def fill(start, neighbour, distance, bounds, order, radii):
+    """Grow every ball in turn to what its neighbours and its bound leave. Keeps feasible radii feasible."""
+    for k in order:
+        room = bounds[k]
+        for e in range(start[k], start[k + 1]):
+            room = min(room, subtract_down(distance[e], radii[neighbour[e]]))
+            if room <= radii[k]:
+                break
+        radii[k] = max(radii[k], room)
+
+
+@_strict
+@no_type_check
+def first_overlap(i, j, distance, radii):
+    """Index of the first edge whose non-empty balls overlap, or -1."""
+    for e in range(i.size):
+        a, b = radii[i[e]], radii[j[e]]
+        if a > 0.0 and b > 0.0 and exceeds(a, b, distance[e]):
+            return e
+    return -1

@@ -1,0 +1,171 @@
+"""The region map: where a point finds its region, and with it its sigma."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+
+from regions import _validate
+from regions._distance import distances_below, raised, relative_error
+from regions._search import BallIndex
+
+_FORMAT = "srs-region-map-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Location:
+    """Where query points lie.
+
+    Attributes
+    ----------
+    region : (m,) int64
+        Index of the region that holds the point, -1 where none does. Among overlapping regions: the smallest index.
+    sigma : (m,) float64
+        The region's noise level, NaN outside.
+    margin : (m,) float64
+        Distance to the region's boundary, rounded down; 0 outside.
+    """
+
+    region: Int64[np.ndarray, " m"]
+    sigma: Float64[np.ndarray, " m"]
+    margin: Float64[np.ndarray, " m"]
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMap:
+    """A frozen table of regions B(centre, radius), open balls, each with one noise level.
+
+    Attributes
+    ----------
+    centres : (n, d) float64
+    radii : (n,) float64
+        A region of radius 0 is empty: it holds no point, not even its centre.
+    sigma : (n,) float64
+        Noise level of each region; NaN is allowed where the radius is 0.
+    classes : (n,) int64 or None
+        Class certified at each centre, -1 where none.
+
+    Notes
+    -----
+    The map does not check that regions are disjoint: `regions.allocate` makes them so and `regions.verify` checks it.
+    """
+
+    centres: Float64[np.ndarray, "n d"]
+    radii: Float64[np.ndarray, " n"]
+    sigma: Float64[np.ndarray, " n"]
+    classes: Int64[np.ndarray, " n"] | None
+
+    def __init__(self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, classes: ArrayLike | None = None):
+        x = _validate.as_points(centres, "centres").copy()
+        n = len(x)
+        r = _validate.as_radii(radii, n, "radii")
+        levels = _validate.as_levels(sigma, r, "sigma")
+        labels = None if classes is None else _validate.as_classes(classes, n, "classes")
+        for name, value in (("centres", x), ("radii", r), ("sigma", levels), ("classes", labels)):
+            if value is not None:
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def __repr__(self) -> str:
+        n, d = self.centres.shape
+        return f"RegionMap(n={n}, d={d}, non-empty={np.count_nonzero(self.radii)}, hash={self.content_hash[:12]})"
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the table, in hexadecimal: the same for the same regions on every machine."""
+        digest = hashlib.sha256(_FORMAT.encode())
+        for array in (self.centres, self.radii, self.sigma, self.classes):
+            digest.update(b"none" if array is None else str(array.shape).encode())
+            if array is not None:
+                digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _index(self) -> BallIndex:
+        return BallIndex(self.centres, self.radii)
+
+    def locate(self, points: ArrayLike) -> Location:
+        """Find the region that holds each point.
+
+        Parameters
+        ----------
+        points : array-like, shape (m, d) or (m, ...)
+
+        Returns
+        -------
+        Location
+
+        Raises
+        ------
+        ValueError
+            If the points are not finite or have another dimension than the centres.
+
+        Notes
+        -----
+        Membership |x - centre| < radius is decided exactly; FAISS only proposes regions. O(m n d) multiplications.
+        """
+        x = _validate.as_points(points)
+        if len(x) and x.shape[1] != self.centres.shape[1]:
+            raise ValueError(f"points have {x.shape[1]} coordinates: this map's regions have {self.centres.shape[1]}")
+        nowhere = len(self)
+        region = np.full(len(x), nowhere, dtype=np.int64)
+        margin = np.zeros(len(x))
+        blocks = self._index.candidates(x) if len(x) and self.radii.any() else ()
+        for query, ball in blocks:
+            inside, _ = distances_below(x, self.centres, query, ball, self.radii[ball], np.zeros(ball.size))
+            np.minimum.at(region, query[inside], ball[inside])
+        held = np.flatnonzero(region < nowhere)
+        ball = region[held]
+        _, distance = distances_below(x, self.centres, held, ball, self.radii[ball], np.zeros(ball.size))
+        margin[held] = np.maximum(
+            np.nextafter(self.radii[ball] - raised(distance, relative_error(x.shape[1])), 0.0), 0.0
+        )
+        region[region == nowhere] = -1
+        return Location(region, np.where(region >= 0, np.append(self.sigma, np.nan)[region], np.nan), margin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map as `.npz`, atomically: the file is either the old one or the whole new one."""
+        target = Path(path)
+        arrays: dict[str, Any] = {"centres": self.centres, "radii": self.radii, "sigma": self.sigma}
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                np.savez(file, format=np.array(_FORMAT), content_hash=np.array(self.content_hash), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RegionMap:
+        """Read a map written by `save`; `ValueError` if the file is not one, or not as it was written."""
+        try:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                stored: dict[str, Any] = dict(file)
+        except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is not a region map, or is damaged: write it again with RegionMap.save"
+            ) from error
+        if str(stored.get("format")) != _FORMAT:
+            raise ValueError(f"{path} is not a region map of format {_FORMAT}: write it again with RegionMap.save")
+        if not {"centres", "radii", "sigma"} <= stored.keys():
+            raise ValueError(f"{path} lacks centres, radii or sigma: write it again with RegionMap.save")
+        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], stored.get("classes"))
+        if loaded.content_hash != str(stored.get("content_hash")):
+            raise ValueError(f"{path} was changed after it was written (its content hash differs): restore a copy")
+        return loaded

@@ -1,0 +1,150 @@
+"""Candidate pairs by FAISS radius search: float32 proposes, with thresholds that provably miss nothing.
+
+FAISS takes one radius a call and computes |x|^2 + |y|^2 - 2 x.y in float32. Two measures keep that sharp and safe:
+points are centred on their mean, and they are searched in buckets of similar radius, so that one large R does not make
+every search wide. The threshold on the squared distance is raised by a bound on the error (docs/mathematics.md, Eq. 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+_UNIT32 = 2.0**-24
+_RATIO = 0.8  # radii of one bucket lie within this factor of each other ...
+_SMALLEST = 256  # ... unless that would make the bucket smaller than this
+_CANDIDATES = 1 << 23  # most pairs one call of FAISS can return, if every point is near every other
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total) from time to time."""
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Points of similar radius: their indices, float32 coordinates, largest radius and largest norm."""
+
+    members: Int64[np.ndarray, " m"]
+    coordinates: Float32[np.ndarray, "m d"]
+    radius: float
+    norm: float
+    index: Any
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The affine map to float32: z = (x - centre) * scale, with scale a power of two so that |z_k| <= 1."""
+
+    centre: Float64[np.ndarray, " d"]
+    scale: float
+
+    @classmethod
+    def around(cls, points: Float64[np.ndarray, "n d"]) -> _Frame:
+        centre = points.mean(axis=0) if len(points) else np.zeros(points.shape[1])
+        spread = float(np.abs(points - centre).max(initial=0.0))
+        return cls(centre, math.ldexp(1.0, min(1000, -math.frexp(spread)[1])))
+
+    def map(self, points: Float64[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+        return np.ascontiguousarray((points - self.centre) * self.scale, dtype=np.float32)
+
+    def threshold(self, reach: float, norms: float) -> float:
+        """Squared float32 distance below which FAISS must report, to miss no pair with |x - y| < reach.
+
+        `norms` is the largest |z| + |z'| of the pairs. Eq. 8 of docs/mathematics.md.
+        """
+        d = self.centre.size
+        moved = 2 * _UNIT32 * norms  # rounding the coordinates to float32 moves a distance by less than this
+        true = (min(reach * self.scale, 1e15) * (1 + 1e-12) + moved) ** 2
+        computed = true + 2 * (d + 8) * _UNIT32 * norms**2 + 1e-30
+        return float(np.nextafter(np.float32(computed), np.float32(np.inf)))
+
+
+def near_pairs(
+    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], progress: Progress | None = None
+) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
+    """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
+
+    Memory is bounded by blocks whatever the number of candidates.
+    """
+    positive = np.flatnonzero(R > 0)
+    frame = _Frame.around(points[positive])
+    buckets = _buckets(points, R, positive, frame)
+    total = sum(bucket.members.size * (len(buckets) - k) for k, bucket in enumerate(buckets))
+    done = 0
+    for a, outer in enumerate(buckets):
+        for b, inner in enumerate(buckets[a:], start=a):
+            for rows, row, column in _search(frame, outer.coordinates, outer.norm, outer.radius, inner):
+                done += rows
+                if progress is not None:
+                    progress("search", done, total)
+                once = row < column if a == b else slice(None)
+                yield outer.members[row[once]], inner.members[column[once]]
+
+
+class BallIndex:
+    """Which balls may hold a query point: buckets of similar radius, built once."""
+
+    def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
+        positive = np.flatnonzero(radii > 0)
+        self._frame = _Frame.around(centres[positive])
+        self._buckets = _buckets(centres, radii, positive, self._frame)
+
+    def candidates(
+        self, queries: Float64[np.ndarray, "m d"]
+    ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
+        """Blocks of (query, ball), among them every pair with |query - centre| < radius."""
+        widest = max((bucket.radius for bucket in self._buckets), default=0.0)
+        far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
+        near = np.flatnonzero(far * self._frame.scale <= 2 + 2 * widest * self._frame.scale)  # float32 stays finite
+        if not near.size:
+            return
+        mapped = self._frame.map(queries[near])
+        norm = _largest_norm(mapped)
+        for bucket in self._buckets:
+            for _, row, column in _search(self._frame, mapped, norm, 0.0, bucket):
+                yield near[row], bucket.members[column]
+
+
+def _buckets(
+    points: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    positive: Int64[np.ndarray, " p"],
+    frame: _Frame,
+) -> list[_Bucket]:
+    import faiss  # loaded only where something is searched
+
+    descending = positive[np.argsort(-R[positive], kind="stable")]
+    sizes = R[descending]
+    buckets = []
+    start = 0
+    while start < descending.size:
+        end = int(np.searchsorted(-sizes, -_RATIO * sizes[start]))
+        end = min(max(end, start + _SMALLEST), descending.size)
+        members = descending[start:end]
+        coordinates = frame.map(points[members])
+        index = faiss.IndexFlatL2(points.shape[1])
+        index.add(coordinates)
+        buckets.append(_Bucket(members, coordinates, float(sizes[start]), _largest_norm(coordinates), index))
+        start = end
+    return buckets
+
+
+def _search(
+    frame: _Frame, queries: Float32[np.ndarray, "m d"], norm: float, radius: float, bucket: _Bucket
+) -> Iterator[tuple[int, Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
+    """Blocks of (queries searched, rows of `queries`, rows of `bucket`) of pairs within radius + bucket.radius."""
+    threshold = frame.threshold(radius + bucket.radius, norm + bucket.norm)
+    size = max(32, _CANDIDATES // bucket.members.size)
+    for start in range(0, len(queries), size):
+        block = queries[start : start + size]
+        limits, _, found = bucket.index.range_search(block, threshold)
+        row = np.repeat(np.arange(len(block)), np.diff(limits.astype(np.int64)))
+        yield len(block), row + start, found
+
+
+def _largest_norm(coordinates: Float32[np.ndarray, "m d"]) -> float:
+    return float(np.linalg.norm(coordinates, axis=1).max()) * 1.001  # float32 sums: below 0.1 % for d <= 2^20

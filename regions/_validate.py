@@ -1,0 +1,156 @@
+"""The one place where arguments are coerced and complained about.
+
+Every function returns C-contiguous arrays of known dtype and shape, or raises `ValueError` in one line that
+names the offending value and what is expected. Nobody re-checks afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64, Shaped
+from numpy.typing import ArrayLike
+
+LARGEST = 1e150
+"""Largest magnitude of a coordinate or radius: beyond it squared distances overflow float64."""
+
+MOST_COORDINATES = 1 << 20
+"""Largest dimension for which the bounds on rounding errors are proven."""
+
+
+def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n d"]:
+    """Points as float64 of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0)."""
+    array = _as_float64(points, name)
+    if array.ndim < 2 and array.size:
+        raise ValueError(f"{name} has shape {array.shape}: expected (n, d), or (n, ...) to be flattened to it")
+    n = array.shape[0] if array.ndim else 0
+    array = array.reshape(n, int(np.prod(array.shape[1:])))
+    if n and not array.shape[1]:
+        raise ValueError(f"{name} has shape {array.shape}: every point needs at least one coordinate")
+    if array.shape[1] > MOST_COORDINATES:
+        raise ValueError(
+            f"{name} has shape {array.shape}: at most {MOST_COORDINATES} coordinates; project or subsample"
+        )
+    _complain(~np.isfinite(array), array, name, "coordinates must be finite")
+    _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
+    return np.ascontiguousarray(array)
+
+
+def as_radii(radii: ArrayLike, n: int, name: str = "R") -> Float64[np.ndarray, " n"]:
+    """Radii as float64 of shape (n,): finite and >= 0."""
+    array = _as_vector(_as_float64(radii, name), n, name)
+    _complain(~np.isfinite(array) | (array < 0), array, name, "radii must be finite and >= 0")
+    _complain(array > LARGEST, array, name, f"radii must not exceed {LARGEST:g}; rescale points and radii")
+    return np.ascontiguousarray(array) + 0.0  # -0.0 becomes 0.0
+
+
+def as_weights(weights: ArrayLike | None, n: int) -> Float64[np.ndarray, " n"] | None:
+    """Weights as float64 of shape (n,): finite and >= 0; None stays None (all ones)."""
+    if weights is None:
+        return None
+    array = _as_vector(_as_float64(weights, "weights"), n, "weights")
+    _complain(~np.isfinite(array) | (array < 0), array, "weights", "weights must be finite and >= 0")
+    _complain(array > LARGEST, array, "weights", f"weights must not exceed {LARGEST:g}; rescale them")
+    return np.ascontiguousarray(array)
+
+
+def as_groups(groups: Any, n: int) -> tuple[Int64[np.ndarray, " n"], ...]:
+    """Labels as a tuple of int64 arrays of shape (n,), one for every array of labels given.
+
+    One array of n labels (numbers or strings), or several as a sequence of such arrays or an array (k, n).
+    """
+    if groups is None:
+        return ()
+    several = isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups)
+    several = several or (not isinstance(groups, (tuple, list)) and np.ndim(groups) == 2)
+    arrays: Iterable[Any] = groups if several else (groups,)
+    return tuple(_as_labels(labels, n, f"groups[{k}]" if several else "groups") for k, labels in enumerate(arrays))
+
+
+def as_levels(sigma: ArrayLike, radii: Float64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, " n"]:
+    """Noise levels as float64 of shape (n,): finite and > 0 wherever the radius is positive."""
+    array = _as_vector(_as_float64(sigma, name), radii.size, name)
+    wrong = (radii > 0) & ~(np.isfinite(array) & (array > 0))
+    _complain(wrong, array, name, "the noise level of a non-empty region must be finite and > 0")
+    return np.array(array, order="C")
+
+
+def as_classes(classes: ArrayLike, n: int, name: str) -> Int64[np.ndarray, " n"]:
+    """Classes as int64 of shape (n,)."""
+    array = _as_vector(_to_numpy(classes, name), n, name)
+    if array.dtype.kind not in "iu" and n:
+        raise ValueError(f"{name} has dtype {array.dtype}: expected integers")
+    return array.astype(np.int64)
+
+
+def as_order(order: Any, n: int) -> str | Int64[np.ndarray, " n"]:
+    """The name of an order, or a permutation of 0 .. n-1 as int64."""
+    if isinstance(order, str):
+        return as_choice(order, ("ascending", "descending", "arrival"), "order", "a permutation of 0 .. n-1")
+    array = _to_numpy(order, "order")
+    if array.dtype.kind not in "iu" and array.size:
+        raise ValueError(f"order has dtype {array.dtype}: expected a permutation of 0 .. {n - 1} in integers")
+    array = _as_vector(array, n, "order").astype(np.int64)
+    if not np.array_equal(np.sort(array), np.arange(n)):
+        raise ValueError(f"order is not a permutation of 0 .. {n - 1}: every index must occur exactly once")
+    return array
+
+
+def as_choice(value: Any, choices: Sequence[str], name: str, otherwise: str = "") -> str:
+    """One of the names in `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices) + (f", or {otherwise}" if otherwise else "")
+        raise ValueError(f"{name} = {value!r}: choose {listed}")
+    return value
+
+
+def as_seconds(value: Any, name: str) -> float | None:
+    """A positive number of seconds, or None for no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value > 0:
+        raise ValueError(f"{name} = {value!r}: expected a positive number of seconds, or None for no limit")
+    return float(value)
+
+
+def _to_numpy(values: Any, name: str) -> Shaped[np.ndarray, ...]:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever a foreign __array__ raises: ragged lists, CUDA tensors, gradients
+        raise ValueError(f"{name} cannot be read as an array: {' '.join(str(error).split())}") from error
+
+
+def _as_float64(values: Any, name: str) -> Float64[np.ndarray, ...]:
+    array = _to_numpy(values, name)
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{name} has dtype {array.dtype}: expected real numbers")
+    result = array.astype(np.float64, copy=False)
+    if array.dtype.itemsize >= 8 and array.dtype != np.float64:  # 64-bit integers and long doubles may not fit
+        _complain(result.astype(array.dtype) != array, array, name, "not representable as float64", finite_only=True)
+    return result
+
+
+def _as_vector(array: Shaped[np.ndarray, ...], n: int, name: str) -> Shaped[np.ndarray, " n"]:
+    if array.shape != (n,):
+        raise ValueError(f"{name} has shape {array.shape}: expected ({n},), one value for each of {n} points")
+    return array
+
+
+def _as_labels(labels: Any, n: int, name: str) -> Int64[np.ndarray, " n"]:
+    array = _as_vector(_to_numpy(labels, name), n, name)
+    if array.dtype.kind not in "buifUS" and n:
+        raise ValueError(f"{name} has dtype {array.dtype}: expected numbers or strings")
+    if array.dtype.kind == "f":
+        _complain(np.isnan(array), array, name, "a label must not be NaN; give points without a label one of their own")
+    return np.unique(array, return_inverse=True)[1].reshape(n).astype(np.int64)
+
+
+def _complain(bad: Any, array: Any, name: str, why: str, finite_only: bool = False) -> None:
+    if finite_only and array.dtype.kind == "f":
+        bad = bad & np.isfinite(array)
+    if not bad.any():
+        return
+    where = tuple(int(k) for k in np.argwhere(bad)[0])
+    raise ValueError(f"{name}[{', '.join(map(str, where))}] = {array[where]}: {why}")

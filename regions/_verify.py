@@ -1,0 +1,179 @@
+"""An independent check that balls do not overlap. Shares no code with the search, the distances or the solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy.typing import ArrayLike
+
+from regions import _validate
+
+_ROWS = 1024
+_TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
+_TREE_POINTS = 5000  # ... and from about this many points
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What `verify` found. True in a boolean context if nothing is wrong.
+
+    Attributes
+    ----------
+    overlapping : (k, 2) int64
+        Conflicting pairs i < j whose non-empty balls overlap, by however little: r_i + r_j > |x_i - x_j| exactly.
+    out_of_bounds : (k,) int64
+        Indices with r > R.
+    status : str
+        A sentence that names the first offence, or says that there is none.
+    """
+
+    overlapping: Int64[np.ndarray, "k 2"]
+    out_of_bounds: Int64[np.ndarray, " l"]
+    status: str
+
+    def __bool__(self) -> bool:
+        return not len(self.overlapping) and not len(self.out_of_bounds)
+
+
+def verify(points: ArrayLike, radii: ArrayLike, R: ArrayLike | None = None, *, groups: Any = None) -> Verification:
+    """Check, with zero tolerance, that no two conflicting balls overlap and that no radius exceeds its bound.
+
+    Parameters
+    ----------
+    points : array-like, shape (n, d) or (n, ...)
+        Centres.
+    radii : array-like, shape (n,)
+        Radii of open balls; a ball of radius 0 is empty.
+    R : array-like, shape (n,), default=None
+        Upper bounds to check against; None: not checked.
+    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+        Pairs that share a label in ANY of the arrays may overlap.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Every pair is looked at: by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
+    that may overlap are measured again by differences, and those that float64 cannot decide are decided by fractions.
+
+    Examples
+    --------
+    >>> bool(verify([[0.0], [1.0]], [0.5, 0.5]))
+    True
+    >>> verify([[0.0], [1.0]], [0.5, 0.5000000000000001]).status
+    'balls 0 and 1 overlap: radii 0.5 + 0.5000000000000001 exceed their distance 1.0 (1 pair in all)'
+    """
+    x = _validate.as_points(points)
+    r = _validate.as_radii(radii, len(x), "radii")
+    labels = _validate.as_groups(groups, len(x))
+    bounds = r if R is None else _validate.as_radii(R, len(x))
+    filled = np.flatnonzero(r > 0)
+    tree = x.shape[1] <= _TREE_DIMENSION and filled.size >= _TREE_POINTS
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for a, b in (_tree_candidates if tree else _product_candidates)(x[filled], r[filled]):
+        i, j = np.minimum(filled[a], filled[b]), np.maximum(filled[a], filled[b])
+        for label in labels:
+            conflict = label[i] != label[j]
+            i, j = i[conflict], j[conflict]
+        overlap = _overlap(x, r, i, j)
+        found.append(np.column_stack([i[overlap], j[overlap]]))
+    overlapping = np.unique(np.concatenate(found), axis=0)
+    out_of_bounds = np.flatnonzero(r > bounds)
+    return Verification(overlapping, out_of_bounds, _status(x, r, bounds, overlapping, out_of_bounds))
+
+
+def _product_candidates(
+    x: Float64[np.ndarray, "m d"], r: Float64[np.ndarray, " m"]
+) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
+    """All pairs a < b that may overlap, from |x|^2 + |y|^2 - 2 x.y of centred points in float64."""
+    if not len(x):
+        return
+    descending = np.argsort(-r, kind="stable")
+    x, r = x[descending], r[descending]
+    x = x - x.mean(axis=0)  # relative error u: far inside the margin below
+    square = (x * x).sum(axis=1)
+    norm = np.sqrt(square) * (1 + 1e-12)
+    margin = 4 * (x.shape[1] + 16) * 2.0**-53
+    for start in range(0, len(x), _ROWS):
+        end = min(start + _ROWS, len(x))
+        for other in range(start, len(x), 4 * _ROWS):
+            stop = min(other + 4 * _ROWS, len(x))
+            norms = norm[start:end, None] + norm[None, other:stop]
+            squared = square[start:end, None] + square[None, other:stop] - 2 * (x[start:end] @ x[other:stop].T)
+            reach = r[start:end, None] + r[None, other:stop]
+            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin))
+            a, b = a + start, b + other
+            yield descending[a[a < b]], descending[b[a < b]]
+
+
+def _tree_candidates(
+    x: Float64[np.ndarray, "m d"], r: Float64[np.ndarray, " m"]
+) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
+    """All pairs that may overlap, from k-d trees over radii within a factor of two of each other."""
+    from scipy.spatial import KDTree
+
+    level = np.frexp(r)[1]
+    level = np.maximum(level, level.max() - 20)
+    layers = [np.flatnonzero(level == value) for value in np.unique(level)]
+    trees = [KDTree(x[layer]) for layer in layers]
+    for p, layer in enumerate(layers):
+        for q in range(p, len(layers)):
+            reach = (r[layer].max() + r[layers[q]].max()) * (1 + 1e-12) + 1e-145
+            pairs = trees[p].sparse_distance_matrix(trees[q], reach, output_type="ndarray")
+            once = pairs["i"] < pairs["j"] if p == q else slice(None)
+            yield layer[pairs["i"][once]], layers[q][pairs["j"][once]]
+
+
+def _overlap(
+    x: Float64[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+) -> Bool[np.ndarray, " k"]:
+    """Whether |x_i - x_j| < r_i + r_j, exactly."""
+    result = np.zeros(i.size, dtype=bool)
+    d = x.shape[1]
+    error = (d / 2 + 4) * 2.0**-53
+    rows = max(1, (1 << 22) // d)
+    for start in range(0, i.size, rows):
+        part = slice(start, start + rows)
+        difference = x[i[part]] - x[j[part]]
+        distance = np.sqrt(np.einsum("kd,kd->k", difference, difference))
+        reach = r[i[part]] + r[j[part]]
+        result[part] = distance * (1 + error) + 1e-145 < reach * (1 - 2.0**-52)
+        unsure = ~result[part] & (distance * (1 - error) - 1e-145 < reach * (1 + 2.0**-52))
+        for k in np.flatnonzero(unsure) + start:
+            result[k] = _overlap_exactly(x[i[k]], x[j[k]], r[i[k]], r[j[k]])
+    return result
+
+
+def _overlap_exactly(x: Float64[np.ndarray, " d"], y: Float64[np.ndarray, " d"], a: np.float64, b: np.float64) -> bool:
+    squared = sum(((Fraction(p) - Fraction(q)) ** 2 for p, q in zip(x.tolist(), y.tolist(), strict=True)), Fraction())
+    return squared < (Fraction(float(a)) + Fraction(float(b))) ** 2
+
+
+def _status(
+    x: Float64[np.ndarray, "n d"],
+    r: Float64[np.ndarray, " n"],
+    bounds: Float64[np.ndarray, " n"],
+    overlapping: Int64[np.ndarray, "k 2"],
+    out_of_bounds: Int64[np.ndarray, " l"],
+) -> str:
+    if len(overlapping):
+        i, j = overlapping[0]
+        pairs = f"{len(overlapping)} pair{'s' * (len(overlapping) > 1)} in all"
+        distance = float(np.linalg.norm(x[i] - x[j]))
+        return f"balls {i} and {j} overlap: radii {r[i]} + {r[j]} exceed their distance {distance} ({pairs})"
+    if len(out_of_bounds):
+        k = out_of_bounds[0]
+        return f"radii[{k}] = {r[k]} exceeds its bound R[{k}] = {bounds[k]} ({len(out_of_bounds)} in all)"
+    return f"no overlap among {np.count_nonzero(r)} non-empty balls"

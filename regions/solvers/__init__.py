@@ -1,0 +1,19 @@
+"""Adapters to linear programming solvers: one module each, imported when asked for. All solve one scaled model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from regions.solvers._model import LinearProgram, Solution
+
+SOLVERS = ("highs", "cvxpy")
+"""Names of the modules of this package, each with a function `solve(model, time_limit)`."""
+
+
+def solve(solver: str, model: LinearProgram, time_limit: float | None) -> Solution:
+    """Solve the model with the named solver; `time_limit` in seconds."""
+    solution: Solution = import_module(f"regions.solvers.{solver}").solve(model, time_limit)
+    return solution
+
+
+__all__ = ["SOLVERS", "LinearProgram", "Solution", "solve"]

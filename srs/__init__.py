@@ -1,0 +1,1 @@
+"""The application: settings, pipeline, reports and commands. It composes `training`, `smoothing` and `regions`."""

@@ -1,0 +1,247 @@
+"""`srs-allocate`: points and upper bounds in, radii of balls that do not overlap out. Loads no PyTorch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from srs.commands._errors import one_line_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from regions import Allocation, OverlapGraph
+
+_DESCRIPTION = """Size balls around points so that no two that conflict overlap and the sum of the radii is large.
+
+Reads points and upper bounds R of the radii, writes the radii with their certificate (.npz: radii, objective,
+upper_bound, gap, method, status) and prints a summary. All files are .npy or .npz; FILE.npz:KEY names one array of
+several. Radii are l2, in the units of the points."""
+
+Order = Literal["ascending", "descending", "arrival"]
+
+
+@dataclass(frozen=True)
+class AllocateSettings:
+    """What `srs-allocate` can be told."""
+
+    points: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POINTS")]
+    """Points x_j: an array (n, d), or images (n, ...) to be flattened."""
+    radii: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[R]")] = None
+    """Upper bounds R_j: an array (n,), finite and >= 0. Default: the array R or radii beside the points."""
+    out: Path = Path("allocation.npz")
+    """File for the result."""
+    overwrite: bool = False
+    """Replace the file that --out names."""
+    method: Literal["lp", "greedy"] = "lp"
+    """lp: the optimum of Eq. 10, with a proven bound. greedy: Eq. 11, one ball after the other."""
+    order: Order | None = None
+    """Order of greedy: by degree in the overlap graph, or as the points arrive. Default: ascending."""
+    groups: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE ...")] = ()
+    """Files of labels (n,): points that share a label in any of them may overlap. Default: every pair conflicts."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of weights (n,) of the radii in the objective. Default: all 1."""
+    solver: Literal["highs", "cvxpy"] | None = None
+    """Solver of lp. Default: highs."""
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Seconds for the solver; when they are over, the best radii at hand are used, with a warning."""
+    compare: bool = False
+    """Also print a table of lp, the greedy orders, and the sum of R that ignores overlaps."""
+    verify: bool = False
+    """Check the result pair by pair with code that shares nothing with the solver."""
+
+
+def main() -> None:
+    """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
+    settings = tyro.cli(
+        AllocateSettings, prog="srs-allocate", description=_DESCRIPTION, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    with one_line_errors("srs-allocate"):
+        allocate(settings)
+
+
+def allocate(settings: AllocateSettings) -> None:
+    """Read, allocate, write, print."""
+    from rich.console import Console
+
+    from regions import overlap_graph, verify
+    from srs.arrays import write_arrays
+
+    _check_out(settings)
+    points, R, groups, weights = _read(settings)
+    errors = Console(stderr=True)
+    with _progress(errors) as bars:
+        task = bars.add_task("searching for overlaps", total=None)
+        began = time.perf_counter()
+        graph = overlap_graph(
+            points, R, groups=groups, progress=lambda _, done, total: bars.update(task, completed=done, total=total)
+        )
+        seconds = time.perf_counter() - began
+        bars.update(task, visible=False)
+        allocation = _solve(bars, graph, weights, settings.method, settings.order, settings.solver, settings.time_limit)
+        others = _others(bars, graph, weights, allocation, settings) if settings.compare else []
+        checked = verify(points, allocation.radii, R, groups=groups) if settings.verify else None
+
+    write_arrays(
+        settings.out,
+        {
+            "radii": allocation.radii,
+            "objective": allocation.objective,
+            "upper_bound": _nan(allocation.upper_bound),
+            "gap": _nan(allocation.gap),
+            "method": allocation.method,
+            "status": allocation.status,
+        },
+    )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width: do not fold the table
+    console.print(_summary(allocation, seconds))
+    if others:
+        console.print(_comparison([allocation, *others], weights))
+    if checked is not None:
+        console.print(f"verified: {checked.status}")
+    console.print(f"written to {settings.out}", soft_wrap=True)
+    if checked is not None and not checked:
+        raise AssertionError(f"{checked.status}; please report this")
+
+
+def _check_out(settings: AllocateSettings) -> None:
+    out = settings.out
+    if out.suffix != ".npz":
+        raise ValueError(f"--out {out}: the result is an .npz file; name one")
+    if out.exists() and not settings.overwrite:
+        raise ValueError(f"--out {out}: exists already; name another file, or replace it with --overwrite")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
+
+
+def _read(settings: AllocateSettings) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None, np.ndarray | None]:
+    from srs.arrays import has_array, read_array
+
+    bounds = ("R", "radii")
+    if settings.radii is None and not has_array(settings.points, bounds):
+        raise ValueError(
+            f"{settings.points} holds no array R: name the file of the upper bounds after that of the points"
+        )
+    points = read_array(settings.points, ("points", "images"))
+    R = read_array(settings.radii or settings.points, bounds)
+    groups = [read_array(source, ("groups", "sigma", "labels")) for source in settings.groups]
+    weights = None if settings.weights is None else read_array(settings.weights, ("weights",))
+    return points, R, groups or None, weights
+
+
+def _progress(console: Console) -> Progress:
+    """Bars that vanish when done: nothing of them is left in a log."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _solve(
+    bars: Progress,
+    graph: OverlapGraph,
+    weights: np.ndarray | None,
+    method: str,
+    order: str | None = None,
+    solver: str | None = None,
+    time_limit: float | None = None,
+) -> Allocation:
+    import warnings
+
+    from regions import allocate_graph
+
+    task = bars.add_task(f"allocating by {order or ''} {method}", total=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        allocation = allocate_graph(graph, method, weights=weights, order=order, solver=solver, time_limit=time_limit)
+    bars.update(task, visible=False)
+    for warning in caught:
+        sys.stderr.write(f"srs-allocate: warning: {warning.message}\n")
+    return allocation
+
+
+def _others(
+    bars: Progress, graph: OverlapGraph, weights: np.ndarray | None, chosen: Allocation, settings: AllocateSettings
+) -> list[Allocation]:
+    """The methods of the comparison that are not the chosen one."""
+    variants: list[dict[str, Any]] = [{"method": "lp", "solver": settings.solver, "time_limit": settings.time_limit}]
+    variants += [{"method": "greedy", "order": order} for order in ("ascending", "descending", "arrival")]
+    if settings.method == "lp":
+        variants = variants[1:]
+    else:
+        variants = [v for v in variants if v.get("order") != (settings.order or "ascending")]
+    return [_solve(bars, graph, weights, **variant) for variant in variants]
+
+
+def _summary(allocation: Allocation, seconds: float) -> Table:
+    from rich.table import Table
+
+    graph = allocation.graph
+    bound, gap = allocation.upper_bound, allocation.gap
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in (
+        ("points", f"{graph.n:,}"),
+        ("edges", f"{graph.n_edges:,}"),
+        ("components", f"{graph.n_components:,}"),
+        ("largest degree", f"{graph.degree.max(initial=0):,}"),
+        ("method", allocation.method),
+        ("objective", f"{allocation.objective:.9g}"),
+        ("upper bound", "unknown" if bound is None else f"{bound:.9g}"),
+        ("gap", "unknown" if gap is None else f"{gap:.1e}"),
+        ("seconds", f"{seconds:.2f} search, {allocation.stats['seconds_allocate']:.2f} allocation"),
+        ("status", allocation.status),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Table:
+    """One row a method, best first, below the sum of R."""
+    import numpy as np
+    from rich.table import Table
+
+    R = allocations[0].graph.R
+    w = np.ones(R.size) if weights is None else weights
+    most = float(w @ R)
+    table = Table(title="weighted sums of radii" if weights is not None else "sums of radii")
+    table.add_column("method")
+    for name in ("sum", "share of sum of R", "upper bound", "gap", "empty balls", "seconds"):
+        table.add_column(name, justify="right")
+    overlapping = (
+        "overlapping (r = R, not sound)",
+        f"{most:.2f}",
+        "100.00%",
+        "",
+        "",
+        f"{np.count_nonzero(R == 0)}",
+        "",
+    )
+    table.add_row(*overlapping, end_section=True)
+    for allocation in sorted(allocations, key=lambda a: -a.objective):
+        bound, gap = allocation.upper_bound, allocation.gap
+        table.add_row(
+            allocation.method,
+            f"{allocation.objective:.2f}",
+            f"{allocation.objective / most:.2%}" if most else "",
+            "" if bound is None else f"{bound:.2f}",
+            "" if gap is None else f"{gap:.1e}",
+            f"{np.count_nonzero(allocation.radii == 0)}",
+            f"{allocation.stats['seconds_allocate']:.3f}",
+        )
+    return table
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value

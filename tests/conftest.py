@@ -1,0 +1,32 @@
+"""Settings shared by all tests."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+# Every annotation of ours, array shapes included, is checked while testing. An int counts as a float.
+install_import_hook(
+    ["regions", "smoothing", "training", "srs"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder with real data; tests that ask for it skip where SRS_DATA is unset."""
+    folder = os.environ.get("SRS_DATA")
+    if not folder:
+        pytest.skip("real data needed: set SRS_DATA to the folder that holds MNIST/ and certify-logs/")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20210501)

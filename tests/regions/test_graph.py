@@ -1,0 +1,149 @@
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from scipy.spatial.distance import pdist, squareform
+
+from regions import overlap_graph
+from tests import oracles, strategies
+
+
+def pairs(graph):
+    return list(zip(graph.i.tolist(), graph.j.tolist(), strict=True))
+
+
+@given(strategies.grouped_instances(max_points=14))
+def test_edges_are_exactly_the_overlapping_conflicts(instance):
+    points, R, groups = instance
+    graph = overlap_graph(points, R, groups=groups or None)
+    assert pairs(graph) == oracles.edges(points, R, groups)
+
+
+@given(strategies.instances(max_points=10))
+def test_distances_are_rounded_down_and_bracketed(instance):
+    points, R = instance
+    graph = overlap_graph(points, R)
+    for i, j, lower, upper in zip(graph.i, graph.j, graph.distance, graph.distance_upper, strict=True):
+        true = oracles.squared_distance(points[i], points[j])
+        assert oracles.Fraction(float(lower)) ** 2 <= true <= oracles.Fraction(float(upper)) ** 2
+        assert upper <= lower * (1 + 1e-12) or upper <= 1e-144
+
+
+@pytest.mark.parametrize("d", [1, 3, 784, 3072])
+def test_many_points_against_all_distances(rng, d):
+    # buckets, blocks and early stopping all take part: radii over two orders of magnitude, clusters of near points
+    centres = rng.normal(size=(40, d))
+    points = centres[rng.integers(40, size=900)] + rng.normal(size=(900, d)) * 0.3
+    R = rng.exponential(0.15 * np.sqrt(d), size=900)
+    all_distances = squareform(pdist(points))
+    i, j = np.nonzero(np.triu(all_distances < R[:, None] + R, 1))
+    graph = overlap_graph(points, R)
+    np.testing.assert_array_equal(np.c_[graph.i, graph.j], np.c_[i, j])
+    np.testing.assert_allclose(graph.distance, all_distances[i, j], rtol=1e-11)
+    assert 0 < graph.n_edges < 900 * 899 / 2
+
+
+@pytest.mark.parametrize("offset", [1e6, -3e7])
+def test_close_pairs_far_from_the_origin(rng, offset):
+    # float32 has steps of 0.06 at 1e6: uncentred float32 search cannot see distances of 1e-3
+    base = offset + rng.normal(size=(300, 64))
+    base = np.round(base * 2**20) / 2**20  # exact in float64 with the shifts below
+    direction = np.zeros(64)
+    direction[7] = 2.0**-10
+    points = np.concatenate([base, base + direction])
+    graph = overlap_graph(points, np.full(600, 0.6 * 2.0**-10))
+    assert pairs(graph) == [(k, k + 300) for k in range(300)]
+    np.testing.assert_allclose(graph.distance, 2.0**-10, rtol=1e-13)
+
+
+def test_clusters_at_a_million_with_distances_of_a_thousandth(rng):
+    points = np.repeat(rng.choice([-1e6, 1e6], size=(200, 8)), 2, axis=0)
+    points[1::2, 0] += 2.0**-10
+    graph = overlap_graph(points, np.full(400, 2.0**-10))
+    expected = {(i, j) for i, j in oracles.edges(points, np.full(400, 2.0**-10))}
+    assert set(pairs(graph)) == expected
+    assert {(2 * k, 2 * k + 1) for k in range(200)} <= expected
+
+
+@pytest.mark.parametrize("ulps", [-1, 0, 1])
+@pytest.mark.parametrize("d", [1, 2, 5, 784])
+def test_touching_balls_do_not_overlap(rng, d, ulps):
+    # distance exactly 5 from a (3, 4) step on a lattice; R_i + R_j = 5 up to one unit in the last place
+    points = rng.integers(-8, 8, size=(1, d)).astype(float).repeat(2, axis=0)
+    points[1, : min(d, 2)] += [3.0, 4.0][:d] if d > 1 else [5.0]
+    R = np.array([2.5, 2.5])
+    R[0] += ulps * np.spacing(2.5)
+    assert overlap_graph(points, R).n_edges == (1 if ulps > 0 else 0)
+
+
+def test_equally_spaced_tenths_are_decided_exactly():
+    points = 0.1 * np.arange(200)[:, None]  # the rounded multiples are not equally spaced
+    R = np.full(200, 0.05)
+    assert pairs(overlap_graph(points, R)) == oracles.edges(points, R)
+
+
+def test_large_lattice_of_touching_balls_has_no_edge():
+    points = np.stack(np.meshgrid(np.arange(60.0), np.arange(60.0)), axis=-1).reshape(-1, 2)
+    assert overlap_graph(points, np.full(3600, 0.5)).n_edges == 0
+
+
+def test_one_large_radius_among_small_ones(rng):
+    points = rng.random((2000, 3))
+    R = np.full(2000, 0.005)
+    R[77] = 5.0
+    graph = overlap_graph(points, R)
+    assert graph.degree[77] == 1999
+    i, j = np.nonzero(np.triu(squareform(pdist(points)) < R[:, None] + R, 1))
+    np.testing.assert_array_equal(np.c_[graph.i, graph.j], np.c_[i, j])
+
+
+def test_zero_radius_constrains_nobody():
+    graph = overlap_graph([[0.0], [0.1], [0.2]], [1.0, 0.0, 1.0])
+    assert pairs(graph) == [(0, 2)]
+
+
+def test_blocks_do_not_change_the_result(rng, monkeypatch):
+    from regions import _distance, _search
+
+    points, R = rng.random((700, 6)), rng.random(700) * 0.3
+    whole = overlap_graph(points, R)
+    monkeypatch.setattr(_search, "_CANDIDATES", 1)
+    monkeypatch.setattr(_search, "_SMALLEST", 16)
+    monkeypatch.setattr(_distance, "_PAIRS", 100)
+    parts = overlap_graph(points, R)
+    assert pairs(parts) == pairs(whole)
+    np.testing.assert_array_equal(parts.distance, whole.distance)
+
+
+def test_degrees_components_and_networkx_agree(rng):
+    points, R = rng.random((300, 2)), np.full(300, 0.03)
+    graph = overlap_graph(points, R)
+    reference = nx.Graph()
+    reference.add_nodes_from(range(300))
+    reference.add_edges_from(oracles.edges(points, R))
+    exported = graph.to_networkx()
+    assert nx.utils.graphs_equal(nx.Graph(exported.edges), nx.Graph(reference.edges))
+    assert len(exported) == 300
+    assert exported.nodes[5]["R"] == 0.03
+    i, j = pairs(graph)[0]
+    assert exported.edges[i, j]["distance"] == graph.distance[0]
+    assert [d for _, d in sorted(reference.degree)] == graph.degree.tolist()
+    assert graph.n_components == nx.number_connected_components(reference)
+    for component in nx.connected_components(reference):
+        assert len({graph.components[k] for k in component}) == 1
+
+
+def test_progress_reaches_the_total(rng):
+    seen = []
+    overlap_graph(rng.random((600, 4)), rng.random(600), progress=lambda *event: seen.append(event))
+    assert {stage for stage, _, _ in seen} == {"search"}
+    assert seen[-1][1] == seen[-1][2]
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+@pytest.mark.parametrize("sigma", [[0.25, 0.25, 0.5], ["a", "a", "b"]])
+def test_a_shared_label_removes_the_conflict(sigma):
+    points, R = [[0.0], [1.0], [2.0]], [2.0, 2.0, 2.0]
+    assert pairs(overlap_graph(points, R, groups=sigma)) == [(0, 2), (1, 2)]
+    assert pairs(overlap_graph(points, R, groups=(sigma, [7, 8, 7]))) == [(1, 2)]
+    assert pairs(overlap_graph(points, R, groups=np.array([[0, 0, 1], [7, 8, 7]]))) == [(1, 2)]

@@ -1,0 +1,179 @@
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regions import RegionMap, allocate
+from tests import oracles, strategies
+
+
+@pytest.fixture
+def region_map(rng):
+    points = rng.random((300, 5))
+    radii = allocate(points, rng.random(300) * 0.4).radii
+    return RegionMap(points, radii, rng.choice([0.25, 0.5, 1.0], size=300), classes=rng.integers(10, size=300))
+
+
+@given(strategies.instances(max_points=8, max_dimension=3), st.integers(0, 2**32 - 1))
+def test_locate_is_exact(instance, seed):
+    points, radii = instance
+    if not len(radii):
+        return
+    rng = np.random.default_rng(seed)
+    # centres, points exactly on boundaries (axis steps by the radius on lattices) and points anywhere
+    step = np.zeros_like(points)
+    step[:, 0] = radii
+    queries = np.concatenate(
+        [points, points + step, points - step, points + rng.normal(size=points.shape) * radii.max()]
+    )
+    location = RegionMap(points, radii, np.arange(1.0, len(radii) + 1)).locate(queries)
+    for x, region, sigma, margin in zip(queries, location.region, location.sigma, location.margin, strict=True):
+        inside = [
+            k
+            for k in range(len(radii))
+            if oracles.squared_distance(x, points[k]) < oracles.Fraction(float(radii[k])) ** 2
+        ]
+        assert region == (inside[0] if inside else -1)
+        if not inside:
+            assert np.isnan(sigma)
+            assert margin == 0
+        else:
+            assert sigma == region + 1
+            true = oracles.squared_distance(x, points[region])
+            left = oracles.Fraction(float(radii[region])) - oracles.Fraction(float(margin))
+            assert margin >= 0
+            assert true <= left**2  # the margin is never too large
+            assert margin >= (radii[region] - float(true) ** 0.5) - 1e-12 * radii[region]
+
+
+def test_centres_lie_in_their_own_region(region_map):
+    location = region_map.locate(region_map.centres)
+    filled = region_map.radii > 0
+    np.testing.assert_array_equal(location.region[filled], np.flatnonzero(filled))
+    np.testing.assert_array_equal(location.sigma[filled], region_map.sigma[filled])
+    np.testing.assert_allclose(location.margin[filled], region_map.radii[filled], rtol=1e-12)
+    assert filled.sum() > 250
+
+
+def test_an_empty_region_holds_not_even_its_centre():
+    location = RegionMap([[0.0], [3.0]], [0.0, 1.0], [np.nan, 0.5]).locate([[0.0], [3.0], [4.0], [2.0000000000000004]])
+    assert location.region.tolist() == [-1, 1, -1, 1]
+
+
+def test_overlapping_regions_give_the_smallest_index():
+    location = RegionMap([[0.0], [0.5]], [1.0, 1.0], [0.25, 0.25]).locate([[0.4], [-0.9], [1.2]])
+    assert location.region.tolist() == [0, 0, 1]
+
+
+def test_far_away_and_no_queries(region_map):
+    assert region_map.locate(np.full((1, 5), 1e140)).region.tolist() == [-1]
+    assert region_map.locate(np.vstack([np.full((1, 5), -1e140), region_map.centres[7]])).region.tolist()[0] == -1
+    assert region_map.locate(np.zeros((0, 5))).region.shape == (0,)
+    assert RegionMap(np.zeros((0, 5)), [], []).locate(np.zeros((2, 5))).region.tolist() == [-1, -1]
+
+
+def test_another_dimension_is_refused(region_map):
+    with pytest.raises(ValueError, match="points have 4 coordinates: this map's regions have 5"):
+        region_map.locate(np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("with_classes", [True, False])
+def test_save_and_load(tmp_path, region_map, with_classes):
+    if not with_classes:
+        region_map = RegionMap(region_map.centres, region_map.radii, region_map.sigma)
+    path = tmp_path / "map.npz"
+    region_map.save(path)
+    loaded = RegionMap.load(path)
+    for name in ("centres", "radii", "sigma", "classes"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(region_map, name))
+    assert loaded.content_hash == region_map.content_hash
+    assert [file.name for file in tmp_path.iterdir()] == ["map.npz"]
+
+
+def test_hash_sees_every_array(region_map):
+    arrays = {
+        "centres": region_map.centres,
+        "radii": region_map.radii,
+        "sigma": region_map.sigma,
+        "classes": region_map.classes,
+    }
+    hashes = {region_map.content_hash, RegionMap(arrays["centres"], arrays["radii"], arrays["sigma"]).content_hash}
+    for name, array in arrays.items():
+        changed = array.copy()
+        changed[-1] = changed[-1] * 2 + 1
+        hashes.add(RegionMap(**{**arrays, name: changed}).content_hash)
+    assert len(hashes) == 6
+    assert RegionMap(**arrays).content_hash == region_map.content_hash
+
+
+def test_the_map_is_frozen(region_map):
+    with pytest.raises(ValueError, match="read-only"):
+        region_map.radii[0] = 1.0
+    with pytest.raises(AttributeError):
+        region_map.radii = region_map.radii
+
+
+def test_it_does_not_freeze_or_share_the_arrays_it_was_given():
+    centres, radii = np.zeros((1, 2)), np.ones(1)
+    held = RegionMap(centres, radii, [0.5])
+    centres[0, 0] = radii[0] = 9.0
+    assert held.centres[0, 0] == 0.0
+    assert held.radii[0] == 1.0
+
+
+class TestDamagedFiles:
+    @pytest.fixture
+    def path(self, tmp_path, region_map):
+        region_map.save(tmp_path / "map.npz")
+        return tmp_path / "map.npz"
+
+    def test_truncated(self, path):
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ValueError, match=r"map.npz is not a region map, or is damaged"):
+            RegionMap.load(path)
+
+    def test_empty(self, path):
+        path.write_bytes(b"")
+        with pytest.raises(ValueError, match="is not a region map, or is damaged"):
+            RegionMap.load(path)
+
+    def test_foreign(self, path):
+        np.savez(path, centres=np.zeros((1, 2)))
+        with pytest.raises(ValueError, match="is not a region map of format srs-region-map-1"):
+            RegionMap.load(path)
+
+    def test_pickled_objects_are_not_loaded(self, path):
+        np.savez(path, centres=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        with pytest.raises(ValueError, match="is not a region map, or is damaged"):
+            RegionMap.load(path)
+
+    def test_changed_content(self, path):
+        stored = dict(np.load(path))
+        stored["radii"] = stored["radii"] * 1.001
+        np.savez(path, **stored)
+        with pytest.raises(ValueError, match="content hash differs"):
+            RegionMap.load(path)
+
+    def test_missing_array(self, path):
+        stored = {name: value for name, value in np.load(path).items() if name != "sigma"}
+        np.savez(path, **stored)
+        with pytest.raises(ValueError, match="lacks centres, radii or sigma"):
+            RegionMap.load(path)
+
+    def test_a_failed_save_leaves_the_old_file(self, path, region_map, monkeypatch):
+        before = path.read_bytes()
+
+        def disk_full(*args, **kwargs):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(zipfile.ZipFile, "open", disk_full)
+        with pytest.raises(OSError, match="no space left"):
+            region_map.save(path)
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == ["map.npz"]
+
+    def test_no_such_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            RegionMap.load(tmp_path / "none.npz")
