@@ -1,0 +1,46 @@
+"""A run's folder appears whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise `ValueError` now, before any work, where the results could not be put into `out` later."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise ValueError(
+                f"--out {out}: holds files already; name another folder, or replace a run with --overwrite"
+            )
+        if not (out / "summary.json").is_file():
+            raise ValueError(f"--out {out}: holds files but no finished run, so --overwrite leaves it alone; empty it")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
+
+
+@contextmanager
+def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to fill, and make it `out` if the block ends well; otherwise remove it and leave `out` alone.
+
+    The folder is filled beside `out`, then renamed. With `overwrite`, a run that `out` holds is replaced.
+    """
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    old = staging / "old"
+    try:
+        (staging / "new").mkdir()
+        yield staging / "new"
+        if out.exists():
+            out.rename(old)
+        (staging / "new").rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(staging)

@@ -1,0 +1,76 @@
+"""Known answers that share no code with what they check."""
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from math import comb
+
+import torch
+from torch import nn
+
+
+def binomial_tail(n: int, k: int, p: float) -> Fraction:
+    """P(Binomial(n, p) >= k), exactly, for the float p as it is."""
+    q = Fraction(p)
+    return sum((comb(n, i) * q**i * (1 - q) ** (n - i) for i in range(k, n + 1)), Fraction(0))
+
+
+def binomial_tail_decimal(n: int, k: int, p: float) -> Decimal:
+    """P(Binomial(n, p) >= k) with 50 digits, by recurrence: for n too large for fractions."""
+    with localcontext() as context:
+        context.prec = 60
+        context.Emin = -(10**9)
+        exact = Decimal(p)
+        odds = exact / (1 - exact)
+        term = Decimal(comb(n, k)) * exact**k * (1 - exact) ** (n - k)
+        total = term
+        for i in range(k, n):
+            term *= Decimal(n - i) / Decimal(i + 1) * odds
+            total += term
+        return total
+
+
+def normal_cdf(x: float) -> Decimal:
+    """Phi(x) with about 50 digits, from its power series: 1/2 + phi(x) (x + x^3/3 + x^5/15 + ...)."""
+    with localcontext() as context:
+        context.prec = 80
+        z = Decimal(x)
+        pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+        term = total = z
+        for i in range(1, 400):
+            term *= z * z / (2 * i + 1)
+            total += term
+        return Decimal("0.5") + total * (-z * z / 2).exp() / (2 * pi).sqrt()
+
+
+class Halfspace(nn.Module):
+    """Class 1 where w.x + b > 0, else class 0; smoothed at any sigma, its true radius is |w.x + b| / |w|."""
+
+    def __init__(self, w: torch.Tensor, b: float) -> None:
+        super().__init__()
+        self.w, self.b = w, b
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        score = (images * self.w).flatten(1).sum(1) + self.b
+        return torch.stack([-score, score], dim=1)
+
+    def radius(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images * self.w).flatten(1).sum(1).double() + self.b).abs() / self.w.double().norm()
+
+
+class Constant(nn.Module):
+    """Always the same logits."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+class Coin(nn.Module):
+    """Class by the sign of the first pixel: a fair coin for an image whose first pixel is 0."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixel = images[:, 0, 0, 0]
+        return torch.stack([pixel, -pixel], dim=1)

@@ -1,0 +1,239 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from smoothing import ABSTAIN, SmoothedClassifier
+from smoothing.noise import noise_blocks
+
+from .oracles import Coin, Constant, Halfspace
+
+SHAPE = (1, 3, 3)
+
+
+@pytest.fixture
+def images():
+    return torch.rand((6, *SHAPE), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def halfspace():
+    return Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1)
+
+
+def test_certified_radii_of_a_halfspace_cover_the_truth(halfspace):
+    # Each radius exceeds the closed form with probability at most alpha, over independent streams. More than `limit`
+    # of 2,000 do so with probability below 1e-6: the false-alarm rate.
+    alpha, trials = 0.05, 2000
+    image = torch.full((1, *SHAPE), 0.6)
+    truth = float(halfspace.radius(image)[0])
+    limit = stats.binom.isf(1e-6, trials, alpha)
+    smoothed = SmoothedClassifier(halfspace, 2, seed=1)
+    result = smoothed.certify_classes(image.expand(trials, *SHAPE), 0.5, np.ones(trials, int), 200, alpha)
+    too_large = int((result.radius > truth).sum())
+    assert too_large <= limit
+    assert too_large >= stats.binom.ppf(1e-6, trials, alpha / 4)  # a bound that is never exceeded is not tight
+
+
+def test_the_radius_of_a_halfspace_does_not_depend_on_sigma(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2)
+    truth = halfspace.radius(images).numpy()
+    for sigma in (0.25, 1.0):
+        found = smoothed.certify(images, sigma, 100, 20_000, 0.001)
+        assert np.all(found.radius <= truth)  # false alarm: 12 * 0.001, seed fixed
+        np.testing.assert_allclose(found.radius, truth, atol=0.1 * sigma)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 128, 5000])
+def test_votes_do_not_depend_on_batch_size(images, halfspace, batch_size):
+    expected = SmoothedClassifier(halfspace, 2).predict(images, 0.7, 300, 0.01).votes
+    found = SmoothedClassifier(halfspace, 2, batch_size=batch_size).predict(images, 0.7, 300, 0.01).votes
+    np.testing.assert_array_equal(found, expected)
+    assert np.all(found.sum(axis=1) == 300)
+    assert len(np.unique(found[:, 0])) > 1
+
+
+def test_results_do_not_depend_on_the_order_or_number_of_images(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2)
+    sigma = np.linspace(0.2, 1.0, len(images))
+    whole = smoothed.certify(images, sigma, 50, 500, 0.01)
+    order = np.array([4, 0, 5, 2])
+    part = smoothed.certify(images[order], sigma[order], 50, 500, 0.01, indices=order)
+    for name in ("predict", "radius", "sigma", "counts", "p_lower"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[order])
+
+
+def test_every_method_draws_from_its_own_stage(images, halfspace, monkeypatch):
+    stages = []
+
+    def spy(seed, stage, *rest):
+        stages.append(stage)
+        return noise_blocks(seed, stage, *rest)
+
+    monkeypatch.setattr("smoothing.certify.noise_blocks", spy)
+    smoothed = SmoothedClassifier(halfspace, 2)
+    smoothed.select_sigma(images, [0.5], 10, 0.01)
+    assert set(stages) == {"select"}
+    stages.clear()
+    smoothed.certify_classes(images, 0.5, np.zeros(6, int), 10, 0.01)
+    assert set(stages) == {"estimate"}
+    stages.clear()
+    smoothed.certify(images, 0.5, 10, 10, 0.01)
+    assert stages == 6 * ["select"] + 6 * ["estimate"]
+    stages.clear()
+    smoothed.predict(images, 0.5, 10, 0.01)
+    assert set(stages) == {"predict"}
+
+
+def test_selection_estimation_and_prediction_use_different_samples(halfspace):
+    images = torch.full((50, *SHAPE), 0.5)
+    smoothed = SmoothedClassifier(halfspace, 2)
+    indices = np.arange(50)
+    levels = np.full(50, 1.0)
+    votes = [
+        smoothed._count_votes(images, levels, 400, stage, indices)[:, 1] for stage in ("select", "estimate", "predict")
+    ]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        # Equal streams correlate perfectly; independent ones exceed 0.6 over 50 images less than once in 100,000.
+        assert abs(np.corrcoef(votes[first], votes[second])[0, 1]) < 0.6
+
+
+def test_choosing_sigma_takes_the_largest_estimated_radius(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2)
+    choice = smoothed.select_sigma(images, [0.1, 0.3, 0.9], 200, 0.001)
+    assert choice.radii.shape == choice.classes.shape == (6, 3)
+    np.testing.assert_array_equal(choice.sigma, choice.sigmas[choice.radii.argmax(axis=1)])
+    np.testing.assert_array_equal(choice.sigma, choice.sigmas[choice.level])
+    assert len(np.unique(choice.level)) > 1
+
+
+def test_choosing_sigma_prefers_the_smallest_of_equals():
+    choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], 100, 1e-6)
+    assert choice.sigma.tolist() == [0.5, 0.5]
+    assert np.all(choice.radii == 0)
+
+
+def test_without_a_majority_it_abstains():
+    smoothed = SmoothedClassifier(Coin(), 2)
+    images = torch.zeros((20, *SHAPE))
+    certified = smoothed.certify(images, 1.0, 100, 1000, 1e-6)  # false alarm: 20 * 1e-6
+    assert np.all(certified.predict == ABSTAIN)
+    assert np.all(certified.radius == 0)
+    assert np.all(smoothed.predict(images, 1.0, 1000, 1e-6).predict == ABSTAIN)
+
+
+def test_a_wrong_guess_abstains_and_never_certifies_the_other_class(images):
+    smoothed = SmoothedClassifier(Constant(0.0, 1.0, 0.5), 3)
+    result = smoothed.certify_classes(images, 1.0, np.zeros(6, int), 100, 0.01)
+    assert np.all(result.predict == ABSTAIN)
+    assert np.all(result.counts == 0)
+
+
+def test_a_constant_classifier_gets_the_radius_of_a_unanimous_vote(images):
+    result = SmoothedClassifier(Constant(0.0, 1.0, 0.5), 3).certify(images, 0.5, 10, 1000, 0.001)
+    assert np.all(result.predict == 1)
+    assert np.all(result.counts == 1000)
+    np.testing.assert_allclose(result.radius, 0.5 * stats.norm.ppf(0.001 ** (1 / 1000)), rtol=1e-8)
+
+
+def test_prediction_returns_the_smoothed_class(images, halfspace):
+    result = SmoothedClassifier(halfspace, 2).predict(images, 0.2, 2000, 0.001)
+    truth = halfspace(images).argmax(1).numpy()
+    answered = result.predict != ABSTAIN
+    np.testing.assert_array_equal(result.predict[answered], truth[answered])  # false alarm: 6 * 0.001, seed fixed
+    assert answered.sum() >= 4
+
+
+def test_no_method_takes_a_label():
+    for method in ("select_sigma", "certify", "certify_classes", "predict"):
+        assert not {"labels", "label", "y", "targets"} & set(
+            inspect.signature(getattr(SmoothedClassifier, method)).parameters
+        )
+
+
+def test_inputs_are_left_alone(images, halfspace):
+    before = images.clone()
+    array = images.numpy().astype(np.float64)
+    smoothed = SmoothedClassifier(halfspace, 2)
+    first = smoothed.certify(images, 0.5, 10, 100, 0.01)
+    second = smoothed.certify(array, 0.5, 10, 100, 0.01)
+    assert torch.equal(images, before)
+    np.testing.assert_array_equal(first.counts, second.counts)
+
+
+class Nan(nn.Module):
+    def forward(self, images):
+        return torch.full((len(images), 2), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Nan(), "model returned NaN"),
+        (Constant(1.0, 2.0, 3.0), r"model returned \(\d+, 3\) for \d+ images of 2 classes"),
+    ],
+)
+def test_a_broken_model_is_one_clear_error(images, model, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier(model, 2).certify(images, 0.5, 10, 10, 0.01)
+
+
+GOOD = {"images": np.zeros((2, *SHAPE), np.float32), "sigma": 0.5, "n0": 10, "n": 10, "alpha": 0.01, "indices": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.full((2, *SHAPE), 1.5)}, r"images\[0, 0, 0, 0\] = 1.5: pixels must be finite and in \[0, 1\]"),
+        ({"images": np.full((2, *SHAPE), -0.1)}, r"= -0.1: pixels"),
+        ({"images": np.full((2, *SHAPE), np.nan)}, r"= nan: pixels"),
+        ({"images": np.zeros((2, 9))}, r"images have shape \(2, 9\)"),
+        ({"images": np.zeros((0, *SHAPE))}, r"images have shape \(0, 1, 3, 3\)"),
+        ({"images": np.zeros((2, *SHAPE), np.uint8)}, "divide 8-bit pixels by 255"),
+        ({"images": "picture.png"}, "images: "),
+        ({"sigma": 0.0}, r"sigma\[0\] = 0.0: noise levels must be finite and > 0"),
+        ({"sigma": [0.5, -1.0]}, r"sigma\[1\] = -1.0"),
+        ({"sigma": [0.5, np.inf]}, r"sigma\[1\] = inf"),
+        ({"sigma": [0.5, 0.5, 0.5]}, r"sigma has shape \(3,\)"),
+        ({"n0": 0}, "n0 = 0: must be at least 1"),
+        ({"n": 0}, "n = 0: must be at least 1"),
+        ({"alpha": 0.0}, "alpha = 0.0"),
+        ({"alpha": 1.0}, "alpha = 1.0"),
+        ({"alpha": float("nan")}, "alpha = nan"),
+        ({"indices": [0, -1]}, r"indices\[1\] = -1"),
+        ({"indices": [0.5, 1.0]}, "whole numbers"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    arguments = GOOD | change
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier(Coin(), 2).certify(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 2**128}, r"must be below 2\*\*128"),
+        ({"device": "abacus"}, "device = 'abacus' cannot be used"),
+        ({"num_classes": 1}, "num_classes = 1"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier(Coin(), **({"num_classes": 2} | options))
+
+
+def test_classes_out_of_range_are_named(images):
+    with pytest.raises(ValueError, match=r"classes\[0\] = 2: classes are 0 to 1"):
+        SmoothedClassifier(Coin(), 2).certify_classes(images, 0.5, np.full(6, 2), 10, 0.01)
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.5, 0.25], [0.5, 0.5], [-0.5, 0.5], [[0.1], [0.2]]])
+def test_a_bad_grid_is_refused(images, sigmas):
+    with pytest.raises(ValueError, match="sigmas"):
+        SmoothedClassifier(Coin(), 2).select_sigma(images, sigmas, 10, 0.01)
