@@ -18,7 +18,7 @@ from regions._exact import closer_than
 _UNIT = 2.0**-53
 _UNDERFLOW = 1e-290
 """Squares below this may have lost digits to underflow: squared distances this small count as 0 or as undecided."""
-_PAIRS = 1 << 14  # pairs measured by one thread at a time
+_COORDINATES = 1 << 20  # differences taken by one thread at a time
 
 
 def relative_error(d: int) -> float:
@@ -72,7 +72,8 @@ def _squared(
     from regions._kernels import squared_distances  # numba loads only where something is measured
 
     squared = np.empty(i.size)
-    parts = [slice(start, start + _PAIRS) for start in range(0, i.size, _PAIRS)]
+    pairs = max(256, _COORDINATES // x.shape[1])
+    parts = [slice(start, start + pairs) for start in range(0, i.size, pairs)]
     if len(parts) <= 1:
         squared_distances(x, y, i, j, stop, squared)
         return squared

@@ -150,5 +150,5 @@ def overlap_graph(
         closer, distance = distances_below(x, x, i, j, bounds[i], bounds[j])
         found.append((i[closer], j[closer], distance[closer]))
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.lexsort((j, i))
+    order = np.argsort(i * len(x) + j)
     return OverlapGraph(bounds, i[order], j[order], distance[order], relative_error(x.shape[1]))

@@ -3,7 +3,7 @@
     maximise  sum_i w_i r_i    subject to    r_i + r_j <= d_ij for every edge,    0 <= r_i <= c_i
 
 c_i is min(R_i, distance to the nearest neighbour in the graph): r_j >= 0 implies it, and it makes most rows redundant.
-Any y >= 0 on the edges gives the bound  sum d_ij y_ij + sum c_i max(0, w_i - sum_j y_ij)  (docs/mathematics.md, Eq. 5).
+Any y >= 0 on the edges gives the bound  sum d_ij y_ij + sum c_i max(0, w_i - sum_j y_ij): docs/mathematics.md, sec. 2.
 """
 
 from __future__ import annotations

@@ -1,24 +1,30 @@
 """Candidate pairs by FAISS radius search: float32 proposes, with thresholds that provably miss nothing.
 
-FAISS takes one radius a call and computes |x|^2 + |y|^2 - 2 x.y in float32. Two measures keep that sharp and safe:
-points are centred on their mean, and they are searched in buckets of similar radius, so that one large R does not make
-every search wide. The threshold on the squared distance is raised by a bound on the error (docs/mathematics.md, Eq. 8).
+FAISS takes one radius a call and computes |x|^2 + |y|^2 - 2 x.y in float32. Three measures keep that sharp, safe and
+fast: points are centred on their mean; they are searched in buckets of similar radius, so that one large R does not
+make every search wide; and in high dimension they are searched in a projection, where distances can only shrink. The
+threshold on the squared distance is raised by a bound on all rounding errors (docs/mathematics.md, section 3).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from regions._projection import choose_basis
+
 _UNIT32 = 2.0**-24
+_SKEW = 1e-12  # how far from orthonormal a basis may be
+_ROWS = 2048  # points mapped at once
 _RATIO = 0.8  # radii of one bucket lie within this factor of each other ...
 _SMALLEST = 256  # ... unless that would make the bucket smaller than this
 _CANDIDATES = 1 << 23  # most pairs one call of FAISS can return, if every point is near every other
+_TOGETHER = 1 << 20  # pairs handed on at once, if there are as many
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) from time to time."""
@@ -26,10 +32,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Points of similar radius: their indices, float32 coordinates, largest radius and largest norm."""
+    """Points of similar radius: their indices, mapped coordinates, largest radius and largest norm of those."""
 
     members: Int64[np.ndarray, " m"]
-    coordinates: Float32[np.ndarray, "m d"]
+    coordinates: Float32[np.ndarray, "m w"]
     radius: float
     norm: float
     index: Any
@@ -37,29 +43,58 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The affine map to float32: z = (x - centre) * scale, with scale a power of two so that |z_k| <= 1."""
+    """The map to float32 that the search sees: it never lengthens a distance, but for rounding.
+
+    z = (x - centre) * scale, with scale a power of two so that |z_k| <= 1; then, given a basis Q with orthonormal
+    columns, (Q^T z, |z - Q Q^T z|): the norm of what Q leaves out bounds its share of a distance from below.
+    """
 
     centre: Float64[np.ndarray, " d"]
     scale: float
+    basis: Float64[np.ndarray, "d m"] | None = None
 
     @classmethod
-    def around(cls, points: Float64[np.ndarray, "n d"]) -> _Frame:
-        centre = points.mean(axis=0) if len(points) else np.zeros(points.shape[1])
-        spread = float(np.abs(points - centre).max(initial=0.0))
+    def around(cls, points: Float64[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"]) -> _Frame:
+        """Centre and scale for these rows of the points, without a projection."""
+        if not rows.size:
+            return cls(np.zeros(points.shape[1]), 1.0)
+        total, high, low = (
+            np.zeros(points.shape[1]),
+            np.full(points.shape[1], -np.inf),
+            np.full(points.shape[1], np.inf),
+        )
+        for start in range(0, rows.size, _ROWS):
+            block = points[rows[start : start + _ROWS]]
+            total += block.sum(axis=0)
+            high, low = np.maximum(high, block.max(axis=0)), np.minimum(low, block.min(axis=0))
+        centre = total / rows.size
+        spread = float(max((high - centre).max(), (centre - low).max()))
         return cls(centre, math.ldexp(1.0, min(1000, -math.frexp(spread)[1])))
 
-    def map(self, points: Float64[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-        return np.ascontiguousarray((points - self.centre) * self.scale, dtype=np.float32)
+    def map(self, points: Float64[np.ndarray, "n d"]) -> Float32[np.ndarray, "n w"]:
+        width = points.shape[1] if self.basis is None else self.basis.shape[1] + 1
+        mapped = np.empty((len(points), width), dtype=np.float32)
+        for start in range(0, len(points), _ROWS):
+            z = (points[start : start + _ROWS] - self.centre) * self.scale
+            if self.basis is None:
+                mapped[start : start + _ROWS] = z
+            else:
+                inside = z @ self.basis
+                mapped[start : start + _ROWS, :-1] = inside
+                mapped[start : start + _ROWS, -1] = np.linalg.norm(z - inside @ self.basis.T, axis=1)
+        return mapped
 
     def threshold(self, reach: float, norms: float) -> float:
         """Squared float32 distance below which FAISS must report, to miss no pair with |x - y| < reach.
 
-        `norms` is the largest |z| + |z'| of the pairs. Eq. 8 of docs/mathematics.md.
+        `norms` is the largest sum of the norms of two mapped points. docs/mathematics.md, section 3.
         """
         d = self.centre.size
-        moved = 2 * _UNIT32 * norms  # rounding the coordinates to float32 moves a distance by less than this
-        true = (min(reach * self.scale, 1e15) * (1 + 1e-12) + moved) ** 2
-        computed = true + 2 * (d + 8) * _UNIT32 * norms**2 + 1e-30
+        m = 0 if self.basis is None else self.basis.shape[1]
+        moved = 2 * _UNIT32 * norms  # rounding the mapped points to float32 moves a distance by less than this
+        moved += 8 * (d + m) * (math.sqrt(m) + 1) * 2.0**-53 * norms  # and computing them in float64 by less than this
+        true = (min(reach * self.scale, 1e15) * (1 + 2 * _SKEW) + moved) ** 2
+        computed = true + 2 * ((m + 1 if m else d) + 8) * _UNIT32 * norms**2 + 1e-30
         return float(np.nextafter(np.float32(computed), np.float32(np.inf)))
 
 
@@ -68,10 +103,25 @@ def near_pairs(
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
 
-    Memory is bounded by blocks whatever the number of candidates.
+    Memory is bounded by blocks whatever the number of candidates. Small blocks are put together, because threads that
+    wait for the next search get in the way of those that measure its candidates.
     """
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    for pairs in _near_pairs(points, R, progress):
+        waiting.append(pairs)
+        if sum(i.size for i, _ in waiting) >= _TOGETHER:
+            yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
+            waiting.clear()
+    if waiting:
+        yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
+
+
+def _near_pairs(
+    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], progress: Progress | None
+) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     positive = np.flatnonzero(R > 0)
-    frame = _Frame.around(points[positive])
+    frame = _Frame.around(points, positive)
+    frame = replace(frame, basis=choose_basis(points, R, positive, frame.centre, _SKEW))
     buckets = _buckets(points, R, positive, frame)
     total = sum(bucket.members.size * (len(buckets) - k) for k, bucket in enumerate(buckets))
     done = 0
@@ -90,7 +140,7 @@ class BallIndex:
 
     def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         positive = np.flatnonzero(radii > 0)
-        self._frame = _Frame.around(centres[positive])
+        self._frame = _Frame.around(centres, positive)
         self._buckets = _buckets(centres, radii, positive, self._frame)
 
     def candidates(
@@ -126,7 +176,7 @@ def _buckets(
         end = min(max(end, start + _SMALLEST), descending.size)
         members = descending[start:end]
         coordinates = frame.map(points[members])
-        index = faiss.IndexFlatL2(points.shape[1])
+        index = faiss.IndexFlatL2(coordinates.shape[1])
         index.add(coordinates)
         buckets.append(_Bucket(members, coordinates, float(sizes[start]), _largest_norm(coordinates), index))
         start = end
@@ -134,7 +184,7 @@ def _buckets(
 
 
 def _search(
-    frame: _Frame, queries: Float32[np.ndarray, "m d"], norm: float, radius: float, bucket: _Bucket
+    frame: _Frame, queries: Float32[np.ndarray, "m w"], norm: float, radius: float, bucket: _Bucket
 ) -> Iterator[tuple[int, Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     """Blocks of (queries searched, rows of `queries`, rows of `bucket`) of pairs within radius + bucket.radius."""
     threshold = frame.threshold(radius + bucket.radius, norm + bucket.norm)
@@ -146,5 +196,5 @@ def _search(
         yield len(block), row + start, found
 
 
-def _largest_norm(coordinates: Float32[np.ndarray, "m d"]) -> float:
+def _largest_norm(coordinates: Float32[np.ndarray, "m w"]) -> float:
     return float(np.linalg.norm(coordinates, axis=1).max()) * 1.001  # float32 sums: below 0.1 % for d <= 2^20

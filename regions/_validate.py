@@ -33,8 +33,9 @@ def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n
         raise ValueError(
             f"{name} has shape {array.shape}: at most {MOST_COORDINATES} coordinates; project or subsample"
         )
-    _complain(~np.isfinite(array), array, name, "coordinates must be finite")
-    _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
+    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # NaN fails both
+        _complain(~np.isfinite(array), array, name, "coordinates must be finite")
+        _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
     return np.ascontiguousarray(array)
 
 

@@ -109,10 +109,71 @@ def test_blocks_do_not_change_the_result(rng, monkeypatch):
     whole = overlap_graph(points, R)
     monkeypatch.setattr(_search, "_CANDIDATES", 1)
     monkeypatch.setattr(_search, "_SMALLEST", 16)
-    monkeypatch.setattr(_distance, "_PAIRS", 100)
+    monkeypatch.setattr(_distance, "_COORDINATES", 1)
     parts = overlap_graph(points, R)
     assert pairs(parts) == pairs(whole)
     np.testing.assert_array_equal(parts.distance, whole.distance)
+
+
+class TestProjection:
+    """In high dimension the search runs in a projection: it must still miss nothing."""
+
+    def brute_force(self, points, R):
+        return np.argwhere(np.triu(squareform(pdist(points)) < R[:, None] + R, 1))
+
+    def forced(self, monkeypatch, m):
+        from regions import _projection, _search
+
+        def leading(points, R, rows, centre, skew):
+            return _projection._principal(points[rows] - centre, m, np.random.default_rng(0))
+
+        monkeypatch.setattr(_search, "choose_basis", leading)
+
+    @pytest.mark.parametrize("m", [1, 16, 64])
+    @pytest.mark.parametrize("offset", [0.0, 1e6])
+    def test_every_edge_is_found(self, rng, monkeypatch, m, offset):
+        low_rank = rng.normal(size=(600, 12)) @ rng.normal(size=(12, 200)) * 0.05
+        points = np.round((low_rank + rng.normal(size=(600, 200)) * 0.02) * 2**24) / 2**24 + offset
+        R = rng.exponential(0.5, size=600)
+        expected = self.brute_force(points, R)
+        assert 1000 < len(expected) < 100_000
+        self.forced(monkeypatch, m)
+        graph = overlap_graph(points, R)
+        np.testing.assert_array_equal(np.c_[graph.i, graph.j], expected)
+
+    def test_pairs_that_differ_only_outside_the_projection(self, rng, monkeypatch):
+        points = np.zeros((200, 100))
+        points[:, :4] = rng.normal(size=(200, 4)) * 100
+        points[100:] = points[:100]
+        points[:100, 50] = 1.0  # 100 close pairs, apart in a direction the four leading ones do not see
+        self.forced(monkeypatch, 4)
+        assert pairs(overlap_graph(points, np.full(200, 0.6))) == [(k, k + 100) for k in range(100)]
+        assert pairs(overlap_graph(points, np.full(200, 0.4))) == []
+
+    def test_it_is_chosen_where_it_pays_and_only_there(self, rng):
+        from regions._projection import choose_basis
+
+        rows = np.arange(4000)
+        spread = rng.normal(size=(4000, 400))
+        low_rank = rng.normal(size=(4000, 8)) @ rng.normal(size=(8, 400))
+        R = np.full(4000, 0.5)
+        assert choose_basis(low_rank, R, rows, low_rank.mean(axis=0), 1e-12) is not None
+        # radii so large that the projection tells no two points apart
+        assert choose_basis(spread, np.full(4000, 12.0), rows, spread.mean(axis=0), 1e-12) is None
+        assert choose_basis(low_rank[:1000], R[:1000], rows[:1000], low_rank.mean(axis=0), 1e-12) is None
+
+    def test_large_instance_takes_the_projection(self, rng, monkeypatch):
+        from regions import _search
+
+        chosen = []
+        choose = _search.choose_basis
+        monkeypatch.setattr(_search, "choose_basis", lambda *args: chosen.append(choose(*args)) or chosen[-1])
+        points = rng.normal(size=(2500, 10)) @ rng.normal(size=(10, 300)) + rng.normal(size=(2500, 300)) * 0.1
+        R = rng.random(2500) * 25
+        graph = overlap_graph(points, R)
+        assert chosen[0] is not None
+        np.testing.assert_array_equal(np.c_[graph.i, graph.j], self.brute_force(points, R))
+        assert graph.n_edges > 1000
 
 
 def test_degrees_components_and_networkx_agree(rng):

@@ -1,0 +1,33 @@
+"""Sphinx: sphinx-build -W -q docs docs/_build."""
+
+import re
+from importlib.metadata import version as installed
+from typing import Any
+
+project = "srs-certify"
+author = "the srs-certify developers"
+copyright = author  # noqa: A001  (Sphinx's name)
+version = release = installed("srs-certify")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings state types and shapes
+napoleon_google_docstring = False
+napoleon_use_ivar = True  # attributes of dataclasses are documented once, in the class
+
+html_theme = "furo"
+html_title = "srs-certify"
+html_show_sourcelink = False
+
+
+def escape_norms(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep |x - y| in docstrings a norm: reStructuredText would take it for a substitution."""
+    lines[:] = [re.sub(r"\|([^|`]+)\|", r"\|\1\|", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", escape_norms)
