@@ -3,26 +3,39 @@
     maximise  sum_i w_i r_i    subject to    r_i + r_j <= d_ij for every edge,    0 <= r_i <= c_i
 
 c_i is min(R_i, distance to the nearest neighbour in the graph): r_j >= 0 implies it, and it makes most rows redundant.
-Any y >= 0 on the edges gives the bound  sum d_ij y_ij + sum c_i max(0, w_i - sum_j y_ij): docs/mathematics.md, sec. 2.
+What remains falls into connected components, which are solved a few at a time: simplex steps grow with the whole model.
 """
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from regions import _greedy, solvers
 from regions._allocation import Answer, Problem, relative_gap
+from regions._bounds import competing, dual_value, nearest_caps
 from regions._feasible import fill, trim
-from regions._graph import OverlapGraph, connected_components
+from regions._graph import connected_components
 from regions.solvers import LinearProgram, Solution
 
 _NEGLIGIBLE = 1e-6
 """A relative gap above this is not called optimal."""
+_OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some connected components: their vertices and edges in the graph, and the model in units of its own."""
+
+    vertices: Int64[np.ndarray, " p"]
+    edges: Int64[np.ndarray, " q"]
+    scale: Float64[np.ndarray, " p"]
+    model: LinearProgram
 
 
 def solve(problem: Problem) -> Answer:
@@ -30,74 +43,88 @@ def solve(problem: Problem) -> Answer:
     graph = problem.graph
     solver = problem.solver or "highs"
     weights = np.ones(graph.n) if problem.weights is None else problem.weights
-    caps = _caps(graph, graph.R, graph.distance)
-    rows = caps[graph.i] + caps[graph.j] > graph.distance * (1 - 1e-15)
-    scale = _scale(connected_components(graph.n, graph.i[rows], graph.j[rows]), caps)
-    model = LinearProgram(
-        weights=weights / (weights.max(initial=0.0) or 1.0),
-        upper=caps * scale,
-        i=graph.i[rows],
-        j=graph.j[rows],
-        distance=graph.distance[rows] * scale[graph.i[rows]],
-    )
+    heaviest = float(weights.max(initial=0.0)) or 1.0
+    caps = nearest_caps(graph)
+    radii, duals = caps.copy(), np.zeros(graph.n_edges)
+    failed: list[tuple[_Part, str]] = []
     began = time.perf_counter()
-    solution = _run(solver, model, problem.time_limit)
-    stats = {"rows": model.i.size, "seconds_solve": time.perf_counter() - began}
+    parts = rows = 0
+    for part in _parts(problem, caps, weights / heaviest, solvers.SOLVERS[solver]):
+        solution = _solve_part(solver, part, began, problem.time_limit)
+        radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
+        duals[part.edges] = solution.edge_duals * heaviest
+        parts, rows = parts + 1, rows + part.edges.size
+        if not solution.optimal:
+            failed.append((part, solution.status))
+    stats = {"rows": rows, "parts": parts, "seconds_solve": time.perf_counter() - began}
 
-    largest_weight = float(weights.max(initial=0.0))
-    upper_bound = _upper_bound(graph, weights, rows, solution.edge_duals * largest_weight)
-    radii = fill(graph, caps, trim(graph, np.clip(np.nan_to_num(solution.radii / scale), 0.0, caps)))
-    method, status = f"lp ({solver})", solution.status
-    if not solution.optimal:
+    radii = fill(graph, caps, trim(graph, np.clip(radii, 0.0, caps)))
+    upper_bound = dual_value(graph, weights, duals)
+    method, status = f"lp ({solver})", f"optimal: proven by the dual solution of {solver}"
+    if failed:
+        status = failed[0][1]
         warnings.warn(f"{solver} stopped before the optimum: {status}", RuntimeWarning, stacklevel=4)
-        start = _greedy.eq11(graph, caps, _greedy.permutation(graph, "ascending"))
-        if problem.objective(start) >= problem.objective(radii):
-            radii, method = start, f"greedy (ascending order, within nearest neighbours), after lp ({solver}) stopped"
-        else:
-            method = f"lp ({solver}), stopped and repaired"
+        greedy = _improve(problem, caps, weights, radii, [part for part, _ in failed])
+        method += f" on {parts - len(failed)} of {parts} parts, repaired on {len(failed) - greedy}, greedy on {greedy}"
     elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
     return Answer(radii, caps, method, status, upper_bound, stats)
 
 
-def _run(solver: str, model: LinearProgram, time_limit: float | None) -> Solution:
-    if not model.i.size:
-        return Solution(model.upper, np.empty(0), True, "optimal: no two balls compete")
-    return solvers.solve(solver, model, time_limit)
+def _parts(
+    problem: Problem, caps: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"], rows: int | None
+) -> Iterator[_Part]:
+    """Components that compete, in parts of about `rows` edges (None: one part), each component scaled to lengths of 1.
 
-
-def _caps(
-    graph: OverlapGraph, R: Float64[np.ndarray, " n"], distance: Float64[np.ndarray, " m"]
-) -> Float64[np.ndarray, " n"]:
-    caps = R.copy()
-    np.minimum.at(caps, graph.i, distance)
-    np.minimum.at(caps, graph.j, distance)
-    return caps
-
-
-def _scale(components: Int64[np.ndarray, " n"], caps: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """A power of two for every component, so that lengths in it are about 1: solvers' tolerances are absolute.
-
-    Components do not interact, so each may have a unit of its own.
+    Scales are powers of two, which is exact: solvers' tolerances are absolute.
     """
-    largest = np.zeros(components.max(initial=-1) + 1)
-    np.maximum.at(largest, components, caps)
-    exponent = np.where(largest > 0, np.frexp(largest)[1], 0)
-    return np.asarray(np.ldexp(1.0, -exponent)[components])
+    graph = problem.graph
+    edges = np.flatnonzero(competing(graph, caps))
+    component = connected_components(graph.n, graph.i[edges], graph.j[edges])
+    largest = np.zeros(component.max(initial=-1) + 1)
+    np.maximum.at(largest, component, caps)
+    scale = np.ldexp(1.0, -np.where(largest > 0, np.frexp(largest)[1], 0))[component]
+
+    sizes = np.bincount(component[graph.i[edges]], minlength=largest.size)
+    part = (np.cumsum(sizes) // (rows or edges.size + 1))[component]
+    vertices = np.flatnonzero(sizes[component])
+    vertices = vertices[np.argsort(part[vertices], kind="stable")]
+    edges = edges[np.argsort(part[graph.i[edges]], kind="stable")]
+    local = np.empty(graph.n, dtype=np.int64)
+    vertex_part, edge_part = part[vertices], part[graph.i[edges]]
+    for name in np.unique(vertex_part):
+        v = vertices[slice(*np.searchsorted(vertex_part, [name, name + 1]))]
+        e = edges[slice(*np.searchsorted(edge_part, [name, name + 1]))]
+        local[v] = np.arange(v.size)
+        i, j = graph.i[e], graph.j[e]
+        model = LinearProgram(weights[v], caps[v] * scale[v], local[i], local[j], graph.distance[e] * scale[i])
+        yield _Part(v, e, scale[v], model)
 
 
-def _upper_bound(
-    graph: OverlapGraph,
+def _solve_part(solver: str, part: _Part, began: float, time_limit: float | None) -> Solution:
+    left = None if time_limit is None else began + time_limit - time.perf_counter()
+    if left is not None and left <= 0:
+        return Solution(np.zeros(part.vertices.size), np.zeros(part.edges.size), False, _OUT_OF_TIME)
+    return solvers.solve(solver, part.model, left)
+
+
+def _improve(
+    problem: Problem,
+    caps: Float64[np.ndarray, " n"],
     weights: Float64[np.ndarray, " n"],
-    rows: Bool[np.ndarray, " m"],
-    duals: Float64[np.ndarray, " k"],
-) -> float:
-    """Value of the dual point (y, z) with y = max(0, duals) and the least feasible z, every rounding upwards."""
-    y = np.zeros(graph.n_edges)
-    y[rows] = np.maximum(np.nan_to_num(duals, posinf=0.0), 0.0)
-    covered = np.bincount(graph.i, y, graph.n) + np.bincount(graph.j, y, graph.n)
-    least = 1 - (graph.degree + 4) * 2.0**-53  # summing `degree` terms errs by less
-    z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
-    caps = _caps(graph, graph.R, graph.distance_upper)
-    terms = np.concatenate([graph.distance_upper * y, caps * z])
-    return math.fsum(np.nextafter(terms, np.inf)[terms > 0]) * (1 + 2.0**-51)
+    radii: Float64[np.ndarray, " n"],
+    failed: list[_Part],
+) -> int:
+    """Give every failed part the greedy radii, in place, where these are better; returns how many took them.
+
+    Greedy under the caps keeps Eq. 10's constraints (docs/mathematics.md, section 2), and parts do not interact.
+    """
+    graph = problem.graph
+    start = _greedy.eq11(graph, caps, _greedy.permutation(graph, "ascending"))
+    taken = 0
+    for part in failed:
+        v = part.vertices
+        if weights[v] @ start[v] >= weights[v] @ radii[v]:
+            radii[v] = start[v]
+            taken += 1
+    return taken

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from regions.solvers._model import LinearProgram, Solution
 
-SOLVERS = ("highs", "cvxpy")
-"""Names of the modules of this package, each with a function `solve(model, time_limit)`."""
+SOLVERS: Mapping[str, int | None] = {"highs": 2000, "cvxpy": None}
+"""Modules of this package with a function `solve(model, time_limit)`; how many rows are worth a model (None: all)."""
 
 
 def solve(solver: str, model: LinearProgram, time_limit: float | None) -> Solution:

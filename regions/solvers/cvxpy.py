@@ -11,7 +11,7 @@ import numpy as np
 from regions.solvers._model import LinearProgram, Solution
 
 _STATUS = {
-    cp.OPTIMAL: "optimal: proven by the dual solution of cvxpy",
+    cp.OPTIMAL: "optimal",
     cp.USER_LIMIT: "time limit reached: raise time_limit, or use method='greedy'",
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from regions.solvers._model import LinearProgram, Solution
 
 _STATUS = {
-    highspy.HighsModelStatus.kOptimal: "optimal: proven by the dual solution of HiGHS",
+    highspy.HighsModelStatus.kOptimal: "optimal",
     highspy.HighsModelStatus.kTimeLimit: "time limit reached: raise time_limit, or use method='greedy'",
     highspy.HighsModelStatus.kIterationLimit: "iteration limit reached: try solver='cvxpy', or method='greedy'",
     highspy.HighsModelStatus.kInterrupt: "interrupted: run it again",

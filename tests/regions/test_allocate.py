@@ -59,7 +59,7 @@ def test_optimum_of_equation_10(options, instance, seed):
     allocation = allocate(points, R, groups=groups or None, weights=weights, **options)
     best = oracles.optimum(points, R, groups, weights)
     assert allocation.objective == pytest.approx(best, rel=1e-9, abs=1e-300)
-    assert allocation.upper_bound >= best * (1 - 1e-12)
+    assert allocation.upper_bound >= best * (1 - 1e-9)  # the oracle, too, is feasible up to a tolerance only
 
 
 @settings(max_examples=200)
@@ -282,7 +282,8 @@ class TestUnreliableSolver:
         )
         with pytest.warns(RuntimeWarning, match="highs stopped before the optimum: broken: mend it"):
             allocation = allocate(points, R)
-        assert "greedy" in allocation.method
+        assert allocation.method.startswith("lp (highs) on 0 of ")
+        assert "repaired on 0, greedy on " in allocation.method
         assert allocation.status == "broken: mend it"
         assert oracles.overlaps(points, allocation.radii) == []
         best = oracles.optimum(points, R)
@@ -294,8 +295,35 @@ class TestUnreliableSolver:
         self.tamper(monkeypatch, radii=lambda s: s.radii + 1e-9, optimal=lambda s: False)
         with pytest.warns(RuntimeWarning):
             allocation = allocate(points, R)
-        assert allocation.method == "lp (highs), stopped and repaired"
+        assert ", greedy on 0" in allocation.method
         assert allocation.objective == pytest.approx(oracles.optimum(points, R), rel=1e-6)
+
+    def test_parts_that_failed_fall_back_alone(self, monkeypatch, rng):
+        from regions import solvers
+
+        points = rng.random((3000, 2))  # in 30 clusters, far apart: more than one part
+        points += 100 * rng.integers(30, size=(3000, 1))
+        R = rng.random(3000) * 0.3
+        whole = allocate(points, R)
+        assert whole.stats["parts"] > 2
+        real, calls = solvers.solve, []
+
+        def second_fails(*args):
+            calls.append(args)
+            solution = real(*args)
+            if len(calls) != 2:
+                return solution
+            return dataclasses.replace(solution, radii=solution.radii * 0, optimal=False, status="broken: mend it")
+
+        monkeypatch.setattr(solvers, "solve", second_fails)
+        with pytest.warns(RuntimeWarning, match="broken: mend it"):
+            allocation = allocate(points, R)
+        parts = whole.stats["parts"]
+        assert allocation.method == f"lp (highs) on {parts - 1} of {parts} parts, repaired on 0, greedy on 1"
+        assert allocation.status == "broken: mend it"
+        assert 0.9 * whole.objective < allocation.objective < whole.objective
+        assert allocation.upper_bound == pytest.approx(whole.upper_bound)
+        assert verify(points, allocation.radii, R)
 
     @pytest.mark.parametrize("solver", ["highs", "cvxpy"])
     def test_time_limit(self, rng, solver):
