@@ -5,13 +5,14 @@ balls overlap and the sum of the radii is as large as possible (Eq. 10 of the pa
 """
 
 from regions._allocate import allocate, allocate_graph
-from regions._allocation import Allocation
+from regions._allocation import Allocation, Certificate
 from regions._graph import OverlapGraph, overlap_graph
 from regions._map import Location, RegionMap
 from regions._verify import Verification, verify
 
 __all__ = [
     "Allocation",
+    "Certificate",
     "Location",
     "OverlapGraph",
     "RegionMap",

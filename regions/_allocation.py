@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from regions._graph import OverlapGraph
 
@@ -16,6 +16,25 @@ def relative_gap(objective: float, upper_bound: float) -> float:
     """(upper_bound - objective) / upper_bound; 0 where the difference is below what distances resolve (1e-140)."""
     missing = upper_bound - objective
     return missing / upper_bound if missing > 1e-140 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A proof of an upper bound of Eq. 10 with unit weights that takes arithmetic alone to check.
+
+    For feasible radii, r_i + r_p(i) <= d_i,p(i) wherever a permutation p moves i, and r_i <= c_i = min(R_i, distance to
+    any one conflicting point); summed over all i the left-hand sides are 2 sum r. `regions.verify` does the sum.
+
+    Attributes
+    ----------
+    partner : (n,) int64
+        The permutation p; points that stay in place cost 2 c_i.
+    nearest : (n,) int64
+        The conflicting point whose distance bounds r_i, -1 for none (then c_i = R_i).
+    """
+
+    partner: Int64[np.ndarray, " n"]
+    nearest: Int64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +60,8 @@ class Allocation:
         The pairs that constrain the radii.
     stats : mapping
         Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...).
+    certificate : Certificate or None
+        From `method="matching"`: what `verify(..., certificate=)` checks.
     """
 
     radii: Float64[np.ndarray, " n"]
@@ -50,6 +71,7 @@ class Allocation:
     status: str
     graph: OverlapGraph
     stats: Mapping[str, float]
+    certificate: Certificate | None = None
 
     @property
     def gap(self) -> float | None:
@@ -70,6 +92,7 @@ class Problem:
     order: str | np.ndarray | None = None
     solver: str | None = None
     time_limit: float | None = None
+    reserve: bool = False
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
         """Weighted sum of the radii, rounded down."""
@@ -89,3 +112,4 @@ class Answer:
     status: str
     upper_bound: float | None
     stats: Mapping[str, float]
+    certificate: Certificate | None = None

@@ -6,23 +6,30 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions._allocation import Answer, Problem
+from regions._bounds import dual_value, nearest_caps
 from regions._graph import OverlapGraph
 
 
 def solve(problem: Problem) -> Answer:
     """Every ball takes what the non-empty balls before it leave (Eq. 11). O(n + m) after sorting.
 
-    A point inside an earlier ball gets r = 0; Eq. 10 would not allow that ball, so Eq. 10's bound does not apply.
+    A point inside an earlier ball gets r = 0; Eq. 10 would not allow that ball, so its bound does not apply. With
+    `reserve` it does.
     """
+    graph = problem.graph
     order = "ascending" if problem.order is None else problem.order
     name = order if isinstance(order, str) else "given"
-    radii = eq11(problem.graph, problem.graph.R, permutation(problem.graph, order))
+    if not problem.reserve:
+        status = "greedy allocation complete: no bound is known; method='lp' gives the optimum"
+        radii = eq11(graph, permutation(graph, order))
+        return Answer(radii, graph.R, f"greedy ({name} order)", status, None, {})
+    weights = np.ones(graph.n) if problem.weights is None else problem.weights
     return Answer(
-        radii=radii,
-        bounds=problem.graph.R,
-        method=f"greedy ({name} order)",
-        status="greedy allocation complete: no bound is known; method='lp' gives the optimum",
-        upper_bound=None,
+        radii=with_reserve(graph, permutation(graph, order)),
+        bounds=nearest_caps(graph),
+        method=f"greedy with reserve ({name} order)",
+        status="greedy allocation complete: at least half of the optimum; method='lp' gives the optimum",
+        upper_bound=dual_value(graph, weights, np.zeros(graph.n_edges)),
         stats={},
     )
 
@@ -35,12 +42,24 @@ def permutation(graph: OverlapGraph, order: str | np.ndarray) -> Int64[np.ndarra
     return np.argsort(key, kind="stable").astype(np.int64)
 
 
-def eq11(
-    graph: OverlapGraph, bounds: Float64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"]:
-    """Radii of Eq. 11 under the given bounds."""
+def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Radii of Eq. 11."""
     from regions._kernels import greedy
 
-    radii = np.empty(graph.n)
-    greedy(*graph.adjacency, bounds, order, radii)
+    radii = np.zeros(graph.n)
+    greedy(*graph.adjacency, graph.R, order, radii)
+    return radii
+
+
+def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Eq. 11 where every ball leaves half of c = min(R, nearest neighbour's distance) to each one after it.
+
+    Feasible for Eq. 10, and every radius is at least c / 2, half of what any feasible one can be, in whatever order:
+    docs/mathematics.md, section 2.
+    """
+    from regions._kernels import greedy
+
+    caps = nearest_caps(graph)
+    radii = caps / 2
+    greedy(*graph.adjacency, caps, order, radii)
     return radii

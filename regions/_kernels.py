@@ -58,11 +58,11 @@ def exceeds(a, b, limit):
 @_strict
 @no_type_check
 def greedy(start, neighbour, distance, bounds, order, radii):
-    """Eq. 11: in the given order, every ball takes what the non-empty balls before it leave.
+    """Eq. 11: in the given order, every ball takes what the non-empty balls of its neighbours leave.
 
-    start, neighbour, distance: adjacency of the overlap graph in compressed rows. `radii` is filled.
+    start, neighbour, distance: adjacency of the overlap graph in compressed rows. On entry `radii` holds what the balls
+    that are still to come have reserved (0 in Eq. 11 itself), on return the result.
     """
-    radii[:] = -1.0  # not yet placed
     for k in order:
         room = bounds[k]
         for e in range(start[k], start[k + 1]):

@@ -64,7 +64,7 @@ def solve(problem: Problem) -> Answer:
     if failed:
         status = failed[0][1]
         warnings.warn(f"{solver} stopped before the optimum: {status}", RuntimeWarning, stacklevel=4)
-        greedy = _improve(problem, caps, weights, radii, [part for part, _ in failed])
+        greedy = _improve(problem, weights, radii, [part for part, _ in failed])
         method += f" on {parts - len(failed)} of {parts} parts, repaired on {len(failed) - greedy}, greedy on {greedy}"
     elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
@@ -110,17 +110,16 @@ def _solve_part(solver: str, part: _Part, began: float, time_limit: float | None
 
 def _improve(
     problem: Problem,
-    caps: Float64[np.ndarray, " n"],
     weights: Float64[np.ndarray, " n"],
     radii: Float64[np.ndarray, " n"],
     failed: list[_Part],
 ) -> int:
     """Give every failed part the greedy radii, in place, where these are better; returns how many took them.
 
-    Greedy under the caps keeps Eq. 10's constraints (docs/mathematics.md, section 2), and parts do not interact.
+    Greedy with a reserve keeps Eq. 10's constraints, and parts do not interact.
     """
     graph = problem.graph
-    start = _greedy.eq11(graph, caps, _greedy.permutation(graph, "ascending"))
+    start = _greedy.with_reserve(graph, _greedy.permutation(graph, "ascending"))
     taken = 0
     for part in failed:
         v = part.vertices

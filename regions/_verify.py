@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import ArrayLike
 
 from regions import _validate
+from regions._allocation import Certificate
 
 _ROWS = 1024
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
@@ -30,17 +32,27 @@ class Verification:
         Indices with r > R.
     status : str
         A sentence that names the first offence, or says that there is none.
+    upper_bound : float or None
+        What the certificate proves: no allocation of Eq. 10 has a larger sum of radii. None without a certificate.
     """
 
     overlapping: Int64[np.ndarray, "k 2"]
     out_of_bounds: Int64[np.ndarray, " l"]
     status: str
+    upper_bound: float | None = None
 
     def __bool__(self) -> bool:
         return not len(self.overlapping) and not len(self.out_of_bounds)
 
 
-def verify(points: ArrayLike, radii: ArrayLike, R: ArrayLike | None = None, *, groups: Any = None) -> Verification:
+def verify(
+    points: ArrayLike,
+    radii: ArrayLike,
+    R: ArrayLike | None = None,
+    *,
+    groups: Any = None,
+    certificate: Certificate | None = None,
+) -> Verification:
     """Check, with zero tolerance, that no two conflicting balls overlap and that no radius exceeds its bound.
 
     Parameters
@@ -53,6 +65,8 @@ def verify(points: ArrayLike, radii: ArrayLike, R: ArrayLike | None = None, *, g
         Upper bounds to check against; None: not checked.
     groups : array-like, shape (n,), or a sequence of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap.
+    certificate : Certificate, default=None
+        From `allocate(..., method="matching")`; its bound is computed from the points and R, which must be given.
 
     Returns
     -------
@@ -61,7 +75,7 @@ def verify(points: ArrayLike, radii: ArrayLike, R: ArrayLike | None = None, *, g
     Raises
     ------
     ValueError
-        If an argument is not as described.
+        If an argument is not as described, or the certificate is none for these points, R and groups.
 
     Notes
     -----
@@ -91,7 +105,53 @@ def verify(points: ArrayLike, radii: ArrayLike, R: ArrayLike | None = None, *, g
         found.append(np.column_stack([i[overlap], j[overlap]]))
     overlapping = np.unique(np.concatenate(found), axis=0)
     out_of_bounds = np.flatnonzero(r > bounds)
-    return Verification(overlapping, out_of_bounds, _status(x, r, bounds, overlapping, out_of_bounds))
+    upper_bound = None
+    if certificate is not None:
+        if R is None:
+            raise ValueError("certificate without R: give the upper bounds that the certificate was made for")
+        upper_bound = _certified_bound(x, bounds, labels, certificate)
+    status = _status(x, r, bounds, overlapping, out_of_bounds)
+    return Verification(overlapping, out_of_bounds, status, upper_bound)
+
+
+def _certified_bound(
+    x: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    certificate: Certificate,
+) -> float:
+    """Half the cost of the permutation, every rounding upwards: docs/mathematics.md, section 2."""
+    n = len(x)
+    partner, nearest = certificate.partner, certificate.nearest
+    if partner.shape != (n,) or not np.array_equal(np.sort(partner), np.arange(n)):
+        raise ValueError(f"certificate.partner is not a permutation of 0 .. {n - 1}")
+    if nearest.shape != (n,) or (nearest < -1).any() or (nearest >= n).any():
+        raise ValueError(f"certificate.nearest must hold -1 or indices below {n}, one for each point")
+    moved, capped = np.flatnonzero(partner != np.arange(n)), np.flatnonzero(nearest >= 0)
+    cost = 2 * R
+    cost[capped] = np.minimum(cost[capped], 2 * _longest(x, R, labels, capped, nearest[capped]))
+    cost[moved] = _longest(x, R, labels, moved, partner[moved])
+    return math.fsum(cost) / 2 * (1 + 2.0**-51)
+
+
+def _longest(
+    x: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
+) -> Float64[np.ndarray, " k"]:
+    """Distances of pairs that must conflict, rounded up."""
+    conflict = (R[i] > 0) & (R[j] > 0) & (i != j)
+    for label in labels:
+        conflict &= label[i] != label[j]
+    if not conflict.all():
+        k = np.flatnonzero(~conflict)[0]
+        raise ValueError(f"the certificate uses points {i[k]} and {j[k]}, which do not conflict")
+    error = (x.shape[1] / 2 + 8) * 2.0**-53
+    blocks = range(0, i.size, _ROWS)
+    lengths = [np.linalg.norm(x[i[s : s + _ROWS]] - x[j[s : s + _ROWS]], axis=1) for s in blocks]
+    return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + 1e-145)
 
 
 def _product_candidates(

@@ -41,14 +41,17 @@ class AllocateSettings:
     """File for the result."""
     overwrite: bool = False
     """Replace the file that --out names."""
-    method: Literal["lp", "greedy"] = "lp"
-    """lp: the optimum of Eq. 10, with a proven bound. greedy: Eq. 11, one ball after the other."""
+    method: Literal["lp", "matching", "greedy", "auto"] = "lp"
+    """lp: the optimum of Eq. 10, with a proven bound. matching: the same for equal weights, much faster.
+    greedy: Eq. 11, one ball after the other. auto: matching or lp, and the status says why."""
     order: Order | None = None
     """Order of greedy: by degree in the overlap graph, or as the points arrive. Default: ascending."""
     groups: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE ...")] = ()
     """Files of labels (n,): points that share a label in any of them may overlap. Default: every pair conflicts."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """File of weights (n,) of the radii in the objective. Default: all 1."""
+    reserve: bool = False
+    """greedy leaves every later ball half of what it could have: at least half of the optimum, in any order."""
     solver: Literal["highs", "cvxpy"] | None = None
     """Solver of lp. Default: highs."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
@@ -86,7 +89,8 @@ def allocate(settings: AllocateSettings) -> None:
         )
         seconds = time.perf_counter() - began
         bars.update(task, visible=False)
-        allocation = _solve(bars, graph, weights, settings.method, settings.order, settings.solver, settings.time_limit)
+        options = {name: getattr(settings, name) for name in ("order", "reserve", "solver", "time_limit")}
+        allocation = _solve(bars, graph, weights, settings.method, **options)
         others = _others(bars, graph, weights, allocation, settings) if settings.compare else []
         checked = verify(points, allocation.radii, R, groups=groups) if settings.verify else None
 
@@ -152,18 +156,16 @@ def _solve(
     graph: OverlapGraph,
     weights: np.ndarray | None,
     method: str,
-    order: str | None = None,
-    solver: str | None = None,
-    time_limit: float | None = None,
+    **options: Any,
 ) -> Allocation:
     import warnings
 
     from regions import allocate_graph
 
-    task = bars.add_task(f"allocating by {order or ''} {method}", total=None)
+    task = bars.add_task(f"allocating by {options.get('order') or ''} {method}", total=None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        allocation = allocate_graph(graph, method, weights=weights, order=order, solver=solver, time_limit=time_limit)
+        allocation = allocate_graph(graph, method, weights=weights, **options)
     bars.update(task, visible=False)
     for warning in caught:
         sys.stderr.write(f"srs-allocate: warning: {warning.message}\n")
@@ -178,7 +180,7 @@ def _others(
     variants += [{"method": "greedy", "order": order} for order in ("ascending", "descending", "arrival")]
     if settings.method == "lp":
         variants = variants[1:]
-    else:
+    elif settings.method == "greedy" and not settings.reserve:
         variants = [v for v in variants if v.get("order") != (settings.order or "ascending")]
     return [_solve(bars, graph, weights, **variant) for variant in variants]
 

@@ -1,0 +1,79 @@
+"""Eq. 10 without a linear programming solver: minimum-cost matching on the bipartite double cover.
+
+For unit weights, twice the optimum of Eq. 10 is the least cost of a permutation of the points, where sending i to j
+costs d_ij (an edge of the graph) and leaving i in place costs 2 c_i; the optimal potentials u, v of that assignment
+problem give optimal radii (u + v) / 2, and the permutation proves it: docs/mathematics.md, section 2.
+(Eppstein, "Maximizing the sum of radii of disjoint balls or disks", 2016.)
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions import _greedy
+from regions._allocation import Answer, Certificate, Problem
+from regions._bounds import competing, dual_value, nearest_caps
+from regions._feasible import fill, trim
+from regions._graph import OverlapGraph
+
+
+def solve(problem: Problem) -> Answer:
+    """Optimal radii of Eq. 10 for equal weights, with the permutation that proves them.
+
+    Shortest augmenting paths from a greedy start: O(n (m + n log n)) at worst, close to O(m) where paths are short.
+    """
+    graph = problem.graph
+    weight = 1.0 if problem.weights is None else float(problem.weights.max(initial=0.0))
+    caps = nearest_caps(graph)
+    rows = competing(graph, caps)
+    reduced = OverlapGraph(caps, graph.i[rows], graph.j[rows], graph.distance[rows], graph.distance_error)
+    began = time.perf_counter()
+    potentials, partner = _assign(reduced)
+    stats = {"rows": reduced.n_edges, "seconds_solve": time.perf_counter() - began}
+
+    radii = fill(graph, caps, trim(graph, np.clip(potentials, 0.0, caps)))
+    halves = np.bincount(_edges(graph, partner), minlength=graph.n_edges) / 2
+    return Answer(
+        radii=radii,
+        bounds=caps,
+        method="matching",
+        status="optimal: proven by a permutation of the points",
+        upper_bound=dual_value(graph, np.full(graph.n, weight), weight * halves),
+        certificate=Certificate(partner, _nearest(graph)),
+        stats=stats,
+    )
+
+
+def _assign(graph: OverlapGraph) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Radii (u + v) / 2 of optimal potentials, and the optimal permutation; loops cost twice the graph's bounds."""
+    from regions import _assignment
+
+    order = np.argsort(graph.degree, kind="stable")
+    start = _greedy.with_reserve(graph, order)
+    u, v = start.copy(), start.copy()
+    mate_row, mate_column = np.full(graph.n, -1), np.full(graph.n, -1)
+    _assignment.match_tight(*graph.adjacency, graph.R, start, order, mate_row, mate_column)
+    _assignment.match(*graph.adjacency, graph.R, order, u, v, mate_row, mate_column)
+    return (u + v) / 2, mate_row
+
+
+def _edges(graph: OverlapGraph, partner: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+    """Indices of the edges {i, partner[i]} of all points that do not stay in place."""
+    i = np.flatnonzero(partner != np.arange(graph.n))
+    j = partner[i]
+    return np.asarray(np.searchsorted(graph.i * graph.n + graph.j, np.minimum(i, j) * graph.n + np.maximum(i, j)))
+
+
+def _nearest(graph: OverlapGraph) -> Int64[np.ndarray, " n"]:
+    """The nearest neighbour of every point in the graph, -1 for isolated points."""
+    nearest = np.full(graph.n, -1)
+    least = np.full(graph.n, np.inf)
+    np.minimum.at(least, graph.i, graph.distance)
+    np.minimum.at(least, graph.j, graph.distance)
+    for a, b in ((graph.i, graph.j), (graph.j, graph.i)):
+        hit = graph.distance == least[a]
+        nearest[a[hit]] = b[hit]
+    return nearest
