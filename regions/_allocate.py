@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from regions import _greedy, _lp, _matching, _validate
 from regions._allocation import Allocation, Answer, Problem
+from regions._capped import capped_graph, sparse_enough
 from regions._feasible import first_overlap, trim
-from regions._graph import OverlapGraph, overlap_graph
+from regions._graph import OverlapGraph, build_graph
 from regions._search import Progress
 from regions.solvers import SOLVERS
 
@@ -112,7 +113,9 @@ def allocate(
     x = _validate.as_points(points)
     options = _options(len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
     began = time.perf_counter()
-    graph = overlap_graph(x, R, groups=groups, progress=progress)
+    bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
+    listed = (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels)
+    graph = (build_graph if listed else capped_graph)(x, bounds, labels, progress)
     return _solve(Problem(graph, **options), method, {"seconds_graph": time.perf_counter() - began})
 
 

@@ -57,7 +57,8 @@ class Allocation:
     status : str
         A sentence: what happened, and what to do about it.
     graph : OverlapGraph
-        The pairs that constrain the radii.
+        The pairs that constrain the radii. Where listing all overlaps would take long, and the method allows it,
+        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what.
     stats : mapping
         Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...).
     certificate : Certificate or None

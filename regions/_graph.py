@@ -140,7 +140,16 @@ def overlap_graph(
     """
     x = _validate.as_points(points)
     bounds = _validate.as_radii(R, len(x))
-    labels = _validate.as_groups(groups, len(x))
+    return build_graph(x, bounds, _validate.as_groups(groups, len(x)), progress)
+
+
+def build_graph(
+    x: Float64[np.ndarray, "n d"],
+    bounds: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    progress: Progress | None = None,
+) -> OverlapGraph:
+    """`overlap_graph` of validated arguments."""
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
     for a, b in near_pairs(x, bounds, progress):
         conflict = np.ones(a.size, dtype=bool)

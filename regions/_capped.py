@@ -1,0 +1,61 @@
+"""The overlap graph under nearest-neighbour caps, without listing the whole one: for when that would be dense.
+
+r_i <= |x_i - x_j| for every conflicting j with R_j > 0, so R_i may be cut to the distance of ANY such j: nothing is
+lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathematics.md, section 2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions._distance import distances_below, raised, relative_error
+from regions._graph import OverlapGraph, build_graph
+from regions._search import Progress, near_neighbours
+
+_NEIGHBOURS = 10
+_SAMPLE = 512
+_DENSE = 50  # edges per point from which listing them all is not worth it
+
+
+def sparse_enough(
+    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
+) -> bool:
+    """Whether a sample of pairs suggests fewer than about 50 edges per point."""
+    n = len(points)
+    if n <= _SAMPLE:
+        return True
+    rows = np.random.default_rng(0).choice(n, size=_SAMPLE, replace=False)
+    i, j = (rows[k] for k in np.triu_indices(_SAMPLE, 1))
+    i, j = _conflicting(i, j, R, labels)
+    closer, _ = distances_below(points, points, i, j, R[i], R[j])
+    return bool(np.count_nonzero(closer) / (_SAMPLE * (_SAMPLE - 1) / 2) * (n - 1) / 2 < _DENSE)
+
+
+def capped_graph(
+    points: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    progress: Progress | None = None,
+) -> OverlapGraph:
+    """The overlap graph for R cut to the distance of the nearest conflicting point among ten near ones, rounded up."""
+    caps = R.copy()
+    for i, j in near_neighbours(points, R, _NEIGHBOURS):
+        i, j = _conflicting(i, j, R, labels)
+        closer, distance = distances_below(points, points, i, j, R[i], R[j])
+        limit = raised(distance[closer], relative_error(points.shape[1]))
+        np.minimum.at(caps, i[closer], limit)
+        np.minimum.at(caps, j[closer], limit)
+    return build_graph(points, caps, labels, progress)
+
+
+def _conflicting(
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
+    R: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+) -> tuple[Int64[np.ndarray, " l"], Int64[np.ndarray, " l"]]:
+    conflict = (R[i] > 0) & (R[j] > 0) & (i != j)
+    for label in labels:
+        conflict &= label[i] != label[j]
+    return i[conflict], j[conflict]
