@@ -193,8 +193,8 @@ to largest) of the timed rounds, after one round of warm-up. "Build": sparse mat
 its seconds. "Over LP" and "over matching": median over the median of `{OURS}` or `{MATCHING}`, and the extremes of
 the ratios of single rounds.
 `regions` also proves its answer: its seconds include the dual bound and the repair to strict feasibility.
-All contenders but greedy agree on the optimum to a relative 1e-9. Peak memory is that of the whole process, libraries and
-numba's compiler included. Clustered instances: normal clusters around uniform centres, from seed {SEED}.
+All contenders but greedy agree on the optimum to a relative 1e-9. Peak memory is that of the whole process, libraries
+and numba's compiler included. Clustered instances: normal clusters around uniform centres, from seed {SEED}.
 """
 
 

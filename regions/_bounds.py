@@ -11,7 +11,7 @@ from regions._graph import OverlapGraph
 
 
 def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
-    """min(R_i, distance to the nearest neighbour): r_j >= 0 implies r_i <= d_ij, so nothing is lost."""
+    """min(R_i, distance to the nearest neighbour), Eq. M4: r_j >= 0 implies r_i <= d_ij, so nothing is lost."""
     return _caps(graph, graph.distance)
 
 
@@ -21,7 +21,7 @@ def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Bool[np.n
 
 
 def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " m"]) -> float:
-    """An upper bound on Eq. 10 from any numbers on the edges, rounded upwards (docs/mathematics.md, section 2).
+    """An upper bound on Eq. 10 from any numbers on the edges, rounded upwards (docs/mathematics.md, Eq. M5).
 
     Negative and non-finite numbers count as 0; with the caps c and the least z that makes (y, z) dual feasible it is
     sum d_ij y_ij + sum c_i z_i.

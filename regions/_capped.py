@@ -1,7 +1,7 @@
 """The overlap graph under nearest-neighbour caps, without listing the whole one: for when that would be dense.
 
 r_i <= |x_i - x_j| for every conflicting j with R_j > 0, so R_i may be cut to the distance of ANY such j: nothing is
-lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathematics.md, section 2).
+lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathematics.md, Eq. M4).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Float64 distances of listed pairs, with a proven bound on their error, and exact decisions where that is not enough.
 
-The bound (docs/mathematics.md, section 3): a sum of d rounded squares of rounded differences, in any order, errs by
+The bound (docs/mathematics.md, Eq. M10): a sum of d rounded squares of rounded differences, in any order, errs by
 at most (d + 2) u / (1 - (d + 2) u) with u = 2^-53; the square root halves it and rounds once more.
 `relative_error` is more than twice that, so that a second computation of the same kind confirms the first.
 """

@@ -130,7 +130,7 @@ def overlap_graph(
     -----
     No pair is missed and none is listed wrongly: FAISS proposes candidates in float32 with a threshold raised by a
     proven bound on its error; float64 differences decide, and exact arithmetic where float64 cannot
-    (docs/mathematics.md, section 3). Balls are open: touching balls do not overlap. About n^2 d / 2 multiplications;
+    (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. About n^2 d / 2 multiplications;
     memory is that of the result and one block.
 
     Examples

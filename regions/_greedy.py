@@ -55,7 +55,7 @@ def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64
     """Eq. 11 where every ball leaves half of c = min(R, nearest neighbour's distance) to each one after it.
 
     Feasible for Eq. 10, and every radius is at least c / 2, half of what any feasible one can be, in whatever order:
-    docs/mathematics.md, section 2.
+    docs/mathematics.md, Eq. M9.
     """
     from regions._kernels import greedy
 

@@ -2,7 +2,7 @@
 
 For unit weights, twice the optimum of Eq. 10 is the least cost of a permutation of the points, where sending i to j
 costs d_ij (an edge of the graph) and leaving i in place costs 2 c_i; the optimal potentials u, v of that assignment
-problem give optimal radii (u + v) / 2, and the permutation proves it: docs/mathematics.md, section 2.
+problem give optimal radii (u + v) / 2, and the permutation proves it: docs/mathematics.md, Eq. M6 and M7.
 (Eppstein, "Maximizing the sum of radii of disjoint balls or disks", 2016.)
 """
 

@@ -5,7 +5,7 @@ In up to ten dimensions, k-d trees in float64 do the same faster.
 FAISS takes one radius a call and computes |x|^2 + |y|^2 - 2 x.y in float32. Three measures keep that sharp, safe and
 fast: points are centred on their mean; they are searched in buckets of similar radius, so that one large R does not
 make every search wide; and in high dimension they are searched in a projection, where distances can only shrink. The
-threshold on the squared distance is raised by a bound on all rounding errors (docs/mathematics.md, section 3).
+threshold on the squared distance is raised by a bound on all rounding errors (docs/mathematics.md, Eq. M11 and M12).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Frame:
     def threshold(self, reach: float, norms: float) -> float:
         """Squared float32 distance below which FAISS must report, to miss no pair with |x - y| < reach.
 
-        `norms` is the largest sum of the norms of two mapped points. docs/mathematics.md, section 3.
+        `norms` is the largest sum of the norms of two mapped points. docs/mathematics.md, Eq. M12.
         """
         d = self.centre.size
         m = 0 if self.basis is None else self.basis.shape[1]

@@ -120,7 +120,7 @@ def _certified_bound(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     certificate: Certificate,
 ) -> float:
-    """Half the cost of the permutation, every rounding upwards: docs/mathematics.md, section 2."""
+    """Half the cost of the permutation, every rounding upwards: docs/mathematics.md, Eq. M6."""
     n = len(x)
     partner, nearest = certificate.partner, certificate.nearest
     if partner.shape != (n,) or not np.array_equal(np.sort(partner), np.arange(n)):

@@ -1,0 +1,160 @@
+"""How `regions.allocate` grows with the number of points: seconds per stage, memory, and the exponent of growth.
+
+SRS_DATA=... python benchmarks/bench_scale.py [--largest 100000] [--largest-low 1000000]
+
+Points: uniform in the square and the cube; MNIST test and training images, and beyond 70,000 small translations of them
+with noise, so that real clusters exist. Bounds: uniform in [0.3, 1] times a length at which each point overlaps a few
+others; for MNIST, drawn with replacement from the published radii (catrs, the largest of three sigmas).
+Every allocation is by matching, with its certificate, search included; each size runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import time
+from typing import Any
+
+import numpy as np
+from _common import (
+    Row,
+    certified_bounds,
+    data_folder,
+    machine,
+    markdown_table,
+    mnist_test,
+    peak_memory,
+    write_markdown,
+    write_rows,
+)
+
+import regions
+
+SEED = 20261101
+LOW = {"square": 2, "cube": 3}
+
+
+def mnist_points(n: int) -> np.ndarray:
+    """The first n of: test images, training images, then copies moved by up to two pixels with noise of 0.05."""
+    raw = (data_folder() / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()
+    train = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 784) / 255.0
+    points = np.concatenate([mnist_test()[:n], train[: max(0, n - 10_000)]])
+    rng = np.random.default_rng(SEED)
+    while len(points) < n:
+        source = train[rng.integers(len(train), size=min(20_000, n - len(points)))].reshape(-1, 28, 28)
+        moved = np.roll(source, tuple(rng.integers(-2, 3, size=2)), axis=(1, 2)).reshape(-1, 784)
+        points = np.concatenate([points, np.clip(moved + 0.05 * rng.standard_normal(moved.shape), 0, 1)])
+    return points
+
+
+def instance(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points and bounds."""
+    rng = np.random.default_rng(SEED)
+    if kind == "mnist":
+        return mnist_points(n), rng.choice(certified_bounds("mnist", "catrs").R, size=n)
+    d = LOW[kind]
+    return rng.random((n, d)), rng.uniform(0.3, 1.0, size=n) * 0.9 * n ** (-1 / d)
+
+
+def measure(connection: Any, kind: str, n: int) -> None:
+    """Allocate once, after a small run that compiles, and send what was seen."""
+    regions.allocate(*instance("cube", 1000), method="matching")
+    points, R = instance(kind, n)
+    before = peak_memory()
+    began = time.perf_counter()
+    allocation = regions.allocate(points, R, method="matching")
+    seconds = time.perf_counter() - began
+    graph = allocation.graph
+    connection.send(
+        {
+            "seconds": seconds,
+            "seconds_graph": allocation.stats["seconds_graph"],
+            "seconds_allocate": allocation.stats["seconds_allocate"],
+            "edges": graph.n_edges,
+            "components": graph.n_components,
+            "largest_degree": int(graph.degree.max()),
+            "objective": allocation.objective,
+            "gap": allocation.gap,
+            "peak_memory_mb": peak_memory(),
+            "data_memory_mb": before,
+        }
+    )
+
+
+def run(kind: str, n: int) -> Row:
+    """One size, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(theirs, kind, n))
+    process.start()
+    theirs.close()
+    answer: Row = ours.recv()
+    process.join()
+    print(kind, n, answer, flush=True)
+    return {"benchmark": "scale", "instance": kind, "n": n, **answer}
+
+
+def main() -> None:
+    """Run all sizes, smallest first, and write the rows and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--largest", type=int, default=100_000, help="images at most (default: 100000)")
+    parser.add_argument("--largest-low", type=int, default=1_000_000, help="points in 2 and 3 dimensions at most")
+    given = parser.parse_args()
+    data_folder()  # complain before any work
+    rows = []
+    for kind, largest in (*((kind, given.largest_low) for kind in LOW), ("mnist", given.largest)):
+        sizes = [n for n in (10_000, 30_000, 100_000, 300_000, 1_000_000) if n <= largest]
+        rows += [run(kind, n) for n in sizes]
+    write_rows("scale", rows)
+    write_markdown("scale", "Growth with the number of points", [table(rows), NOTE])
+
+
+NOTE = f"""Seconds of one run of `regions.allocate(points, R, method="matching")` in a process of its own, after a small
+that compiles. "Growth": the exponent between this size and the one before, log(seconds ratio) / log(size ratio), of
+the whole. "Peak" is that of the whole process, data included; "data" the peak before the call. Seed {SEED}. Measured
+on {machine()["cores"]} cores; sizes that are not listed were not run.
+"""
+
+
+def table(rows: list[Row]) -> str:
+    """One line for every instance and size."""
+    header = [
+        "points",
+        "n",
+        "seconds",
+        "search",
+        "allocation",
+        "growth",
+        "edges",
+        "components",
+        "gap",
+        "peak, MB",
+        "data, MB",
+    ]
+    lines, before = [], None
+    for row in rows:
+        growth = ""
+        if before and before["instance"] == row["instance"]:
+            growth = f"{math.log(row['seconds'] / before['seconds']) / math.log(row['n'] / before['n']):.2f}"
+        lines.append(
+            [
+                row["instance"],
+                f"{row['n']:,}",
+                f"{row['seconds']:.2f}",
+                f"{row['seconds_graph']:.2f}",
+                f"{row['seconds_allocate']:.2f}",
+                growth,
+                f"{row['edges']:,}",
+                f"{row['components']:,}",
+                f"{row['gap']:.0e}",
+                f"{row['peak_memory_mb']:,.0f}",
+                f"{row['data_memory_mb']:,.0f}",
+            ]
+        )
+        before = row
+    return markdown_table(header, lines)
+
+
+if __name__ == "__main__":
+    main()
