@@ -111,9 +111,9 @@ def main() -> None:
 
 
 NOTE = f"""Seconds of one run of `regions.allocate(points, R, method="matching")` in a process of its own, after a small
-that compiles. "Growth": the exponent between this size and the one before, log(seconds ratio) / log(size ratio), of
-the whole. "Peak" is that of the whole process, data included; "data" the peak before the call. Seed {SEED}. Measured
-on {machine()["cores"]} cores; sizes that are not listed were not run.
+run that compiles. "Growth": the exponent between this size and the one before, log(seconds ratio) / log(size ratio),
+of the whole. "Peak" is that of the whole process, data included; "data" the peak before the call. Seed {SEED}.
+Measured on {machine()["cores"]} cores; sizes that are not listed were not run.
 """
 
 

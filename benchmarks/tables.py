@@ -58,8 +58,8 @@ def main() -> None:
 
 
 NOTE = """Points are test images flattened to [0, 1]. R_j is the largest radius certified for image j over sigma 0.25,
-0.5 and 1.0 (N = 100,000, alpha = 0.001, logs of alinlab/smoothing-catrs), 0 where all abstain; "certified" counts
-R_j > 0.
+0.5 and 1.0 (N = 100,000, alpha = 0.001, logs of alinlab/smoothing-catrs, whose radii are rounded to three digits), 0
+where all abstain; "certified" counts R_j > 0.
 CIFAR-10 images are JPEG copies (quality 75), so pixels differ slightly from those the certificates were made for.
 "LP" to "arrival" are sums of radii where every pair conflicts; with groups = sigma, images of equal sigma may overlap.
 Every allocation passed `regions.verify` with zero tolerance, and every LP's gap to its dual bound is below 1e-9.

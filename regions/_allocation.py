@@ -46,7 +46,7 @@ class Allocation:
     radii : (n,) float64
         0 <= radii <= R, and r_i + r_j <= |x_i - x_j| in exact arithmetic for every conflicting pair of non-empty balls.
     objective : float
-        Sum of the radii, or weighted sum, rounded down.
+        Sum of the radii, correctly rounded; if weighted, the sum of products rounded down. Never above `upper_bound`.
     upper_bound : float or None
         No allocation of Eq. 10 has a larger objective: the value of a dual feasible point, rounded up.
         None where no bound is known (plain greedy).
@@ -96,7 +96,7 @@ class Problem:
     reserve: bool = False
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
-        """Weighted sum of the radii, rounded down."""
+        """Sum of the radii, correctly rounded; if weighted, of products rounded down."""
         if self.weights is None:
             return math.fsum(radii)
         return math.fsum(np.nextafter(self.weights * radii, 0.0))

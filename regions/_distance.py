@@ -28,7 +28,7 @@ def relative_error(d: int) -> float:
 
 def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndarray, " k"]:
     """Upper bounds on the true distances, from what `distances_below` rounded down with this `relative_error`."""
-    return np.maximum(distance * (1 + 4 * error), 1e-144)
+    return distance * (1 + 4 * error) + 1e-144
 
 
 def distances_below(
@@ -45,7 +45,7 @@ def distances_below(
     -------
     closer : (k,) bool, exact
     distance : (k,) float64, at most the true distance and at least (1 - 2 relative_error(d)) times it for the pairs
-        that are closer (except that distances below 1e-145 count as 0); meaningless for the others
+        that are closer, less 1e-145, which is what underflow may cost; meaningless for the others
     """
     error = relative_error(x.shape[1])
     reach = (a + b) ** 2

@@ -29,7 +29,8 @@ class OverlapGraph:
     i, j : (m,) int64
         Ends of the edges, i < j.
     distance : (m,) float64
-        |x_i - x_j| rounded DOWN: never above the true distance, and at most a relative 2 * `distance_error` below it.
+        |x_i - x_j| rounded DOWN: never above the true distance, and below it by at most 1e-145 and a relative
+        2 * `distance_error`.
     distance_error : float
         Half the relative width of that interval; 8.8e-14 for d = 784.
     """

@@ -30,11 +30,15 @@ _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some connected components: their vertices and edges in the graph, and the model in units of its own."""
+    """Some connected components: their vertices and edges in the graph, and the model in units of its own.
+
+    The model's lengths are `scale` times ours, and its weights ours divided by `weight`, the component's largest.
+    """
 
     vertices: Int64[np.ndarray, " p"]
     edges: Int64[np.ndarray, " q"]
     scale: Float64[np.ndarray, " p"]
+    weight: Float64[np.ndarray, " q"]
     model: LinearProgram
 
 
@@ -43,16 +47,15 @@ def solve(problem: Problem) -> Answer:
     graph = problem.graph
     solver = problem.solver or "highs"
     weights = np.ones(graph.n) if problem.weights is None else problem.weights
-    heaviest = float(weights.max(initial=0.0)) or 1.0
     caps = nearest_caps(graph)
     radii, duals = caps.copy(), np.zeros(graph.n_edges)
     failed: list[tuple[_Part, str]] = []
     began = time.perf_counter()
     parts = rows = 0
-    for part in _parts(problem, caps, weights / heaviest, solvers.SOLVERS[solver]):
+    for part in _parts(problem, caps, weights, solvers.SOLVERS[solver]):
         solution = _solve_part(solver, part, began, problem.time_limit)
         radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
-        duals[part.edges] = solution.edge_duals * heaviest
+        duals[part.edges] = solution.edge_duals * part.weight
         parts, rows = parts + 1, rows + part.edges.size
         if not solution.optimal:
             failed.append((part, solution.status))
@@ -74,16 +77,19 @@ def solve(problem: Problem) -> Answer:
 def _parts(
     problem: Problem, caps: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"], rows: int | None
 ) -> Iterator[_Part]:
-    """Components that compete, in parts of about `rows` edges (None: one part), each component scaled to lengths of 1.
+    """Components that compete, in parts of about `rows` edges (None: one part), with lengths and weights of about 1.
 
-    Scales are powers of two, which is exact: solvers' tolerances are absolute.
+    Solvers' tolerances are absolute, so every component has units of its own; those of length are powers of two.
     """
     graph = problem.graph
     edges = np.flatnonzero(competing(graph, caps))
     component = connected_components(graph.n, graph.i[edges], graph.j[edges])
     largest = np.zeros(component.max(initial=-1) + 1)
     np.maximum.at(largest, component, caps)
-    scale = np.ldexp(1.0, -np.where(largest > 0, np.frexp(largest)[1], 0))[component]
+    scale = np.ldexp(1.0, np.clip(-np.where(largest > 0, np.frexp(largest)[1], 0), -1000, 1000))[component]
+    heaviest = np.zeros(largest.size)
+    np.maximum.at(heaviest, component, weights)
+    weight = np.where(heaviest > 0, heaviest, 1.0)[component]
 
     sizes = np.bincount(component[graph.i[edges]], minlength=largest.size)
     part = (np.cumsum(sizes) // (rows or edges.size + 1))[component]
@@ -97,8 +103,9 @@ def _parts(
         e = edges[slice(*np.searchsorted(edge_part, [name, name + 1]))]
         local[v] = np.arange(v.size)
         i, j = graph.i[e], graph.j[e]
-        model = LinearProgram(weights[v], caps[v] * scale[v], local[i], local[j], graph.distance[e] * scale[i])
-        yield _Part(v, e, scale[v], model)
+        lengths = caps[v] * scale[v], graph.distance[e] * scale[i]
+        model = LinearProgram(weights[v] / weight[v], lengths[0], local[i], local[j], lengths[1])
+        yield _Part(v, e, scale[v], weight[i], model)
 
 
 def _solve_part(solver: str, part: _Part, began: float, time_limit: float | None) -> Solution:

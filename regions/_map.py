@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import ArrayLike
 from regions import _validate
 from regions._distance import distances_below, raised, relative_error
 from regions._search import BallIndex
+from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"
 
@@ -137,30 +136,15 @@ class RegionMap:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map as `.npz`, atomically: the file is either the old one or the whole new one."""
-        target = Path(path)
         arrays: dict[str, Any] = {"centres": self.centres, "radii": self.radii, "sigma": self.sigma}
         if self.classes is not None:
             arrays["classes"] = self.classes
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, format=np.array(_FORMAT), content_hash=np.array(self.content_hash), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_arrays(path, {"format": np.array(_FORMAT), "content_hash": np.array(self.content_hash), **arrays})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RegionMap:
         """Read a map written by `save`; `ValueError` if the file is not one, or not as it was written."""
-        try:
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                stored: dict[str, Any] = dict(file)
-        except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is not a region map, or is damaged: write it again with RegionMap.save"
-            ) from error
+        stored = read_arrays(path)
         if str(stored.get("format")) != _FORMAT:
             raise ValueError(f"{path} is not a region map of format {_FORMAT}: write it again with RegionMap.save")
         if not {"centres", "radii", "sigma"} <= stored.keys():

@@ -58,8 +58,8 @@ class _Frame:
     basis: Float64[np.ndarray, "d m"] | None = None
 
     @classmethod
-    def around(cls, points: Float64[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"]) -> _Frame:
-        """Centre and scale for these rows of the points, without a projection."""
+    def around(cls, points: Float64[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"], least: float = 0.0) -> _Frame:
+        """Centre and scale for these rows of the points, so that these and the length `least` map to about 1."""
         if not rows.size:
             return cls(np.zeros(points.shape[1]), 1.0)
         total, high, low = (
@@ -72,7 +72,7 @@ class _Frame:
             total += block.sum(axis=0)
             high, low = np.maximum(high, block.max(axis=0)), np.minimum(low, block.min(axis=0))
         centre = total / rows.size
-        spread = float(max((high - centre).max(), (centre - low).max()))
+        spread = float(max((high - centre).max(), (centre - low).max(), least))
         return cls(centre, math.ldexp(1.0, min(1000, -math.frexp(spread)[1])))
 
     def map(self, points: Float64[np.ndarray, "n d"]) -> Float32[np.ndarray, "n w"]:
@@ -97,7 +97,8 @@ class _Frame:
         m = 0 if self.basis is None else self.basis.shape[1]
         moved = 2 * _UNIT32 * norms  # rounding the mapped points to float32 moves a distance by less than this
         moved += 8 * (d + m) * (math.sqrt(m) + 1) * 2.0**-53 * norms  # and computing them in float64 by less than this
-        true = (min(reach * self.scale, 1e15) * (1 + 2 * _SKEW) + moved) ** 2
+        # mapped points are no farther apart than `norms`: a longer reach means the same
+        true = (min(reach * self.scale, 2 * norms + 1) * (1 + 2 * _SKEW) + moved) ** 2
         computed = true + 2 * ((m + 1 if m else d) + 8) * _UNIT32 * norms**2 + 1e-30
         return float(np.nextafter(np.float32(computed), np.float32(np.inf)))
 
@@ -162,15 +163,20 @@ def _tree_pairs(
     for a, (outer, outer_tree, outer_radius) in enumerate(layers):
         for b, (inner, inner_tree, inner_radius) in enumerate(layers[a:], start=a):
             reach = (outer_radius + inner_radius) * (1 + 1e-12)  # float64 distances err by less
-            if a == b:
+            parts = 1 + int(outer_tree.count_neighbors(inner_tree, reach)) // _CANDIDATES
+            if a == b and parts == 1:
                 row, column = outer_tree.query_pairs(reach, output_type="ndarray").T
+                yield outer[row], outer[column]
             else:
-                found = outer_tree.sparse_distance_matrix(inner_tree, reach, output_type="ndarray")
-                row, column = found["i"], found["j"]
+                for rows in np.array_split(np.arange(outer.size), parts):
+                    tree = outer_tree if parts == 1 else KDTree(points[outer[rows]])
+                    found = tree.sparse_distance_matrix(inner_tree, reach, output_type="ndarray")
+                    row, column = rows[found["i"]], found["j"]
+                    once = row < column if a == b else slice(None)
+                    yield outer[row[once]], inner[column[once]]
             done += 1
             if progress is not None:
                 progress("search", done, total)
-            yield outer[row], inner[column]
 
 
 def _faiss_pairs(
@@ -197,7 +203,7 @@ class BallIndex:
 
     def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         positive = np.flatnonzero(radii > 0)
-        self._frame = _Frame.around(centres, positive)
+        self._frame = _Frame.around(centres, positive, float(radii.max(initial=0.0)))
         self._buckets = _buckets(centres, radii, self._frame)
 
     def candidates(
@@ -206,7 +212,7 @@ class BallIndex:
         """Blocks of (query, ball), among them every pair with |query - centre| < radius."""
         widest = max((bucket.radius for bucket in self._buckets), default=0.0)
         far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
-        near = np.flatnonzero(far * self._frame.scale <= 2 + 2 * widest * self._frame.scale)  # float32 stays finite
+        near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * widest)  # others are in no ball; float32 stays finite
         if not near.size:
             return
         mapped = self._frame.map(queries[near])

@@ -78,11 +78,57 @@ def as_levels(sigma: ArrayLike, radii: Float64[np.ndarray, " n"], name: str) -> 
     return np.array(array, order="C")
 
 
+def as_noise_levels(levels: ArrayLike) -> Float64[np.ndarray, " K"]:
+    """Noise levels to choose from, as float64 of shape (K,): at least one, finite, > 0 and increasing."""
+    array = _as_float64(levels, "levels")
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"levels has shape {array.shape}: expected (K,), at least one noise level")
+    _complain(~np.isfinite(array) | (array <= 0), array, "levels", "a noise level must be finite and > 0")
+    falls = np.append(False, array[1:] <= array[:-1])
+    _complain(falls, array, "levels", "noise levels must increase; sort them, and the columns of R")
+    return np.array(array, order="C")
+
+
+def as_level_radii(radii: ArrayLike, n: int, K: int) -> Float64[np.ndarray, "n K"]:
+    """Radii as float64 of shape (n, K): finite and >= 0. An empty list is (0, K)."""
+    array = _as_float64(radii, "R")
+    if not n and not array.size:
+        return np.zeros((0, K))
+    if array.shape != (n, K):
+        raise ValueError(f"R has shape {array.shape}: expected ({n}, {K}), {n} points at {K} levels")
+    _complain(~np.isfinite(array) | (array < 0), array, "R", "radii must be finite and >= 0")
+    _complain(array > LARGEST, array, "R", f"radii must not exceed {LARGEST:g}; rescale points and radii")
+    return np.ascontiguousarray(array) + 0.0
+
+
+def as_level_groups(groups: Any, n: int, K: int) -> Int64[np.ndarray, "n K c"]:
+    """Labels as int64 of shape (n, K, c), for c arrays of labels: each (n,), or (n, K) if they depend on the level."""
+    several = isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups)
+    arrays = [] if groups is None else list(groups) if several else [groups]
+    labels = np.empty((n, K, len(arrays)), dtype=np.int64)
+    for c, values in enumerate(arrays):
+        name = f"groups[{c}]" if several else "groups"
+        array = _to_numpy(values, name)
+        if array.shape not in ((n,), (n, K)):
+            raise ValueError(f"{name} has shape {array.shape}: expected ({n},) or ({n}, {K})")
+        flat = _as_labels(array.reshape(-1), array.size, name).reshape(array.shape)
+        labels[:, :, c] = flat if array.ndim == 2 else flat[:, None]
+    return labels
+
+
+def as_count(value: Any, name: str) -> int:
+    """An integer >= 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{name} = {value!r}: expected an integer >= 0")
+    return int(value)
+
+
 def as_classes(classes: ArrayLike, n: int, name: str) -> Int64[np.ndarray, " n"]:
     """Classes as int64 of shape (n,)."""
     array = _as_vector(_to_numpy(classes, name), n, name)
     if array.dtype.kind not in "iu" and n:
         raise ValueError(f"{name} has dtype {array.dtype}: expected integers")
+    _complain(array > np.iinfo(np.int64).max, array, name, "too large for int64")
     return array.astype(np.int64)
 
 
@@ -143,6 +189,10 @@ def _as_labels(labels: Any, n: int, name: str) -> Int64[np.ndarray, " n"]:
     array = _as_vector(_to_numpy(labels, name), n, name)
     if array.dtype.kind not in "buifUS" and n:
         raise ValueError(f"{name} has dtype {array.dtype}: expected numbers or strings")
+    if isinstance(labels, (list, tuple)):  # NumPy brings mixed labels to one type, which may make different ones equal
+        for k, (given, kept) in enumerate(zip(labels, array.tolist(), strict=True)):
+            if given == given and given != kept:  # NaN is complained about below
+                raise ValueError(f"{name}[{k}] = {given!r}: cannot be told from other labels; give labels of one type")
     if array.dtype.kind == "f":
         _complain(np.isnan(array), array, name, "a label must not be NaN; give points without a label one of their own")
     return np.unique(array, return_inverse=True)[1].reshape(n).astype(np.int64)

@@ -16,6 +16,7 @@ from regions import _validate
 from regions._allocation import Certificate
 
 _ROWS = 1024
+_PAIRS = 1 << 22  # pairs that k-d trees list at once
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
 _TREE_POINTS = 5000  # ... and from about this many points
 
@@ -173,7 +174,7 @@ def _product_candidates(
             norms = norm[start:end, None] + norm[None, other:stop]
             squared = square[start:end, None] + square[None, other:stop] - 2 * (x[start:end] @ x[other:stop].T)
             reach = r[start:end, None] + r[None, other:stop]
-            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin))
+            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + 1e-290)
             a, b = a + start, b + other
             yield descending[a[a < b]], descending[b[a < b]]
 
@@ -191,9 +192,13 @@ def _tree_candidates(
     for p, layer in enumerate(layers):
         for q in range(p, len(layers)):
             reach = (r[layer].max() + r[layers[q]].max()) * (1 + 1e-12) + 1e-145
-            pairs = trees[p].sparse_distance_matrix(trees[q], reach, output_type="ndarray")
-            once = pairs["i"] < pairs["j"] if p == q else slice(None)
-            yield layer[pairs["i"][once]], layers[q][pairs["j"][once]]
+            parts = 1 + int(trees[p].count_neighbors(trees[q], reach)) // _PAIRS
+            for rows in np.array_split(np.arange(layer.size), parts):
+                tree = trees[p] if parts == 1 else KDTree(x[layer[rows]])
+                pairs = tree.sparse_distance_matrix(trees[q], reach, output_type="ndarray")
+                i, j = rows[pairs["i"]], pairs["j"]
+                once = i < j if p == q else slice(None)
+                yield layer[i[once]], layers[q][j[once]]
 
 
 def _overlap(

@@ -1,12 +1,11 @@
-"""Arrays from and to `.npy` and `.npz` files, with errors that name the file, the array and the remedy."""
+"""Arrays named on a command line, with errors that name the file, the array and the remedy."""
 
-import os
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from regions.files import read_arrays
 
 REMEDY = "give a file written by numpy.save or numpy.savez"
 
@@ -42,19 +41,6 @@ def has_array(source: str, keys: Sequence[str]) -> bool:
     return path.suffix == ".npz" and any(key in _load(path) for key in keys)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an `.npz` atomically: the file is the old one or the whole new one, also after a crash."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _split(source: str) -> tuple[Path, str | None]:
     file, colon, key = source.rpartition(":")
     if colon and file.endswith(".npz") and not Path(source).exists():
@@ -66,10 +52,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path}: only .npy and .npz files are read; {REMEDY}")
     try:
-        with path.open("rb") as raw:
-            loaded = np.load(raw, allow_pickle=False)
-            return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+        return read_arrays(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or not a plain array file; {REMEDY}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {REMEDY}") from error

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+RUN_FILES = frozenset({"certificates.tsv", "comparison.tsv", "summary.json", "regions.npz", "curves.png"})
+"""What a run writes, and so what replacing one may delete."""
+
 
 def check_free(out: Path, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where the results could not be put into `out` later."""
@@ -19,6 +22,9 @@ def check_free(out: Path, overwrite: bool) -> None:
             )
         if not (out / "summary.json").is_file():
             raise ValueError(f"--out {out}: holds files but no finished run, so --overwrite leaves it alone; empty it")
+        foreign = sorted({file.name for file in out.iterdir()} - RUN_FILES)
+        if foreign:
+            raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")

@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST = 10**9
+"""Largest count a flag takes: more samples would not end, larger batches not fit."""
+
+MOST_LEVELS = 1000
+
 
 @dataclass(frozen=True)
 class CertifySettings:
@@ -41,10 +46,14 @@ class CertifySettings:
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
         for flag, count in (("--n0", self.n0), ("--n", self.n), ("--batch", self.batch), ("--skip", self.skip)):
-            if count < 1:
-                raise ValueError(f"{flag} {count}: must be at least 1")
+            if not 1 <= count <= MOST:
+                raise ValueError(f"{flag} {count}: must be from 1 to {MOST:,}")
         if self.max is not None and self.max < 1:
             raise ValueError(f"--max {self.max}: must be at least 1")
+        if self.batch > 10**6:
+            raise ValueError(f"--batch {self.batch}: must be at most 1,000,000 images")
+        if self.sigma_step > 0 and (self.sigma_max - self.sigma_min) / self.sigma_step > MOST_LEVELS:
+            raise ValueError(f"--sigma-step {self.sigma_step}: more than {MOST_LEVELS:,} levels; take larger steps")
         if not 0 < self.alpha < 1:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if not 0 <= self.seed < 2**63:

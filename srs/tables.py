@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,11 @@ def floor_text(value: float, digits: int = DIGITS) -> str:
     """
     text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR), "f").rstrip("0")
     return text + "0" if text.endswith(".") else text
+
+
+def significant(value: float, rounding: str, digits: int = 9) -> str:
+    """Write a number with so many significant digits, rounded as `decimal` names it: certificates down, bounds up."""
+    return format(Context(prec=digits, rounding=rounding).create_decimal(value).normalize(), "g")
 
 
 def time_text(seconds: float) -> str:

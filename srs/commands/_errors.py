@@ -1,8 +1,28 @@
 """How every command fails: one line on stderr and an exit code."""
 
+import io
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from typing import TypeVar
+
+import tyro
+
+Settings = TypeVar("Settings")
+
+
+def parse(settings: type[Settings], command: str, description: str) -> Settings:
+    """Read the command line; flags that cannot be used give one line on stderr and exit code 2."""
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(settings, prog=command, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:
+        if end.code:  # tyro draws a box around several lines
+            text = re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue())
+            sys.stderr.write(f"{command}: {' '.join(text.split())}\n")
+        raise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from srs.commands._errors import one_line_errors
+from srs.commands._errors import one_line_errors, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,9 +64,7 @@ class AllocateSettings:
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
-    settings = tyro.cli(
-        AllocateSettings, prog="srs-allocate", description=_DESCRIPTION, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION)
     with one_line_errors("srs-allocate"):
         allocate(settings)
 
@@ -76,7 +74,7 @@ def allocate(settings: AllocateSettings) -> None:
     from rich.console import Console
 
     from regions import overlap_graph, verify
-    from srs.arrays import write_arrays
+    from regions.files import write_arrays
 
     _check_out(settings)
     points, R, groups, weights = _read(settings)
@@ -92,6 +90,8 @@ def allocate(settings: AllocateSettings) -> None:
         options = {name: getattr(settings, name) for name in ("order", "reserve", "solver", "time_limit")}
         allocation = _solve(bars, graph, weights, settings.method, **options)
         others = _others(bars, graph, weights, allocation, settings) if settings.compare else []
+        if settings.verify:
+            bars.add_task("verifying", total=None)
         checked = verify(points, allocation.radii, R, groups=groups) if settings.verify else None
 
     write_arrays(
@@ -186,7 +186,11 @@ def _others(
 
 
 def _summary(allocation: Allocation, seconds: float) -> Table:
+    from decimal import ROUND_CEILING, ROUND_FLOOR
+
     from rich.table import Table
+
+    from srs.tables import significant
 
     graph = allocation.graph
     bound, gap = allocation.upper_bound, allocation.gap
@@ -199,8 +203,8 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
         ("components", f"{graph.n_components:,}"),
         ("largest degree", f"{graph.degree.max(initial=0):,}"),
         ("method", allocation.method),
-        ("objective", f"{allocation.objective:.9g}"),
-        ("upper bound", "unknown" if bound is None else f"{bound:.9g}"),
+        ("objective", significant(allocation.objective, ROUND_FLOOR)),
+        ("upper bound", "unknown" if bound is None else significant(bound, ROUND_CEILING)),
         ("gap", "unknown" if gap is None else f"{gap:.1e}"),
         ("seconds", f"{seconds:.2f} search, {allocation.stats['seconds_allocate']:.2f} allocation"),
         ("status", allocation.status),
@@ -211,8 +215,12 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
 
 def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Table:
     """One row a method, best first, below the sum of R."""
+    from decimal import ROUND_CEILING, ROUND_FLOOR
+
     import numpy as np
     from rich.table import Table
+
+    from srs.tables import significant
 
     R = allocations[0].graph.R
     w = np.ones(R.size) if weights is None else weights
@@ -235,9 +243,9 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
         bound, gap = allocation.upper_bound, allocation.gap
         table.add_row(
             allocation.method,
-            f"{allocation.objective:.2f}",
+            significant(allocation.objective, ROUND_FLOOR, 7),
             f"{allocation.objective / most:.2%}" if most else "",
-            "" if bound is None else f"{bound:.2f}",
+            "" if bound is None else significant(bound, ROUND_CEILING, 7),
             "" if gap is None else f"{gap:.1e}",
             f"{np.count_nonzero(allocation.radii == 0)}",
             f"{allocation.stats['seconds_allocate']:.3f}",

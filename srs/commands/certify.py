@@ -1,8 +1,8 @@
 """`srs-certify`: train, choose sigma per image, certify, allocate regions, report."""
 
-import tyro
+from decimal import ROUND_CEILING, ROUND_FLOOR
 
-from srs.commands._errors import one_line_errors
+from srs.commands._errors import one_line_errors, parse
 from srs.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image, from training to a report.
@@ -16,9 +16,7 @@ Writes certificates.tsv, comparison.tsv, summary.json, regions.npz and curves.pn
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    settings = tyro.cli(
-        CertifySettings, prog="srs-certify", description=_DESCRIPTION, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    settings = parse(CertifySettings, "srs-certify", _DESCRIPTION)
     with one_line_errors("srs-certify"):
         certify(settings)
 
@@ -34,6 +32,7 @@ def certify(settings: CertifySettings) -> None:
 
     from srs.pipeline import run
     from srs.report import results_table, write
+    from srs.tables import significant
 
     result = run(settings)
     with whole_folder(settings.out, settings.overwrite) as folder:
@@ -48,7 +47,10 @@ def certify(settings: CertifySettings) -> None:
         f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
         f"n = {settings.n}, alpha = {settings.alpha:g} per image, seed {settings.seed}, device {summary['device']}"
     )
-    bound = "no bound known" if lp["upper_bound"] is None else f"at most {lp['upper_bound']:.3f}"
-    console.print(f"regions: {lp['edges']} overlaps, sum of radii {lp['objective']:.3f} ({bound}); {lp['status']}")
+    bound = (
+        "no bound known" if lp["upper_bound"] is None else f"at most {significant(lp['upper_bound'], ROUND_CEILING)}"
+    )
+    total = significant(lp["objective"], ROUND_FLOOR)
+    console.print(f"regions: {lp['edges']} overlaps, sum of radii {total} ({bound}); {lp['status']}")
     console.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
     console.print(f"written to {settings.out}")

@@ -28,6 +28,8 @@ CASES = {
     "text R": ({"R": ["1", "2", "3"]}, r"R has dtype <U1: expected real numbers"),
     "short groups": ({"groups": [0, 1]}, r"groups has shape \(2,\): expected \(3,\)"),
     "short second group": ({"groups": ([0, 1, 2], [0, 1])}, r"groups\[1\] has shape \(2,\)"),
+    "labels merged by rounding": ({"groups": [2**53, 2**53 + 1, 0.5]}, r"groups\[1\] = 9007199254740993: cannot be told from other labels"),
+    "labels of two types": ({"groups": [1, "1", 2]}, r"groups\[0\] = 1: cannot be told from other labels; give labels of one type"),
     "nan group": ({"groups": [0.5, np.nan, 0.5]}, r"groups\[1\] = nan: a label must not be NaN"),
     "unknown method": ({"method": "magic"}, r"method = 'magic': choose 'lp', 'matching', 'greedy', 'auto'"),
     "unknown order": ({"method": "greedy", "order": "up"}, r"order = 'up': choose 'ascending', 'descending', 'arrival'"),
@@ -112,6 +114,7 @@ def test_a_tensor_that_needs_gradients_is_refused_in_one_line():
         ({"sigma": [0.5, np.nan]}, r"sigma\[1\] = nan"),
         ({"sigma": [0.5]}, r"sigma has shape \(1,\)"),
         ({"classes": [0.5, 1.0]}, "classes has dtype float64: expected integers"),
+        ({"classes": np.array([2**64 - 1, 0], dtype=np.uint64)}, r"classes\[0\] = 18446744073709551615: too large"),
         ({"centres": [[0.0], [np.nan]]}, r"centres\[1, 0\] = nan"),
     ],
 )

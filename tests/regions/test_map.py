@@ -48,6 +48,29 @@ def test_locate_is_exact(instance, seed):
             assert margin >= (radii[region] - float(true) ** 0.5) - 1e-12 * radii[region]
 
 
+@pytest.mark.parametrize(
+    ("centres", "radius", "query", "region"),
+    [
+        ([[0.1]] * 3, 0.5, [0.2], 0),  # copies of one centre: their mean is off by rounding
+        ([[0.1]] * 3, 0.5, [0.7], -1),
+        ([[0.0]], 1e16, [9e15], 0),
+        ([[0.0]], 1e150, [1e140], 0),
+        ([[0.0], [1e-300]], 1e-301, [1e10], -1),
+        ([[0.0], [1e-3]], 1e9, [9e8], 0),
+        ([[0.0], [1e-3]], 1e9, [1.1e9], -1),
+    ],
+)
+def test_radii_far_beyond_the_spread_of_the_centres(centres, radius, query, region):
+    held = RegionMap(centres, [radius] * len(centres), [1.0] * len(centres))
+    assert held.locate([query]).region.tolist() == [region]
+
+
+def test_copies_of_one_image(rng):
+    image = rng.random(64)
+    query = np.clip(image + 0.15, 0, 1)
+    assert RegionMap(np.tile(image, (3, 1)), [2.0] * 3, [0.5] * 3).locate([query]).region.tolist() == [0]
+
+
 def test_centres_lie_in_their_own_region(region_map):
     location = region_map.locate(region_map.centres)
     filled = region_map.radii > 0
@@ -131,12 +154,25 @@ class TestDamagedFiles:
 
     def test_truncated(self, path):
         path.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(ValueError, match=r"map.npz is not a region map, or is damaged"):
+        with pytest.raises(ValueError, match=r"map.npz is damaged, or not a plain array file"):
             RegionMap.load(path)
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_any_altered_byte_is_noticed(self, path, seed):
+        data = bytearray(path.read_bytes())
+        data[np.random.default_rng(seed).integers(len(data))] ^= 0xFF
+        path.write_bytes(data)
+        try:
+            assert len(RegionMap.load(path)) == 300  # a byte of a date, or the like
+            return
+        except ValueError as caught:
+            complaint = str(caught)
+        assert "map.npz" in complaint
+        assert "\n" not in complaint
 
     def test_empty(self, path):
         path.write_bytes(b"")
-        with pytest.raises(ValueError, match="is not a region map, or is damaged"):
+        with pytest.raises(ValueError, match="is damaged, or not a plain array file"):
             RegionMap.load(path)
 
     def test_foreign(self, path):
@@ -146,7 +182,7 @@ class TestDamagedFiles:
 
     def test_pickled_objects_are_not_loaded(self, path):
         np.savez(path, centres=np.array([{"a": 1}], dtype=object), allow_pickle=True)
-        with pytest.raises(ValueError, match="is not a region map, or is damaged"):
+        with pytest.raises(ValueError, match="is damaged, or not a plain array file"):
             RegionMap.load(path)
 
     def test_changed_content(self, path):

@@ -34,6 +34,7 @@ def test_tree_and_products_agree(rng, monkeypatch, d):
     points = rng.random((6000, d))
     radii = rng.exponential(0.008 if d == 2 else 0.02, size=6000) * (rng.random(6000) > 0.1)
     radii[:3] = 0.2, 1e-30, 0.1
+    monkeypatch.setattr(_verify, "_PAIRS", 5000)  # more than one block
     with_tree = verify(points, radii)
     monkeypatch.setattr(_verify, "_TREE_POINTS", 10**9)
     with_products = verify(points, radii)
@@ -49,6 +50,11 @@ def test_blocks_do_not_change_the_result(rng, monkeypatch):
     monkeypatch.setattr(_verify, "_ROWS", 17)
     np.testing.assert_array_equal(verify(points, radii).overlapping, whole.overlapping)
     assert len(whole.overlapping) > 10
+
+
+def test_overlaps_that_underflow_when_squared():
+    assert not verify([[0.0], [3.44e-162]], [1.8e-162, 1.8e-162])
+    assert verify([[0.0], [3.44e-162]], [1.7e-162, 1.7e-162])
 
 
 def test_radii_above_their_bounds():

@@ -67,6 +67,17 @@ def test_weights(folder):
         assert verify(POINTS, written["radii"], R)
 
 
+def test_printed_bounds_never_fall_below_what_they_bound(folder, rng):
+    for k in range(4):
+        points, radii = rng.random((50, 2)), rng.random(50)
+        np.savez(folder / f"{k}.npz", points=points, R=radii)
+        result = run(folder, f"{k}.npz", "--out", f"out{k}.npz")
+        shown = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in result.stdout.splitlines()[:10])
+        allocation = allocate(points, radii)
+        assert float(shown["objective"]) <= allocation.objective
+        assert float(shown["upper bound"]) >= allocation.upper_bound
+
+
 def test_comparison(folder):
     result = run(folder, "both.npz", "--compare")
     assert result.returncode == 0, result.stderr
@@ -75,7 +86,7 @@ def test_comparison(folder):
         sums[f"greedy ({order} order)"] = allocate(POINTS, R, "greedy", order=order).objective
     for method, value in sums.items():
         row = next(line for line in result.stdout.splitlines() if f"│ {method}" in line)
-        assert float(row.split("│")[2]) == pytest.approx(value, abs=0.005)
+        assert float(row.split("│")[2]) == pytest.approx(value, rel=1e-6)
 
 
 def test_time_limit_warns_in_one_line(folder, rng):
@@ -128,10 +139,11 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
 
 
 @pytest.mark.parametrize("arguments", [["both.npz", "--method", "magic"], ["both.npz", "--colour", "red"], []])
-def test_unusable_flags_exit_with_2_and_write_nothing(folder, arguments):
+def test_unusable_flags_are_one_line_and_write_nothing(folder, arguments):
     result = run(folder, *arguments)
     assert result.returncode == 2
-    assert result.stderr
+    assert result.stderr.startswith("srs-allocate: ")
+    assert result.stderr.count("\n") == 1
     assert not (folder / "allocation.npz").exists()
 
 

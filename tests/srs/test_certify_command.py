@@ -133,7 +133,7 @@ def test_a_second_run_replaces_nothing_unless_told_and_repeats_the_numbers(finis
     ("flags", "message"),
     [
         (["--alpha", "2"], "--alpha 2.0: must lie strictly between 0 and 1"),
-        (["--n", "0"], "--n 0: must be at least 1"),
+        (["--n", "0"], "--n 0: must be from 1 to 1,000,000,000"),
         (["--max", "0"], "--max 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1"),
         (["--sigma-min", "0.9"], "sigma_min = 0.9 is above sigma_max = 0.6"),
@@ -209,6 +209,17 @@ def test_the_old_run_comes_back_when_the_new_one_cannot_take_its_place(tmp_path)
         folder.rmdir()  # so that the last rename fails
     assert list(tmp_path.iterdir()) == [out]
     assert (out / "summary.json").read_text() == "old"
+
+
+def test_overwriting_spares_files_that_no_run_wrote(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with (
+        pytest.raises(ValueError, match=r"holds thesis\.tex, which no run wrote"),
+        whole_folder(tmp_path, overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_overwriting_spares_folders_that_hold_no_run(tmp_path):
