@@ -7,18 +7,21 @@ balls overlap and the sum of the radii is as large as possible (Eq. 10 of the pa
 from regions._allocate import allocate, allocate_graph
 from regions._allocation import Allocation, Certificate
 from regions._graph import OverlapGraph, overlap_graph
+from regions._levels import LevelAllocation, allocate_levels
 from regions._map import Location, RegionMap
 from regions._verify import Verification, verify
 
 __all__ = [
     "Allocation",
     "Certificate",
+    "LevelAllocation",
     "Location",
     "OverlapGraph",
     "RegionMap",
     "Verification",
     "allocate",
     "allocate_graph",
+    "allocate_levels",
     "overlap_graph",
     "verify",
 ]
