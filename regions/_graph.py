@@ -74,10 +74,12 @@ class OverlapGraph:
     @cached_property
     def adjacency(self) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " ends"], Float64[np.ndarray, " ends"]]:
         """Compressed rows (start, neighbour, distance): point k has neighbours neighbour[start[k]:start[k + 1]]."""
-        ends = np.concatenate([self.i, self.j])
-        order = np.argsort(ends, kind="stable")
-        start = np.concatenate([[0], np.cumsum(self.degree)])
-        return start, np.concatenate([self.j, self.i])[order], np.concatenate([self.distance, self.distance])[order]
+        from scipy.sparse import coo_array
+
+        ends = np.concatenate([self.i, self.j]), np.concatenate([self.j, self.i])
+        rows = coo_array((np.arange(2 * self.n_edges), ends), shape=(self.n, self.n)).tocsr()  # a counting sort
+        edge = rows.data % max(self.n_edges, 1)
+        return rows.indptr.astype(np.int64), rows.indices.astype(np.int64), self.distance[edge]
 
     def to_networkx(self) -> nx.Graph[Any]:
         """Build a `networkx.Graph` on 0 .. n-1 with node attribute `R` and edge attribute `distance`."""

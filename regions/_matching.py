@@ -34,7 +34,7 @@ def solve(problem: Problem) -> Answer:
     potentials, partner = _assign(reduced)
     stats = {"rows": reduced.n_edges, "seconds_solve": time.perf_counter() - began}
 
-    radii = fill(graph, caps, trim(graph, np.clip(potentials, 0.0, caps)))
+    radii = fill(reduced, caps, trim(reduced, np.clip(potentials, 0.0, caps)))
     halves = np.bincount(_edges(graph, partner), minlength=graph.n_edges) / 2
     return Answer(
         radii=radii,
