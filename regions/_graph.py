@@ -131,10 +131,10 @@ def overlap_graph(
 
     Notes
     -----
-    No pair is missed and none is listed wrongly: FAISS proposes candidates in float32 with a threshold raised by a
-    proven bound on its error; float64 differences decide, and exact arithmetic where float64 cannot
-    (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. About n^2 d / 2 multiplications;
-    memory is that of the result and one block.
+    No pair is missed and none is listed wrongly: FAISS (k-d trees in up to ten dimensions) proposes candidates, with a
+    threshold raised by a proven bound on its error; float64 differences decide, and exact arithmetic where float64
+    cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. At most about n^2 d / 2
+    multiplications; memory is that of the result and one block.
 
     Examples
     --------
