@@ -18,6 +18,15 @@ _STATUS = {
 }
 
 
+class _Quiet(highspy.Highs):
+    """HiGHS without its banner, which version 1.16 prints before anyone could set an option."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - highspy calls it while it is being made
+        """Set what silences it, then go on."""
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+
 def solve(model: LinearProgram, time_limit: float | None) -> Solution:
     """Dual simplex after presolve, HiGHS's default for programs of this kind."""
     n, m = model.weights.size, model.i.size
@@ -32,7 +41,7 @@ def solve(model: LinearProgram, time_limit: float | None) -> Solution:
     lp.a_matrix_.index_ = np.column_stack([model.i, model.j]).ravel()
     lp.a_matrix_.value_ = np.ones(2 * m)
 
-    highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    highs: Any = _Quiet()
     highs.setOptionValue("output_flag", False)
     if time_limit is not None:
         highs.setOptionValue("time_limit", time_limit)
