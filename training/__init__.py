@@ -1,7 +1,25 @@
 """Base classifiers: data sets, models and training under noise. Labels are used here and in reports, nowhere else."""
 
-from training.data import ImageData, digits
+from training.checkpoints import load_checkpoint, save_checkpoint
+from training.data import ImageData, digits, mnist
 from training.fit import TrainingLog, accuracy, train
-from training.models import DigitsCNN, Normalize, digits_cnn
+from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 
-__all__ = ["DigitsCNN", "ImageData", "Normalize", "TrainingLog", "accuracy", "digits", "digits_cnn", "train"]
+__all__ = [
+    "ARCHITECTURES",
+    "NORMALIZERS",
+    "CifarResNet",
+    "DigitsCNN",
+    "ImageData",
+    "LeNet",
+    "Normalize",
+    "TrainingLog",
+    "accuracy",
+    "build",
+    "digits",
+    "load_checkpoint",
+    "mnist",
+    "normalized",
+    "save_checkpoint",
+    "train",
+]

@@ -1,6 +1,8 @@
 """Data sets as plain arrays: images in [0, 1], labels beside them, a fixed split."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -58,3 +60,30 @@ def digits(test_fraction: float = 0.2) -> ImageData:
     return ImageData(
         "digits", 10, train_images, train_labels.astype(np.int64), test_images, test_labels.astype(np.int64)
     )
+
+
+def mnist(root: str | os.PathLike[str]) -> ImageData:
+    """Read MNIST's 60,000 + 10,000 handwritten digits, 28x28 with 256 grey levels; nothing is downloaded.
+
+    Parameters
+    ----------
+    root : path
+        The folder that holds `MNIST/raw/` with the four files of the data set, as torchvision lays them out.
+
+    Raises
+    ------
+    ValueError
+        Where they are not there.
+    """
+    from torchvision.datasets import MNIST  # a second to import
+
+    try:
+        train, test = (MNIST(Path(root), train=part, download=False) for part in (True, False))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{root} holds no readable MNIST: put train-images-idx3-ubyte, train-labels-idx1-ubyte, "
+            f"t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte into {Path(root) / 'MNIST' / 'raw'}"
+        ) from error
+    images = [(part.data.numpy() / np.float32(255))[:, None] for part in (train, test)]
+    labels = [part.targets.numpy().astype(np.int64) for part in (train, test)]
+    return ImageData("mnist", 10, images[0], labels[0], images[1], labels[1])

@@ -1,8 +1,11 @@
-"""Base classifiers. Each takes images in [0, 1] and normalises them itself."""
+"""Base classifiers. Each takes images in [0, 1]; normalisation is a layer of the model."""
+
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Normalize(nn.Module):
@@ -30,7 +33,7 @@ class Normalize(nn.Module):
 class DigitsCNN(nn.Module):
     """Two strided convolutions and a linear layer for 8x8 grey images; a million images a second on two CPU cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             Normalize((0.305,), (0.376,)),  # of scikit-learn's digits
@@ -39,17 +42,143 @@ class DigitsCNN(nn.Module):
             nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(256, 10),
+            nn.Linear(256, num_classes),
         )
 
-    def forward(self, images: Float[Tensor, "b 1 8 8"]) -> Float[Tensor, "b 10"]:
+    def forward(self, images: Float[Tensor, "b 1 8 8"]) -> Float[Tensor, "b classes"]:
         """Return logits."""
         logits: Tensor = self.layers(images)
         return logits
 
 
-def digits_cnn(seed: int) -> DigitsCNN:
-    """Return a `DigitsCNN` whose initial weights the seed decides; the global random state is left as it was."""
+class LeNet(nn.Module):
+    """The LeNet of the MNIST experiments: two 5x5 convolutions with pooling, and two linear layers."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 20, kernel_size=5)
+        self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
+        self.fc1 = nn.Linear(800, 500)
+        self.fc2 = nn.Linear(500, num_classes)
+
+    def forward(self, images: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b classes"]:
+        """Return logits."""
+        x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        logits: Tensor = self.fc2(functional.relu(self.fc1(x.flatten(1))))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """Return the block's output."""
+        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class CifarResNet(nn.Module):
+    """ResNet for 32x32 colour images: three stages of basic blocks, widths 16, 32 and 64 (He et al., 2016).
+
+    Names of parameters are those of the published state dicts of certified models.
+
+    Parameters
+    ----------
+    depth : int
+        6 n + 2, with n blocks a stage: 20, 56, 110, ...
+    num_classes : int, default=10
+    """
+
+    def __init__(self, depth: int, num_classes: int = 10) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth = {depth}: must be 6 n + 2 with n at least 1, such as 20, 56 or 110")
+        self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.avgpool = nn.AvgPool2d(8)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, images: Float[Tensor, "b 3 32 32"]) -> Float[Tensor, "b classes"]:
+        """Return logits."""
+        x = functional.relu(self.bn1(self.conv1(images)))
+        x = self.avgpool(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(x.flatten(1))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def _resnet50(num_classes: int) -> nn.Module:
+    from torchvision.models import resnet50  # a second to import
+
+    model: nn.Module = resnet50(num_classes=num_classes)
+    return model
+
+
+#: Architectures by the names that checkpoints use, made from a number of classes. Of these only digits_cnn normalises.
+ARCHITECTURES: Mapping[str, Callable[[int], nn.Module]] = {
+    "lenet": LeNet,
+    "cifar_resnet20": lambda num_classes: CifarResNet(20, num_classes),
+    "cifar_resnet56": lambda num_classes: CifarResNet(56, num_classes),
+    "cifar_resnet110": lambda num_classes: CifarResNet(110, num_classes),
+    "resnet50": _resnet50,
+    "digits_cnn": DigitsCNN,
+}
+
+#: Normalisers by name: mean and standard deviation of each channel; "none" leaves pixels as they are.
+NORMALIZERS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
+    "none": None,
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 0) -> nn.Module:
+    """Return a base classifier with initial weights that the seed decides; the global random state is left as it was.
+
+    Parameters
+    ----------
+    arch : str
+        One of `ARCHITECTURES`.
+    num_classes : int
+    normalizer : str, default="none"
+        One of `NORMALIZERS`; another than "none" is put before the network, as its first layer.
+    seed : int, default=0
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known; the message lists those that are.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DigitsCNN()
+        return normalized(ARCHITECTURES[arch](num_classes), normalizer)
+
+
+def normalized(net: nn.Module, normalizer: str) -> nn.Module:
+    """Return the network behind a normaliser, one of `NORMALIZERS`; "none" returns it as it is."""
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer = {normalizer!r}: choose {', '.join(NORMALIZERS)}")
+    moments = NORMALIZERS[normalizer]
+    return net if moments is None else nn.Sequential(Normalize(*moments), net)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training import digits
+from training import digits, mnist
 
 
 def test_digits_are_images_in_the_unit_interval_with_their_labels():
@@ -33,3 +33,19 @@ def test_no_test_image_is_trained_on():
 def test_a_senseless_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=f"test_fraction = {fraction}"):
         digits(fraction)
+
+
+@pytest.mark.data
+def test_mnist_is_read_as_it_is(data_folder):
+    data = mnist(data_folder)
+    assert (data.name, data.num_classes) == ("mnist", 10)
+    assert data.train_images.shape == (60_000, 1, 28, 28)
+    assert data.test_images.shape == (10_000, 1, 28, 28)
+    assert data.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    raw = np.frombuffer((data_folder / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
+    np.testing.assert_array_equal(data.test_images.ravel(), raw.astype(np.float32) / np.float32(255))
+
+
+def test_missing_mnist_says_which_files_go_where(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no readable MNIST: put train-images-idx3-ubyte, .* into .*MNIST/raw"):
+        mnist(tmp_path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import Normalize, accuracy, digits, digits_cnn, train
+from training import Normalize, accuracy, build, digits, train
 
 RANGE = {"sigma_min": 0.1, "sigma_max": 0.6}
 
@@ -21,7 +21,7 @@ def _one_thread():
 
 
 def test_training_reaches_its_accuracy_with_and_without_noise(data):
-    model = digits_cnn(0)
+    model = build("digits_cnn", 10, seed=0)
     log = train(model, data.train_images, data.train_labels, **RANGE, epochs=30)
     assert accuracy(model, data.test_images, data.test_labels) >= 0.95
     noise = 0.4 * np.random.default_rng(0).standard_normal(data.test_images.shape, dtype=np.float32)
@@ -32,7 +32,7 @@ def test_training_reaches_its_accuracy_with_and_without_noise(data):
 
 def test_the_seed_decides_the_weights(data):
     def weights(seed):
-        model = digits_cnn(seed)
+        model = build("digits_cnn", 10, seed=seed)
         train(model, data.train_images[:100], data.train_labels[:100], **RANGE, epochs=2, seed=seed)
         return torch.nn.utils.parameters_to_vector(model.parameters())
 
@@ -45,7 +45,7 @@ def test_global_random_state_and_images_are_left_alone(data):
     expected = torch.rand(3)
     torch.manual_seed(5)
     images = data.train_images[:64].copy()
-    train(digits_cnn(0), images, data.train_labels[:64], **RANGE, epochs=1)
+    train(build("digits_cnn", 10, seed=0), images, data.train_labels[:64], **RANGE, epochs=1)
     assert torch.equal(torch.rand(3), expected)
     np.testing.assert_array_equal(images, data.train_images[:64])
 
@@ -70,7 +70,7 @@ def test_every_image_gets_a_level_of_its_own_within_the_range(data):
 def test_a_diverging_loss_stops_with_a_message(data):
     images = np.full((8, 1, 8, 8), np.nan, np.float32)
     with pytest.raises(FloatingPointError, match="loss = nan in epoch 0: training diverged"):
-        train(digits_cnn(0), images, data.train_labels[:8], **RANGE, epochs=3)
+        train(build("digits_cnn", 10, seed=0), images, data.train_labels[:8], **RANGE, epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_a_diverging_loss_stops_with_a_message(data):
 )
 def test_senseless_settings_are_refused(data, change, message):
     with pytest.raises(ValueError, match=message):
-        train(digits_cnn(0), data.train_images, data.train_labels, **(RANGE | change))
+        train(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels, **(RANGE | change))
 
 
 def test_images_and_labels_must_match(data):
     with pytest.raises(ValueError, match="1437 images and 10 labels"):
-        train(digits_cnn(0), data.train_images, data.train_labels[:10], **RANGE)
+        train(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels[:10], **RANGE)
 
 
 def test_normalisation_is_inside_the_model():
@@ -97,4 +97,4 @@ def test_normalisation_is_inside_the_model():
     images = torch.rand(3, 2, 4, 4)
     expected = torch.stack([(images[:, 0] - 0.5) / 0.5, (images[:, 1] - 0.25) / 0.1], dim=1)
     torch.testing.assert_close(normalize(images), expected)
-    assert any(isinstance(layer, Normalize) for layer in digits_cnn(0).modules())
+    assert any(isinstance(layer, Normalize) for layer in build("digits_cnn", 10, seed=0).modules())

@@ -1,0 +1,166 @@
+"""Files of earlier work are read; damaged, foreign and malicious ones are refused in one line."""
+
+import pathlib
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from training import build, load_checkpoint, normalized, save_checkpoint
+
+IMAGES = torch.rand((3, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return build("cifar_resnet20", 7, seed=4).eval()
+
+
+def logits(model, images=IMAGES):
+    with torch.inference_mode():
+        return model(images)
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["1.", "1.module.", "module.1."])
+def test_cohen_and_smoothadv(tmp_path, net, prefix):
+    state = prefixed(net.state_dict(), prefix)
+    torch.save(
+        {
+            "epoch": 90,
+            "arch": "cifar_resnet20",
+            "state_dict": state,
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+        },
+        tmp_path / "checkpoint.pth.tar",
+    )
+    model = load_checkpoint(tmp_path / "checkpoint.pth.tar", normalizer="cifar10")
+    assert not model.training
+    torch.testing.assert_close(logits(model), logits(normalized(net, "cifar10")), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="does not name its normalizer: pass normalizer= one of none, cifar10"):
+        load_checkpoint(tmp_path / "checkpoint.pth.tar")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_macer(tmp_path, net, prefix):
+    torch.save({"net": prefixed(net.state_dict(), prefix), "epoch": 440}, tmp_path / "440.pth")
+    model = load_checkpoint(tmp_path / "440.pth", arch="cifar_resnet20")
+    assert torch.equal(logits(model), logits(net))
+    with pytest.raises(ValueError, match=r"440\.pth does not name its arch: pass arch= one of lenet, "):
+        load_checkpoint(tmp_path / "440.pth")
+
+
+def test_state_dicts_alone_and_safetensors(tmp_path, net):
+    torch.save(net.state_dict(), tmp_path / "bare.pt")
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    for name in ("bare.pt", "net.safetensors"):
+        assert torch.equal(logits(load_checkpoint(tmp_path / name, arch="cifar_resnet20")), logits(net))
+
+
+def test_ours_say_everything(tmp_path, net):
+    save_checkpoint(tmp_path / "ours.pt", net, arch="cifar_resnet20", normalizer="cifar10", epoch=3)
+    assert torch.equal(logits(load_checkpoint(tmp_path / "ours.pt")), logits(normalized(net, "cifar10")))
+    assert [file.name for file in tmp_path.iterdir()] == ["ours.pt"]
+    assert torch.load(tmp_path / "ours.pt", weights_only=True)["epoch"] == 3
+    with pytest.raises(ValueError, match=r"normalizer = 'none', but .*ours\.pt is for 'cifar10': leave normalizer out"):
+        load_checkpoint(tmp_path / "ours.pt", normalizer="none")
+    with pytest.raises(ValueError, match=r"arch = 'lenet', but .*ours\.pt is for 'cifar_resnet20'"):
+        load_checkpoint(tmp_path / "ours.pt", arch="lenet")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, net):
+    path = tmp_path / "ours.pt"
+    save_checkpoint(path, net, arch="cifar_resnet20")
+    before = path.read_bytes()
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        save_checkpoint(path, net, arch="cifar_resnet20", extra=(n for n in range(3)))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Malice:
+    """Unpickling this would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (pathlib.Path.touch, (self.path,))
+
+
+def test_nothing_is_unpickled(tmp_path, net):
+    marker = tmp_path / "executed"
+    torch.save({"arch": "lenet", "state_dict": net.state_dict(), "x": Malice(marker)}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match=r"bad\.pt is damaged, or holds more than tensors") as caught:
+        load_checkpoint(tmp_path / "bad.pt")
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_truncated_files_are_one_line(tmp_path, net, suffix, share):
+    path = tmp_path / f"net.{suffix}"
+    if suffix == "pt":
+        save_checkpoint(path, net, arch="cifar_resnet20")
+    else:
+        save_file(net.state_dict(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=rf"net\.{suffix} is damaged") as caught:
+        load_checkpoint(path, arch="cifar_resnet20")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{path.name}: no such file; name a checkpoint"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (torch.zeros(3), {}, "holds a Tensor: expected a state_dict"),
+        ({"epoch": 3}, {}, "holds no weights"),
+        ({}, {}, "holds no weights"),
+        ({"state_dict": {"a": 1}}, {}, "holds no weights"),
+        (
+            {"net": {"w": torch.zeros(3, 3)}},
+            {"arch": "lenet"},
+            "is no lenet: no conv1.weight, .* more; name",
+        ),
+        ({"arch": "vgg", "state_dict": {"1.fc.bias": torch.zeros(3)}}, {"normalizer": "none"}, "arch = 'vgg': choose"),
+        ({"net": {"fc.bias": torch.zeros(3)}}, {"arch": "lenet"}, "is no lenet: no conv1.weight, .* and 6 more"),
+    ],
+)
+def test_other_contents_are_named(tmp_path, content, options, message):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "other.pt", **options)
+
+
+def test_wrong_shapes_and_broken_numbers_are_named(tmp_path):
+    lenet = build("lenet", 10)
+    state = lenet.state_dict()
+    save_checkpoint(tmp_path / "nan.pt", lenet, arch="lenet")
+    torch.save({"net": state | {"fc1.weight": torch.zeros(500, 801)}}, tmp_path / "shape.pt")
+    torch.save({"net": {"extra": torch.zeros(1)} | state}, tmp_path / "extra.pt")
+    torch.save({"net": state | {"conv2.bias": torch.full((50,), float("nan"))}}, tmp_path / "nan.pt")
+    for name, message in (
+        ("shape.pt", r"is no lenet: fc1.weight of shape \(500, 801\) instead of \(500, 800\); name another arch"),
+        ("extra.pt", r"is no lenet: unknown extra;"),
+        ("nan.pt", r"nan.pt: conv2.bias holds NaN or infinity; training diverged"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / name, arch="lenet")
+
+
+def test_a_loaded_model_can_be_trained_further(tmp_path, net):
+    save_checkpoint(tmp_path / "ours.pt", net, arch="cifar_resnet20")
+    model = load_checkpoint(tmp_path / "ours.pt")
+    assert isinstance(model, nn.Module)
+    assert all(parameter.requires_grad for parameter in model.parameters())
