@@ -1,22 +1,33 @@
 """Randomized smoothing: named noise streams, votes, confidence bounds, certified radii.
 
 Images are in [0, 1] with shape (n, C, H, W); noise levels and radii are l2 in those units. Nothing here sees a true
-label: a certificate says that the prediction does not change, not that it is right.
+label, but for training images: a certificate says that the prediction does not change, not that it is right.
 """
 
+from smoothing.adaptive import Ladder
 from smoothing.certify import SmoothedClassifier
-from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value
+from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
 from smoothing.levels import sigma_grid
-from smoothing.results import ABSTAIN, Certificates, Predictions, SigmaChoice
+from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
+from smoothing.runs import Selection, certify_to_file
+from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
 __all__ = [
     "ABSTAIN",
+    "CertificateTable",
     "Certificates",
+    "Identity",
+    "Ladder",
     "Predictions",
+    "Selection",
     "SigmaChoice",
     "SmoothedClassifier",
     "certified_radius",
+    "certify_to_file",
     "lower_confidence_bound",
+    "read_certificates",
     "sigma_grid",
     "top_two_p_value",
+    "upper_confidence_bound",
+    "write_certificates",
 ]

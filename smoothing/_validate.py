@@ -2,12 +2,13 @@
 
 import math
 import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 MAX_SEED = 2**128  # numpy.random.SeedSequence keeps the seed apart from the stream's name up to here
 MAX_INDEX = 2**32  # and each part of the name up to here
@@ -31,6 +32,29 @@ def check_images(images: Any) -> Float[Tensor, "n c h w"]:
     return tensor.to(torch.float32).contiguous()
 
 
+def check_models(model: Any) -> dict[float | None, nn.Module]:
+    """Return the base classifiers by noise level; one for all levels sits under None."""
+    bank = dict(model) if isinstance(model, Mapping) else {None: model}
+    if not bank:
+        raise ValueError("model = {}: an empty bank of base classifiers; give one module for each noise level")
+    for level, base in bank.items():
+        if not isinstance(base, nn.Module):
+            raise ValueError(
+                f"model is a {type(base).__name__}: expected a torch.nn.Module, or one for each noise level"
+            )
+        if level is not None:
+            check_number("a noise level of the bank", level, 0, strict=True)
+    return {level if level is None else float(level): base for level, base in bank.items()}
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return one of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}: choose {' or '.join(map(repr, choices))}")
+    return str(value)
+
+
 def check_levels(sigma: Any, n: int) -> Float64[np.ndarray, " n"]:
     """Return one finite noise level > 0 per image; a single number serves all images."""
     levels = _float_array("sigma", sigma)
@@ -52,12 +76,14 @@ def check_grid(sigmas: Any) -> Float64[np.ndarray, " k"]:
     return levels
 
 
-def check_classes(classes: Any, n: int, num_classes: int) -> Int64[np.ndarray, " n"]:
-    """Return one class in [0, num_classes) per image."""
+def check_classes(name: str, classes: Any, shape: tuple[int, ...], num_classes: int) -> Int64[np.ndarray, "*shape"]:
+    """Return one class in [0, num_classes) for each entry."""
     labels = np.asarray(classes)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"classes have shape {labels.shape} and type {labels.dtype}: expected {n} whole numbers")
-    _refuse_first("classes", labels, (labels >= 0) & (labels < num_classes), f"classes are 0 to {num_classes - 1}")
+    if labels.shape != shape or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} have shape {labels.shape} and type {labels.dtype}: expected whole numbers of shape {shape}"
+        )
+    _refuse_first(name, labels, (labels >= 0) & (labels < num_classes), f"classes are 0 to {num_classes - 1}")
     return labels.astype(np.int64)
 
 
@@ -124,5 +150,5 @@ def _float_array(name: str, values: Any) -> Float64[np.ndarray, "..."]:
 def _refuse_first(name: str, values: np.ndarray, ok: np.ndarray, rule: str) -> None:
     """Raise with the first value that breaks the rule."""
     if not ok.all():
-        i = int(np.argmin(ok))
-        raise ValueError(f"{name}[{i}] = {values[i]}: {rule}")
+        where = np.unravel_index(int(np.argmin(ok)), ok.shape)
+        raise ValueError(f"{name}[{', '.join(map(str, where))}] = {values[where]}: {rule}")

@@ -5,6 +5,8 @@ relative, over random counts up to n = 1e6, and `ndtri` by 5e-16. Each result is
 (1.5e-11) in the safe direction, which costs less than 1e-8 sigma of radius at n = 10,000.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import special
@@ -38,6 +40,19 @@ def lower_confidence_bound(counts: Int64[np.ndarray, "*shape"], n: int, alpha: f
     k = counts[some].astype(np.float64)
     bound[some] = special.betaincinv(k, n - k + 1, alpha) * (1 - MARGIN)
     return bound
+
+
+def upper_confidence_bound(counts: Int64[np.ndarray, "*shape"], n: int, alpha: float) -> Float64[np.ndarray, "*shape"]:
+    """One-sided Clopper-Pearson upper bound for the probability of a class, rounded up: see `lower_confidence_bound`.
+
+    Returns values in (0, 1]; 1 where every vote was for the class.
+    """
+    return np.minimum(1.0, (1.0 - lower_confidence_bound(n - counts, n, alpha)) * (1 + MARGIN))
+
+
+def shared_alpha(alpha: float, events: int) -> float:
+    """Return alpha / events, rounded down: each of so many events may fail with this probability (union bound)."""
+    return alpha if events == 1 else math.nextafter(alpha / events, 0.0)
 
 
 def certified_radius(

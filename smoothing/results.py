@@ -9,9 +9,37 @@ from jaxtyping import Float64, Int64
 ABSTAIN = -1
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What was smoothed: results of two runs belong together only where these are equal.
+
+    Attributes
+    ----------
+    weights : str
+        SHA-256 of the base classifiers: levels, types, and the names, shapes and bytes of parameters and buffers. Code
+        is not hashed.
+    num_classes : int
+    precision : str
+        "float32" or "bfloat16": what the base classifier computes in is part of it.
+    sampler : str
+        "gaussian" or "discrete".
+    compiled : bool
+        Whether the base classifier ran through `torch.compile`, which may round differently.
+    seed : int
+        Names the noise streams.
+    """
+
+    weights: str
+    num_classes: int
+    precision: str
+    sampler: str
+    compiled: bool
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class SigmaChoice:
-    """A noise level for every image, chosen without its label (Eq. 7).
+    """A noise level for every image (Eq. 7; Eq. 5 where labels were given).
 
     Attributes
     ----------
@@ -24,7 +52,12 @@ class SigmaChoice:
     classes : int array of shape (n, k)
         The most voted class at every level: the class to certify there.
     radii : array of shape (n, k)
-        What the selection samples alone would certify. They chose the level, so they prove nothing about it.
+        What the rule ranked by, 0 where it ruled a level out. Selection samples gave these numbers and chose the level
+        by them, so they prove nothing about it.
+    samples : int array of shape (n, k)
+        Selection samples drawn: n0 everywhere, unless racing dropped a level early.
+    rule : str
+        How the level was chosen.
     """
 
     sigmas: Float64[np.ndarray, " k"]
@@ -32,14 +65,22 @@ class SigmaChoice:
     sigma: Float64[np.ndarray, " n"]
     classes: Int64[np.ndarray, "n k"]
     radii: Float64[np.ndarray, "n k"]
+    samples: Int64[np.ndarray, "n k"]
+    rule: str
+
+    @property
+    def predict(self) -> Int64[np.ndarray, " n"]:
+        """Each image's class to certify at its chosen level."""
+        return np.asarray(self.classes[np.arange(len(self.level)), self.level])
 
 
 @dataclass(frozen=True, eq=False)
 class Certificates:
     """Certified predictions at given noise levels.
 
-    With probability at least 1 - alpha, per image, over the estimation noise: where `predict` is not -1, the smoothed
-    classifier of Eq. 1 at level sigma returns `predict` everywhere in the open ball of radius `radius`.
+    With probability at least 1 - alpha over the estimation noise, per image or for all of them at once, as
+    `simultaneous` says: where `predict` is not -1, the smoothed classifier of Eq. 1 at level sigma returns `predict`
+    everywhere in the open ball of radius `radius`.
 
     Attributes
     ----------
@@ -50,22 +91,28 @@ class Certificates:
     sigma : array of shape (n,)
         Noise level.
     counts : int array of shape (n,)
-        Votes for the class that was to be certified, out of n.
+        Votes for the class that was to be certified.
+    n : int array of shape (n,)
+        Out of how many estimation samples.
     p_lower : array of shape (n,)
         Lower confidence bound for that class's probability.
-    n : int
-        Estimation samples per image.
     alpha : float
-        Failure probability per image.
+        Failure probability, as given.
+    simultaneous : bool
+        False: alpha is that of each image. True: alpha is that of any image of this call being wrong.
+    identity : Identity
+        What was certified.
     """
 
     predict: Int64[np.ndarray, " n"]
     radius: Float64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     counts: Int64[np.ndarray, " n"]
+    n: Int64[np.ndarray, " n"]
     p_lower: Float64[np.ndarray, " n"]
-    n: int
     alpha: float
+    simultaneous: bool
+    identity: Identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +131,8 @@ class Predictions:
         Noise level.
     alpha : float
         Failure probability per image.
+    identity : Identity
+        What was smoothed.
     """
 
     predict: Int64[np.ndarray, " n"]
@@ -91,3 +140,4 @@ class Predictions:
     p_value: Float64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     alpha: float
+    identity: Identity

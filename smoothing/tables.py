@@ -1,9 +1,10 @@
-"""The tables a run leaves behind: tab-separated rows, radii rounded down, readable by existing analysis scripts."""
+"""Certification tables: tab-separated rows, radii rounded down, readable by existing analysis scripts."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,6 @@ def floor_text(value: float, digits: int = DIGITS) -> str:
     return text + "0" if text.endswith(".") else text
 
 
-def significant(value: float, rounding: str, digits: int = 9) -> str:
-    """Write a number with so many significant digits, rounded as `decimal` names it: certificates down, bounds up."""
-    return format(Context(prec=digits, rounding=rounding).create_decimal(value).normalize(), "g")
-
-
 def time_text(seconds: float) -> str:
     """Write a duration as hours, minutes and microsecond-precise seconds: 0:00:13.736080."""
     minutes, rest = divmod(round(seconds * 1e6), 60_000_000)
@@ -74,20 +70,35 @@ def parse_time(text: str) -> float:
     return seconds
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a tab-separated file with a header."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+def rows_of(table: CertificateTable) -> list[tuple[str, ...]]:
+    """Return a table's rows as text, without the header; bounds are rounded down to `DIGITS` decimals."""
+    columns = [_texts(values) for values in (table.idx, table.label, table.predict, table.radius, table.correct)]
+    columns.append([time_text(seconds) for seconds in table.seconds.tolist()])
+    columns += [_texts(values, exact=name in EXACT) for name, values in table.extra.items()]
+    return list(zip(*columns, strict=True))
 
 
 def write_certificates(path: Path, table: CertificateTable) -> None:
     """Write a certification table; bounds are rounded down to `DIGITS` decimals."""
-    columns = [_texts(values) for values in (table.idx, table.label, table.predict, table.radius, table.correct)]
-    columns.append([time_text(seconds) for seconds in table.seconds])
-    columns += [_texts(values, exact=name in EXACT) for name, values in table.extra.items()]
-    write_rows(path, [*COLUMNS, *table.extra], list(zip(*columns, strict=True)))
+    write_rows(path, [*COLUMNS, *table.extra], rows_of(table))
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a tab-separated file with a header, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            stream.writelines(map(line_of, [header, *rows]))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def line_of(fields: Sequence[str]) -> str:
+    """Return one line of a tab-separated file. Fields are numbers and names: nothing that would need quotes."""
+    return "\t".join(fields) + "\n"
 
 
 def read_certificates(path: Path) -> CertificateTable:
@@ -99,7 +110,12 @@ def read_certificates(path: Path) -> CertificateTable:
         Naming the file and line where the header or a row is not what it should be.
     """
     with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.reader(stream, delimiter="\t"))
+        return parse_certificates(path, stream)
+
+
+def parse_certificates(path: Path, stream: Iterable[str]) -> CertificateTable:
+    """Read a certification table from lines of text; `path` is what errors name. See `read_certificates`."""
+    lines = list(csv.reader(stream, delimiter="\t"))
     header = lines[0] if lines else []
     if tuple(header[: len(COLUMNS)]) != COLUMNS:
         raise ValueError(f"{path}, line 1: the header is {header}; expected it to start with {' '.join(COLUMNS)}")

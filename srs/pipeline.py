@@ -6,8 +6,7 @@ certifying and allocating do not see them.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +17,9 @@ from tqdm import tqdm
 
 import regions
 from smoothing import ABSTAIN, SmoothedClassifier, sigma_grid
+from smoothing.threads import one_thread_each
 from srs.settings import CertifySettings
-from training import accuracy, digits, digits_cnn, train
+from training import accuracy, build, digits, train
 
 #: Ways to size the regions, all sound: points, R and each point's level to an allocation.
 ALLOCATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], regions.Allocation]] = {
@@ -30,9 +30,8 @@ ALLOCATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], regions
     "lp-groups": lambda points, R, level: regions.allocate(points, R, method="lp", groups=level),
 }
 
-#: Images, and estimation samples per level, that one thread takes at a time. Results do not depend on them; small
-#: chunks keep the progress bar and Ctrl-C prompt.
-CHUNK_IMAGES, CHUNK_SAMPLES = 8, 80_000
+#: Images between two steps of the progress bar. Results do not depend on it.
+CHUNK_IMAGES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +108,11 @@ def run(settings: CertifySettings) -> Run:
     seconds: dict[str, float] = {}
 
     data = digits()
-    model = digits_cnn(settings.seed)
+    model = build("digits_cnn", data.num_classes, seed=settings.seed)
     classifier = SmoothedClassifier(
         model, data.num_classes, batch_size=settings.batch, seed=settings.seed, device=device
     )
-    with _timed("train", seconds), _one_thread_each():
+    with _timed("train", seconds), one_thread_each():
         train(
             model,
             data.train_images,
@@ -127,7 +126,7 @@ def run(settings: CertifySettings) -> Run:
 
     indices = np.arange(0, len(data.test_images), settings.skip)[: settings.max]
     images, labels = data.test_images[indices], data.test_labels[indices]
-    with _timed("certify", seconds), _one_thread_each() as workers:
+    with _timed("certify", seconds):
         levels = certify_levels(
             classifier,
             images,
@@ -136,7 +135,6 @@ def run(settings: CertifySettings) -> Run:
             settings.n,
             settings.alpha,
             indices=indices,
-            workers=workers,
             progress=True,
         )
 
@@ -158,7 +156,6 @@ def certify_levels(
     alpha: float,
     *,
     indices: Int64[np.ndarray, " n"],
-    workers: int = 1,
     progress: bool = False,
 ) -> Levels:
     """Choose a noise level for every image (Eq. 7) and certify it at every level of the grid.
@@ -179,22 +176,15 @@ def certify_levels(
         Failure probability per image.
     indices : int array of shape (n,)
         Names the images' noise streams.
-    workers : int, default=1
-        Threads that certify different images at the same time. They change the speed and nothing else.
     progress : bool, default=False
         Show a bar on stderr where that is a terminal.
     """
-    size = min(CHUNK_IMAGES, max(1, CHUNK_SAMPLES // n))
-
-    def certify_chunk(start: int) -> Levels:
-        chunk = slice(start, start + size)
-        return _certify_chunk(classifier, images[chunk], sigmas, n0, n, alpha, indices[chunk])
-
     parts = []
     with tqdm(total=len(images), desc="certify", unit="image", leave=False, disable=None if progress else True) as bar:
-        for part in _in_threads(workers, certify_chunk, range(0, len(images), size)):
-            parts.append(part)
-            bar.update(len(part.level))
+        for start in range(0, len(images), CHUNK_IMAGES):
+            chunk = slice(start, start + CHUNK_IMAGES)
+            parts.append(_certify_chunk(classifier, images[chunk], sigmas, n0, n, alpha, indices[chunk]))
+            bar.update(len(parts[-1].level))
     return Levels(
         sigmas,
         *(
@@ -215,24 +205,22 @@ def _certify_chunk(
     indices: Int64[np.ndarray, " n"],
 ) -> Levels:
     start = time.perf_counter()
-    choice = classifier.select_sigma(images, sigmas, n0, alpha, indices=indices)
+    choice = classifier.select_sigma(images, sigmas, n0, alpha=alpha, indices=indices)
     selecting = time.perf_counter() - start
 
     # An image's estimation samples are named by (seed, stage, index): certifying it at its chosen level alone would
     # draw exactly these again, so the sample-wise certificate is an entry of this table. Looking it up is sound because
     # the selection samples picked the entry; the estimation samples had no say in it.
-    certificates, estimating = [], []
-    for sigma, classes in zip(sigmas, choice.classes.T, strict=True):
-        start = time.perf_counter()
-        certificates.append(classifier.certify_classes(images, sigma, classes, n, alpha, indices=indices))
-        estimating.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    certificates = classifier.certify_levels(images, sigmas, choice.classes, n, alpha, indices=indices)
+    estimating = (time.perf_counter() - start) / len(sigmas)
     return Levels(
         sigmas,
         choice.level,
         np.stack([c.predict for c in certificates], axis=1),
         np.stack([c.radius for c in certificates], axis=1),
         np.stack([c.p_lower for c in certificates], axis=1),
-        (selecting + np.array(estimating)[choice.level]) / len(images),
+        np.full(len(images), (selecting + estimating) / len(images)),
     )
 
 
@@ -249,30 +237,6 @@ def allocated(
 
 def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Keep each PyTorch operation on one CPU thread, and give the number of threads that this leaves free.
-
-    On batches this small, the threads of one operation wait for each other longer than they work, and where another
-    program takes a core they all wait for it. Whole images side by side do not.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_threads(workers: int, function: Callable[[int], Levels], arguments: Iterable[int]) -> Iterator[Levels]:
-    """Yield function(argument) in order, computed by so many threads; an interrupt drops what has not begun."""
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(function, arguments)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from rich.table import Table
 
 import regions
 from smoothing import ABSTAIN
+from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
 from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.pipeline import Run, allocated
-from srs.tables import CertificateTable, floor_text, write_certificates, write_rows
 
 #: The allocation that the run certifies with.
 MAIN = "lp"

@@ -190,7 +190,7 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
 
     from rich.table import Table
 
-    from srs.tables import significant
+    from srs.numbers import significant
 
     graph = allocation.graph
     bound, gap = allocation.upper_bound, allocation.gap
@@ -220,7 +220,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
     import numpy as np
     from rich.table import Table
 
-    from srs.tables import significant
+    from srs.numbers import significant
 
     R = allocations[0].graph.R
     w = np.ones(R.size) if weights is None else weights

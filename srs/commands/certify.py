@@ -30,9 +30,9 @@ def certify(settings: CertifySettings) -> None:
 
     from rich.console import Console  # after the checks: PyTorch takes seconds to import
 
+    from srs.numbers import significant
     from srs.pipeline import run
     from srs.report import results_table, write
-    from srs.tables import significant
 
     result = run(settings)
     with whole_folder(settings.out, settings.overwrite) as folder:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from math import comb
 
 import torch
+from scipy import optimize, stats
 from torch import nn
 
 
@@ -74,3 +75,36 @@ class Coin(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pixel = images[:, 0, 0, 0]
         return torch.stack([pixel, -pixel], dim=1)
+
+
+class Ball(nn.Module):
+    """Class 1 inside the ball of radius rho around grey, class 0 outside; smoothed, its radius is known too."""
+
+    def __init__(self, rho: float) -> None:
+        super().__init__()
+        self.rho = rho
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        score = self.rho - (images - 0.5).flatten(1).norm(dim=1)
+        return torch.stack([-score, score], dim=1)
+
+    def probability(self, distance: float, sigma: float, d: int) -> float:
+        """P(class 1) at so far from the centre: a noncentral chi-square with d degrees of freedom."""
+        return float(stats.ncx2.cdf((self.rho / sigma) ** 2, d, max(distance / sigma, 1e-12) ** 2))
+
+    def radius(self, distance: float, sigma: float, d: int) -> float:
+        """How far inside the smoothed class 1 an image lies: its probability falls with the distance alone."""
+        edge = optimize.brentq(lambda t: self.probability(t, sigma, d) - 0.5, 0, 10 * self.rho)
+        return edge - distance
+
+
+class Stump(nn.Module):
+    """Class 0 where the first pixel, as a score, is below all thresholds; each threshold passed is one class more."""
+
+    def __init__(self, *thresholds: float) -> None:
+        super().__init__()
+        self.thresholds = torch.tensor(thresholds)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        passed = (images[:, 0, 0, :1] > self.thresholds).sum(dim=1)
+        return nn.functional.one_hot(passed, len(self.thresholds) + 1).float()

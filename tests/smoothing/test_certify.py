@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
 
-from smoothing import ABSTAIN, SmoothedClassifier
-from smoothing.noise import noise_blocks
+from smoothing import ABSTAIN, SmoothedClassifier, certified_radius, lower_confidence_bound
+from smoothing.noise import stream
 
 from .oracles import Coin, Constant, Halfspace
 
@@ -47,15 +46,6 @@ def test_the_radius_of_a_halfspace_does_not_depend_on_sigma(images, halfspace):
         np.testing.assert_allclose(found.radius, truth, atol=0.1 * sigma)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 128, 5000])
-def test_votes_do_not_depend_on_batch_size(images, halfspace, batch_size):
-    expected = SmoothedClassifier(halfspace, 2).predict(images, 0.7, 300, 0.01).votes
-    found = SmoothedClassifier(halfspace, 2, batch_size=batch_size).predict(images, 0.7, 300, 0.01).votes
-    np.testing.assert_array_equal(found, expected)
-    assert np.all(found.sum(axis=1) == 300)
-    assert len(np.unique(found[:, 0])) > 1
-
-
 def test_results_do_not_depend_on_the_order_or_number_of_images(images, halfspace):
     smoothed = SmoothedClassifier(halfspace, 2)
     sigma = np.linspace(0.2, 1.0, len(images))
@@ -71,11 +61,11 @@ def test_every_method_draws_from_its_own_stage(images, halfspace, monkeypatch):
 
     def spy(seed, stage, *rest):
         stages.append(stage)
-        return noise_blocks(seed, stage, *rest)
+        return stream(seed, stage, *rest)
 
-    monkeypatch.setattr("smoothing.certify.noise_blocks", spy)
+    monkeypatch.setattr("smoothing._votes.stream", spy)
     smoothed = SmoothedClassifier(halfspace, 2)
-    smoothed.select_sigma(images, [0.5], 10, 0.01)
+    smoothed.select_sigma(images, [0.5], 10)
     assert set(stages) == {"select"}
     stages.clear()
     smoothed.certify_classes(images, 0.5, np.zeros(6, int), 10, 0.01)
@@ -91,29 +81,15 @@ def test_every_method_draws_from_its_own_stage(images, halfspace, monkeypatch):
 def test_selection_estimation_and_prediction_use_different_samples(halfspace):
     images = torch.full((50, *SHAPE), 0.5)
     smoothed = SmoothedClassifier(halfspace, 2)
-    indices = np.arange(50)
-    levels = np.full(50, 1.0)
-    votes = [
-        smoothed._count_votes(images, levels, 400, stage, indices)[:, 1] for stage in ("select", "estimate", "predict")
-    ]
+    select = smoothed.select_sigma(images, [1.0], 400)
+    estimate = smoothed.certify_classes(images, 1.0, np.zeros(50, int), 400)
+    predict = smoothed.predict(images, 1.0, 400)
+    expected = certified_radius(np.ones((50, 1)), lower_confidence_bound(predict.votes[:, 1:], 400, 0.001))
+    assert not np.array_equal(select.radii, expected)
+    votes = [select.radii[:, 0], estimate.counts, predict.votes[:, 1]]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         # Equal streams correlate perfectly; independent ones exceed 0.6 over 50 images less than once in 100,000.
         assert abs(np.corrcoef(votes[first], votes[second])[0, 1]) < 0.6
-
-
-def test_choosing_sigma_takes_the_largest_estimated_radius(images, halfspace):
-    smoothed = SmoothedClassifier(halfspace, 2)
-    choice = smoothed.select_sigma(images, [0.1, 0.3, 0.9], 200, 0.001)
-    assert choice.radii.shape == choice.classes.shape == (6, 3)
-    np.testing.assert_array_equal(choice.sigma, choice.sigmas[choice.radii.argmax(axis=1)])
-    np.testing.assert_array_equal(choice.sigma, choice.sigmas[choice.level])
-    assert len(np.unique(choice.level)) > 1
-
-
-def test_choosing_sigma_prefers_the_smallest_of_equals():
-    choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], 100, 1e-6)
-    assert choice.sigma.tolist() == [0.5, 0.5]
-    assert np.all(choice.radii == 0)
 
 
 def test_without_a_majority_it_abstains():
@@ -148,7 +124,7 @@ def test_prediction_returns_the_smoothed_class(images, halfspace):
 
 
 def test_no_method_takes_a_label():
-    for method in ("select_sigma", "certify", "certify_classes", "predict"):
+    for method in ("select_sigma", "certify", "certify_classes", "certify_levels", "predict"):
         assert not {"labels", "label", "y", "targets"} & set(
             inspect.signature(getattr(SmoothedClassifier, method)).parameters
         )
@@ -162,23 +138,6 @@ def test_inputs_are_left_alone(images, halfspace):
     second = smoothed.certify(array, 0.5, 10, 100, 0.01)
     assert torch.equal(images, before)
     np.testing.assert_array_equal(first.counts, second.counts)
-
-
-class Nan(nn.Module):
-    def forward(self, images):
-        return torch.full((len(images), 2), float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Nan(), "model returned NaN"),
-        (Constant(1.0, 2.0, 3.0), r"model returned \(\d+, 3\) for \d+ images of 2 classes"),
-    ],
-)
-def test_a_broken_model_is_one_clear_error(images, model, message):
-    with pytest.raises(ValueError, match=message):
-        SmoothedClassifier(model, 2).certify(images, 0.5, 10, 10, 0.01)
 
 
 GOOD = {"images": np.zeros((2, *SHAPE), np.float32), "sigma": 0.5, "n0": 10, "n": 10, "alpha": 0.01, "indices": None}
@@ -221,11 +180,16 @@ def test_bad_input_is_named(change, message):
         ({"seed": 2**128}, r"must be below 2\*\*128"),
         ({"device": "abacus"}, "device = 'abacus' cannot be used"),
         ({"num_classes": 1}, "num_classes = 1"),
+        ({"threads": 0}, "threads = 0"),
+        ({"precision": "float16"}, "precision = 'float16': choose 'float32' or 'bfloat16'"),
+        ({"sampler": "uniform"}, "sampler = 'uniform': choose 'gaussian' or 'discrete'"),
+        ({"model": {}}, "empty bank"),
+        ({"model": {0.0: Coin()}}, "noise level of the bank = 0.0: must be finite and > 0"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        SmoothedClassifier(Coin(), **({"num_classes": 2} | options))
+        SmoothedClassifier(**({"model": Coin(), "num_classes": 2} | options))
 
 
 def test_classes_out_of_range_are_named(images):
@@ -233,7 +197,48 @@ def test_classes_out_of_range_are_named(images):
         SmoothedClassifier(Coin(), 2).certify_classes(images, 0.5, np.full(6, 2), 10, 0.01)
 
 
-@pytest.mark.parametrize("sigmas", [[], [0.5, 0.25], [0.5, 0.5], [-0.5, 0.5], [[0.1], [0.2]]])
-def test_a_bad_grid_is_refused(images, sigmas):
-    with pytest.raises(ValueError, match="sigmas"):
-        SmoothedClassifier(Coin(), 2).select_sigma(images, sigmas, 10, 0.01)
+def test_the_identity_tells_classifiers_apart():
+    def identity(model, **options):
+        return SmoothedClassifier(model, 2, **options).identity
+
+    torch.manual_seed(0)
+    one, other = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2)) for _ in range(2))
+    assert identity(one) == identity(one)
+    different = [
+        identity(one),
+        identity(other),
+        identity({0.5: one}),
+        identity({0.5: one, 1.0: one}),
+        identity(one, seed=1),
+        identity(one, sampler="discrete"),
+        identity(one, precision="bfloat16"),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_results_record_what_was_certified(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2, precision="bfloat16", seed=5)
+    for result in (smoothed.certify(images, 0.5, 10, 10), smoothed.predict(images, 0.5, 10)):
+        assert result.identity == smoothed.identity
+        assert (result.identity.precision, result.identity.seed) == ("bfloat16", 5)
+
+
+def test_simultaneous_certificates_share_alpha(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2)
+    each = smoothed.certify(images, 0.5, 50, 500, 0.06, simultaneous=True)
+    alone = smoothed.certify(images, 0.5, 50, 500, 0.01)
+    assert each.simultaneous
+    assert not alone.simultaneous
+    np.testing.assert_array_equal(each.counts, alone.counts)
+    np.testing.assert_allclose(each.p_lower, alone.p_lower, rtol=1e-9)
+    assert np.all(each.p_lower <= lower_confidence_bound(each.counts, 500, 0.06 / 6))
+
+
+def test_all_levels_at_once_are_each_level_alone(images, halfspace):
+    smoothed = SmoothedClassifier(halfspace, 2)
+    sigmas, classes = [0.2, 0.5, 1.0], np.arange(18).reshape(6, 3) % 2
+    together = smoothed.certify_levels(images, sigmas, classes, 300, 0.01)
+    for k, sigma in enumerate(sigmas):
+        alone = smoothed.certify_classes(images, sigma, classes[:, k], 300, 0.01)
+        for name in ("predict", "radius", "sigma", "counts", "n", "p_lower"):
+            np.testing.assert_array_equal(getattr(together[k], name), getattr(alone, name))

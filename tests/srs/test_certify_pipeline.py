@@ -59,20 +59,12 @@ def test_the_table_entry_is_the_certificate_at_the_chosen_level(images, levels):
     assert len(np.unique(levels.level)) > 1
     smoothed = SmoothedClassifier(Ball(), 2, batch_size=33)
     indices = np.arange(len(images)) * 3
-    choice = smoothed.select_sigma(images, SIGMAS, N0, ALPHA, indices=indices)
+    choice = smoothed.select_sigma(images, SIGMAS, N0, alpha=ALPHA, indices=indices)
     np.testing.assert_array_equal(choice.level, levels.level)
     classes = levels.chosen(choice.classes)
     alone = smoothed.certify_classes(images, choice.sigma, classes, N, ALPHA, indices=indices)
     for name in ("predict", "radius", "p_lower"):
         np.testing.assert_array_equal(levels.chosen(getattr(levels, name)), getattr(alone, name))
-
-
-def test_threads_change_nothing(images, levels):
-    smoothed = SmoothedClassifier(Ball(), 2)
-    indices = np.arange(len(images)) * 3
-    found = certify_levels(smoothed, images, SIGMAS, N0, N, ALPHA, indices=indices, workers=3)
-    for name in ("level", "predict", "radius", "p_lower"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(levels, name))
 
 
 def test_labels_change_what_is_correct_and_nothing_else(run):

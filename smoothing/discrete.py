@@ -1,0 +1,187 @@
+"""Gaussian noise on the grid of 8-bit pixels, without rounding errors.
+
+The base classifier is taken to be h = f after rounding its input to multiples of 1/255. At an image x = p / 255, p
+integer, round(255 (x + sigma e)) = p + round(255 sigma e): it is enough to draw the integer k = round(255 sigma e),
+
+    P(k) = Phi((k + 1/2) / s) - Phi((k - 1/2) / s),    s = 255 sigma,
+
+and what f is given, float32(p + k) / 255, is a function of the integer p + k alone. So the votes drawn at an 8-bit
+image are those of h under exact Gaussian noise, and the theorem for h loses nothing at such images.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import no_type_check
+
+import mpmath
+import numba
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt64
+from scipy import special
+from torch import Tensor
+
+#: Values per pixel: 0 to 255.
+TOP = 255
+
+#: The guide looks at so many leading bits of a random number to narrow the search for its interval.
+GUIDE_BITS = 12
+
+#: Largest table, in thresholds; sigma = 200 would need it.
+MOST_THRESHOLDS = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The distribution function of k, cut to 64 bits.
+
+    Attributes
+    ----------
+    s : mpmath number
+        255 sigma, exactly.
+    lowest : int
+        The first threshold belongs to k = lowest.
+    thresholds : uint64 array of shape (t,)
+        floor(2**64 Phi((k + 1/2) / s)) for k = lowest, lowest + 1, ...
+    first, last : int64 arrays of shape (2**GUIDE_BITS,)
+        For each value of the leading bits, the thresholds between which the search goes on.
+    """
+
+    s: mpmath.mpf
+    lowest: int
+    thresholds: UInt64[np.ndarray, " t"]
+    first: Int64[np.ndarray, " cells"]
+    last: Int64[np.ndarray, " cells"]
+
+
+class DiscreteSampler:
+    """image + round(255 sigma e) / 255 for images of 8-bit pixels, exactly distributed.
+
+    Exact given independent uniform bits: a random number of 64 bits decides k but with probability about s * 2**-60,
+    and then further bits decide, hashed from the sample's own. The support is not cut off.
+    """
+
+    name = "discrete"
+
+    def check(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Raise `ValueError` for the first pixel that is not a multiple of 1/255, as float32."""
+        pixels = images.numpy()
+        on_grid = np.rint(pixels * TOP).astype(np.float32) / np.float32(TOP) == pixels
+        if not on_grid.all():
+            where = np.unravel_index(int(np.argmin(on_grid)), pixels.shape)
+            raise ValueError(
+                f"images[{', '.join(map(str, where))}] = {pixels[where]:.9g}: sampler 'discrete' is for 8-bit images, "
+                "pixels that were divided by 255; use sampler='gaussian' for others"
+            )
+
+    def draw(self, bits: np.random.SFC64, shape: tuple[int, ...]) -> UInt64[np.ndarray, "..."]:
+        """Return uniform 64-bit numbers, which every noise level uses: larger numbers are larger k at each."""
+        return np.asarray(bits.random_raw(int(np.prod(shape)))).reshape(shape)
+
+    def add(
+        self,
+        raw: UInt64[np.ndarray, "count h w c"],
+        image: Float32[np.ndarray, "h w c"],
+        sigma: float,
+        out: Float32[np.ndarray, "count h w c"],
+    ) -> None:
+        """Write float32(p + k) / 255 into `out`, for p = 255 image and k drawn at noise level sigma."""
+        table = noise_table(sigma)
+        pixels = np.rint(image * TOP).astype(np.int64).ravel()
+        flat = out.reshape(len(raw), -1)
+        words = raw.reshape(flat.shape)
+        if _fill(words, pixels, table.lowest, table.thresholds, table.first, table.last, flat):
+            for sample, place in np.argwhere(np.isnan(flat)).tolist():
+                k = resolve(int(words[sample, place]), _more_bits(words[sample], place), table.s)
+                flat[sample, place] = np.float32(pixels[place] + k) / np.float32(TOP)
+
+
+@functools.lru_cache(maxsize=128)
+def noise_table(sigma: float) -> Table:
+    """Return the table for a noise level; raises `ValueError` where it would be too large.
+
+    Each entry is computed with 60 digits, and its fractional part is checked to be clear of rounding errors.
+    """
+    with mpmath.workdps(60):
+        s = mpmath.mpf(sigma) * TOP
+        half = int(mpmath.ceil(s * mpmath.mpf("9.3"))) + 2  # Phi(-9.3) < 2**-64
+        if 2 * half > MOST_THRESHOLDS:
+            raise ValueError(f"sigma = {sigma:g}: too large for sampler 'discrete'; pixels lie in [0, 1]")
+        lower = [_floor_of_cdf(-(k + mpmath.mpf(0.5)) / s) for k in range(half)]
+    # Phi(x) + Phi(-x) = 1, and neither is a multiple of 2**-64
+    thresholds = np.array([*reversed(lower), *(2**64 - 1 - value for value in lower)], dtype=np.uint64)
+    cells = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
+    first = np.searchsorted(thresholds, cells)
+    last = np.searchsorted(thresholds, cells | np.uint64(2 ** (64 - GUIDE_BITS) - 1))
+    return Table(s, -half, thresholds, first.astype(np.int64), last.astype(np.int64))
+
+
+def resolve(word: int, more: Iterator[int], s: mpmath.mpf) -> int:
+    """Return the k of a uniform number that begins with this 64-bit word and goes on with `more`.
+
+    k is the smallest integer with u < Phi((k + 1/2) / s). Words are added until both ends of the interval in which u is
+    known to lie have the same k.
+    """
+    digits, value = 64, word
+    while True:
+        digits, value = digits + 64, (value << 64) | next(more)
+        with mpmath.workdps(40 + digits // 3):
+            ends = [_quantile(mpmath.mpf(end) / 2**digits, s) for end in (value, value + 1)]
+        if ends[0] == ends[1]:
+            return ends[0]
+
+
+def _quantile(u: mpmath.mpf, s: mpmath.mpf) -> int:
+    """Return the smallest k with u < Phi((k + 1/2) / s), for 0 < u < 1; 0 and 1 are moved inside a little."""
+    tiny = mpmath.mpf(2) ** -1000
+    u = min(max(u, tiny), 1 - tiny)
+    guess = -special.ndtri(float(1 - u)) if u > 0.5 else special.ndtri(float(u))
+    k = int(mpmath.nint(s * float(guess)))
+    while u < mpmath.ncdf((k - mpmath.mpf(0.5)) / s):
+        k -= 1
+    while u >= mpmath.ncdf((k + mpmath.mpf(0.5)) / s):
+        k += 1
+    return k
+
+
+def _floor_of_cdf(x: mpmath.mpf) -> int:
+    """Return floor(2**64 Phi(x)), from 60 digits: more than enough unless the value is a multiple of 2**-64 itself."""
+    scaled = mpmath.ncdf(x) * 2**64
+    floor = int(mpmath.floor(scaled))
+    tiny = mpmath.mpf(10) ** -30
+    if (floor and scaled - floor < tiny) or scaled - floor > 1 - tiny:
+        raise ArithmeticError(f"2**64 Phi({x}) cannot be told from a whole number")
+    return floor
+
+
+def _more_bits(sample: UInt64[np.ndarray, " pixels"], place: int) -> Iterator[int]:
+    """Yield 64-bit numbers that depend on the sample and the pixel alone: not on how samples share a batch."""
+    bits = np.random.SFC64(np.random.SeedSequence([place, *sample.tolist()]))
+    while True:
+        yield int(bits.random_raw())
+
+
+@no_type_check
+@numba.njit(cache=True, nogil=True)
+def _fill(words, pixels, lowest, thresholds, first, last, out):
+    """Write the noisy pixels, NaN where a word equals a threshold and so does not decide; return how many of those."""
+    shift = np.uint64(64 - GUIDE_BITS)
+    top = np.float32(TOP)
+    undecided = 0
+    for sample in range(words.shape[0]):
+        for place in range(words.shape[1]):
+            word = words[sample, place]
+            cell = word >> shift
+            low, high = first[cell], last[cell]
+            while low < high:  # the first threshold that is not below the word
+                middle = (low + high) >> 1
+                if thresholds[middle] < word:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == thresholds.size or thresholds[low] == word:
+                out[sample, place] = np.nan
+                undecided += 1
+            else:
+                out[sample, place] = np.float32(pixels[place] + lowest + low) / top
+    return undecided

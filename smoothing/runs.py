@@ -1,0 +1,358 @@
+"""Certification runs that survive: rows are appended as images finish, and several processes share the work.
+
+A run that writes `certificates.tsv` keeps `certificates.tsv.run.json` beside it, which says what is being certified,
+and until it is finished `certificates.tsv.part0`, `.part1`, ..., one file of rows for every process. Each part is a
+valid table but for a last line that was torn when its process was killed.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
+from tqdm import tqdm
+
+from smoothing import _validate
+from smoothing.adaptive import Ladder
+from smoothing.certify import SmoothedClassifier
+from smoothing.confidence import shared_alpha
+from smoothing.tables import (
+    COLUMNS,
+    CertificateTable,
+    line_of,
+    parse_certificates,
+    read_certificates,
+    rows_of,
+    write_certificates,
+)
+
+#: The columns of a run's table after the six usual ones.
+EXTRA = ("sigma", "counts", "n", "p_lower")
+
+#: Batches of every thread that images certified together should fill: then those that are not full cost little.
+FULL_BATCHES = 25
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Choose every image's sigma: the arguments of `SmoothedClassifier.select_sigma`, with the run's n0, n and alpha.
+
+    Attributes
+    ----------
+    sigmas : tuple of float
+        The grid, increasing.
+    rule : {"expected-radius", "max-radius", "anchor"}
+    racing : bool
+    """
+
+    sigmas: tuple[float, ...]
+    rule: str = "expected-radius"
+    racing: bool = False
+
+
+def certify_to_file(
+    path: str | os.PathLike[str],
+    classifier: SmoothedClassifier,
+    images: ArrayLike | Tensor,
+    sigma: ArrayLike | Selection,
+    n0: int,
+    n: int | Ladder,
+    alpha: float = 0.001,
+    *,
+    labels: ArrayLike | None = None,
+    indices: ArrayLike | None = None,
+    simultaneous: bool = False,
+    progress: bool = False,
+) -> CertificateTable:
+    """Certify images into a table on disk; killed at any moment and called again, it goes on where it was.
+
+    The finished file is the same, but for the column `time`, whatever interruptions there were and however many
+    processes shared the work. Under `torchrun` or `accelerate launch` every process calls this with the same arguments
+    (but for the classifier's device), certifies its share and gets the whole table; one process needs no launcher.
+
+    Parameters
+    ----------
+    path : path
+        The table to write, tab separated: idx, label, predict, radius, correct, time, then sigma, counts, n, p_lower.
+        Where it exists already, finished by the same run, it is read and returned.
+    classifier : SmoothedClassifier
+    images : array or tensor of shape (n, C, H, W)
+        Pixels in [0, 1].
+    sigma : float, array of shape (n,), or Selection
+        Noise levels, or how to choose them.
+    n0, n, alpha, indices, simultaneous
+        As in `SmoothedClassifier.certify`; `simultaneous` counts all images of the run.
+    labels : int array of shape (n,), optional
+        True classes, for the columns `label` and `correct` alone; -1 and 0 without.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    CertificateTable
+        In the order of the images; with the guarantee of `SmoothedClassifier.certify`.
+
+    Raises
+    ------
+    ValueError
+        Where an argument is wrong; where `path` belongs to a run of other images, settings or weights; where another
+        process is writing it.
+    """
+    run = _Run(Path(path), classifier, images, sigma, n0, n, alpha, labels, indices, simultaneous)
+    group = _Group()
+    if group.rank == 0:
+        run.begin()
+    group.wait()
+    run.check()
+    if not run.path.exists():
+        done = run.done()
+        group.wait()  # until everyone has read what was done: only then may parts grow
+        with run.part(group.rank) as append:
+            mine = [row for row in range(len(run.indices)) if int(run.indices[row]) not in done][
+                group.rank :: group.size
+            ]
+            with tqdm(
+                total=len(mine), desc="certify", unit="image", leave=False, disable=not (progress and group.rank == 0)
+            ) as bar:
+                for start in range(0, len(mine), run.together):
+                    rows = np.array(mine[start : start + run.together])
+                    append(run.certify(rows))
+                    bar.update(len(rows))
+        group.wait()
+        if group.rank == 0:
+            run.finish()
+        group.wait()
+    return read_certificates(run.path)
+
+
+class _Run:
+    """One run: its checked arguments, its fingerprint, and its files."""
+
+    def __init__(
+        self,
+        path: Path,
+        classifier: SmoothedClassifier,
+        images: ArrayLike | Tensor,
+        sigma: ArrayLike | Selection,
+        n0: int,
+        n: int | Ladder,
+        alpha: float,
+        labels: ArrayLike | None,
+        indices: ArrayLike | None,
+        simultaneous: bool,
+    ) -> None:
+        self.path, self.classifier, self.n = path, classifier, n
+        self.images = _validate.check_images(images)
+        count = len(self.images)
+        self.indices = _validate.check_indices(indices, count)
+        if len(np.unique(self.indices)) < count:
+            raise ValueError(
+                "indices repeat: each image of a run needs an index of its own, which names its row and noise"
+            )
+        self.labels = np.full(count, -1)
+        if labels is not None:
+            self.labels = _validate.check_classes("labels", labels, (count,), classifier.num_classes)
+        self.n0 = _validate.check_count("n0", n0)
+        rungs = n.rungs if isinstance(n, Ladder) else (_validate.check_count("n", n),)
+        self.alpha = _validate.check_alpha(alpha)
+        self.each = shared_alpha(self.alpha, count) if simultaneous else self.alpha
+        self.final = rungs[-1]
+        self.sigma = sigma if isinstance(sigma, Selection) else _validate.check_levels(sigma, count)
+        if isinstance(self.sigma, Selection):
+            grid = _validate.check_grid(self.sigma.sigmas).tolist()
+            noise: Any = {"sigmas": grid, "rule": self.sigma.rule, "racing": self.sigma.racing}
+        else:
+            noise = _hash(self.sigma)
+        self.together = max(1, FULL_BATCHES * classifier.batch_size * classifier.threads // rungs[0])
+        self.config = {
+            "format": 1,
+            "classifier": asdict(classifier.identity),
+            "images": _hash(self.images.numpy(), self.indices, self.labels),
+            "count": count,
+            "sigma": noise,
+            "n0": self.n0,
+            "n": list(rungs),
+            "min_gain": n.min_gain if isinstance(n, Ladder) else None,
+            "alpha": self.alpha,
+            "simultaneous": simultaneous,
+        }
+        self.about = path.with_name(path.name + ".run.json")
+
+    def begin(self) -> None:
+        """Claim the path for this run, or leave it to `check` to compare."""
+        if self.about.exists():
+            return
+        if self.path.exists():
+            raise ValueError(f"{self.path} exists, and no run of ours wrote it: name another file")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.about.with_name(f".{self.about.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, self.about)
+
+    def check(self) -> None:
+        """Refuse to continue a run of something else."""
+        try:
+            other = json.loads(self.about.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew") from error
+        if other == self.config:
+            return
+        ours, theirs = _flat(self.config), _flat(other)
+        key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        there, here = _short(theirs.get(key)), _short(ours.get(key))
+        raise ValueError(
+            f"{self.path} belongs to a run with another {key} ({there}, here {here}): name another file, or delete "
+            f"{self.about.name} and what it describes"
+        )
+
+    def parts(self) -> list[Path]:
+        """Every process's rows, also those of earlier starts with more processes."""
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.part*[0-9]"))
+
+    def done(self) -> set[int]:
+        """Indices of the images whose rows are on disk."""
+        tables = [table for part in self.parts() if (table := _rows_of_part(part))]
+        return {index for table in tables for index in table.idx.tolist()}
+
+    @contextmanager
+    def part(self, rank: int) -> Iterator[Callable[[CertificateTable], None]]:
+        """Give a function that appends a table's rows to this process's part."""
+        file = self.path.with_name(f"{self.path.name}.part{rank}")
+        lock = FileLock(file.with_name(file.name + ".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ValueError(f"{file} is being written by another process: let it finish, or stop it") from error
+        with lock, file.open("ab") as stream:
+            size = stream.truncate(len(_whole_lines(file)))
+
+            def append(table: CertificateTable) -> None:
+                stream.write("".join(line_of(row) for row in rows_of(table)).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+
+            if not size:
+                stream.write(line_of([*COLUMNS, *EXTRA]).encode())
+            yield append
+
+    def certify(self, rows: Int64[np.ndarray, " rows"]) -> CertificateTable:
+        """Certify these rows of the images, wherever the others are certified."""
+        start = time.perf_counter()
+        images, names = self.images[rows], self.indices[rows]
+        if isinstance(self.sigma, Selection):
+            choice = self.classifier.select_sigma(
+                images,
+                np.array(self.sigma.sigmas),
+                self.n0,
+                self.sigma.rule,
+                self.each,
+                n=None if self.sigma.rule == "max-radius" else self.final,
+                racing=self.sigma.racing,
+                indices=names,
+            )
+            found = self.classifier.certify_classes(
+                images, choice.sigma, choice.predict, self.n, self.each, indices=names
+            )
+        else:
+            found = self.classifier.certify(images, self.sigma[rows], self.n0, self.n, self.each, indices=names)
+        labels = self.labels[rows]
+        return CertificateTable(
+            idx=names,
+            label=labels,
+            predict=found.predict,
+            radius=found.radius,
+            correct=((found.predict == labels) & (labels >= 0)).astype(np.int64),
+            seconds=np.full(len(rows), (time.perf_counter() - start) / len(rows)),
+            extra={"sigma": found.sigma, "counts": found.counts, "n": found.n, "p_lower": found.p_lower},
+        )
+
+    def finish(self) -> None:
+        """Put the parts together in the order of the images, and remove them."""
+        tables = [table for part in self.parts() if (table := _rows_of_part(part))]
+        held = sorted(index for table in tables for index in table.idx.tolist())
+        if held != sorted(self.indices.tolist()):
+            raise ValueError(
+                f"{self.path}: its parts hold {len(held)} rows for {len(self.indices)} images: delete them to begin"
+            )
+        write_certificates(self.path, _merged(tables, self.indices))
+        for part in self.parts():
+            part.unlink()
+            part.with_name(part.name + ".lock").unlink(missing_ok=True)
+
+
+class _Group:
+    """The processes that share a run: alone, unless a launcher says otherwise."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState  # takes seconds to import
+
+            self._state = PartialState(cpu=not torch.cuda.is_available())
+            self.rank, self.size = self._state.process_index, self._state.num_processes
+
+    def wait(self) -> None:
+        """Return when all have come here."""
+        if self.size > 1:
+            self._state.wait_for_everyone()
+
+
+def _whole_lines(part: Path) -> bytes:
+    """Return a file up to its last line break: a line that was torn is as if it had not been written."""
+    text = part.read_bytes()
+    return text[: text.rfind(b"\n") + 1]
+
+
+def _rows_of_part(part: Path) -> CertificateTable | None:
+    """Return the rows of a part; None where not even its header is whole."""
+    lines = _whole_lines(part).decode(errors="replace").splitlines()
+    return parse_certificates(part, lines) if lines else None
+
+
+def _merged(tables: Sequence[CertificateTable], order: Int64[np.ndarray, " n"]) -> CertificateTable:
+    """Return all rows of the tables, in the order of these image indices."""
+    idx = np.concatenate([table.idx for table in tables])
+    by_index = np.argsort(idx)
+    rows = by_index[np.searchsorted(idx, order, sorter=by_index)]
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([getattr(table, name) for table in tables])[rows]
+
+    return CertificateTable(
+        **{name: column(name) for name in ("idx", "label", "predict", "radius", "correct", "seconds")},
+        extra={name: np.concatenate([table.extra[name] for table in tables])[rows] for name in EXTRA},
+    )
+
+
+def _hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested configuration with one name for each setting."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {
+        key: value for name, part in config.items() for key, value in _flat(part, f"{prefix} {name}".strip()).items()
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else text[:12] + "..."

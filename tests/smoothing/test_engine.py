@@ -1,0 +1,191 @@
+"""The engine: counts do not depend on how the work is cut up, and a model that misbehaves is named."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smoothing import SmoothedClassifier
+from smoothing.noise import BLOCK
+from training import build
+
+from .oracles import Coin, Constant, Halfspace
+
+SHAPE = (1, 3, 3)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network of real kernels whose classes are close calls, so that the last bits of its logits matter."""
+    model = build("lenet", 10, seed=3)
+    noisy = torch.randn((500, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.fc2.bias -= model(0.5 + 0.7 * noisy).mean(dim=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.rand((5, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def votes(network, pictures):
+    return SmoothedClassifier(network, 10, threads=1).predict(pictures, 0.7, 300).votes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 1},
+        {"batch_size": 7},
+        {"batch_size": 100, "threads": 2},
+        {"batch_size": 2000, "threads": 3},
+        {"threads": 8},
+        {"channels_last": False},
+    ],
+)
+def test_counts_are_the_same_to_the_last_vote_however_the_work_is_cut(network, pictures, votes, options):
+    assert (votes > 10).sum() > 25  # several classes for every image: close calls
+    found = SmoothedClassifier(network, 10, **options).predict(pictures, 0.7, 300).votes
+    np.testing.assert_array_equal(found, votes)
+
+
+def test_counts_are_the_same_in_any_order_and_in_parts(network, pictures, votes):
+    smoothed = SmoothedClassifier(network, 10)
+    for order in ([4, 0, 2], [3], [1, 4, 3, 2, 0]):
+        found = smoothed.predict(pictures[order], 0.7, 300, indices=order).votes
+        np.testing.assert_array_equal(found, votes[order])
+
+
+def test_samples_can_be_drawn_in_pieces(pictures, network):
+    smoothed = SmoothedClassifier(network, 10)
+    levels, all_levels = np.array([[0.3, 0.7]] * 5), np.ones((5, 2), bool)
+    indices = np.arange(5)
+
+    def count(start, stop, wanted=all_levels):
+        return smoothed._engine.count(pictures, indices, levels, wanted, start, stop, "estimate")
+
+    whole = count(0, 2 * BLOCK + 50)
+    pieces = count(0, 30) + count(30, BLOCK + 1) + count(BLOCK + 1, 2 * BLOCK + 50)
+    np.testing.assert_array_equal(pieces, whole)
+    np.testing.assert_array_equal(whole.sum(axis=2), 2 * BLOCK + 50)
+    some = np.array([[True, False], [False, False], [True, True], [False, True], [True, False]])
+    np.testing.assert_array_equal(count(0, 2 * BLOCK + 50, some), whole * some[..., None])
+
+
+def test_many_images_pass_in_several_rounds(monkeypatch, pictures, network, votes):
+    monkeypatch.setattr("smoothing._votes.MOST_CELLS", 20)
+    found = SmoothedClassifier(network, 10).predict(pictures, 0.7, 300).votes
+    np.testing.assert_array_equal(found, votes)
+
+
+def test_every_forward_pass_has_the_same_shape():
+    shapes = []
+
+    class Spy(Coin):
+        def forward(self, images):
+            shapes.append(tuple(images.shape))
+            return super().forward(images)
+
+    images = torch.full((3, *SHAPE), 0.5)
+    SmoothedClassifier(Spy(), 2, batch_size=50).certify(images, 0.5, 70, 333)
+    assert set(shapes) == {(50, *SHAPE)}
+
+
+def test_experts_answer_at_their_own_level(pictures):
+    bank = {0.25: Constant(1.0, 0.0), 0.5: Constant(0.0, 1.0)}
+    smoothed = SmoothedClassifier(bank, 2)
+    choice = smoothed.select_sigma(pictures, [0.25, 0.5], 50)
+    assert choice.classes.tolist() == [[0, 1]] * 5
+    found = smoothed.certify(pictures, [0.25, 0.5, 0.5, 0.25, 0.5], 50, 200)
+    assert found.predict.tolist() == [0, 1, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"sigma = 0.3 has no base classifier of its own: there is one for 0.25, 0.5"):
+        smoothed.predict(pictures, 0.3, 10)
+
+
+def test_bfloat16_reaches_the_model(pictures):
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, images):
+            seen.append((images @ images.transpose(-1, -2)).dtype)
+            return torch.zeros((len(images), 2))
+
+    SmoothedClassifier(Spy(), 2, precision="bfloat16").predict(pictures, 0.5, 10)
+    assert set(seen) == {torch.bfloat16}
+
+
+@pytest.mark.filterwarnings("default")  # what the compiler warns of is not ours
+def test_a_compiled_classifier_votes_alike(pictures, network, votes):
+    compiled = SmoothedClassifier(network, 10, compile=True)
+    assert compiled.identity.compiled
+    found = compiled.predict(pictures, 0.7, 300).votes
+    assert np.abs(found - votes).sum() <= 4  # rounding may tip a vote between two classes that tie
+
+
+def test_pytorch_keeps_its_threads(pictures, network):
+    before = torch.get_num_threads()
+    SmoothedClassifier(network, 10, threads=3).predict(pictures, 0.5, 20)
+    assert torch.get_num_threads() == before
+
+
+class Nan(nn.Module):
+    """A diverged model."""
+
+    def forward(self, images):
+        return torch.full((len(images), 2), float("nan"))
+
+
+class View(nn.Module):
+    def forward(self, images):
+        return images.view(len(images), -1)[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Nan(), "model returned NaN"),
+        (Constant(1.0, 2.0, 3.0), r"model returned \(128, 3\) for 128 images of 2 classes"),
+        (nn.Conv2d(1, 2, 3), r"model refused a batch of shape \(128, 3, 2, 4\): .*channels"),
+        (View(), r"model refused .* view size .*; pass channels_last=False"),
+        (nn.Sequential(), r"model returned \(128, 3, 2, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_broken_model_is_one_clear_error(model, message, threads):
+    with pytest.raises(ValueError, match=message) as caught:
+        SmoothedClassifier(model, 2, threads=threads).certify(torch.zeros((2, 3, 2, 4)), 0.5, 10, 10)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_calls_view_works_without_channels_last():
+    found = SmoothedClassifier(View(), 2, channels_last=False).predict(torch.zeros((2, 3, 2, 4)), 0.5, 10)
+    assert found.votes.sum() == 20
+
+
+def test_where_one_worker_fails_the_others_stop():
+    calls = []
+
+    class Fails(Coin):
+        def forward(self, images):
+            calls.append(threading.get_ident())
+            if len(calls) > 3:
+                return torch.full((len(images), 2), float("nan"))
+            time.sleep(0.01)
+            return super().forward(images)
+
+    with pytest.raises(ValueError, match="NaN"):
+        SmoothedClassifier(Fails(), 2, threads=2).predict(torch.zeros((1, *SHAPE)), 0.5, 128 * 2000)
+    assert len(calls) < 20
+
+
+def test_halfspace_in_channels_last_memory_sees_the_right_pixels():
+    w = torch.arange(24.0).reshape(3, 2, 4) - 11
+    images = torch.rand((4, 3, 2, 4), generator=torch.Generator().manual_seed(1))
+    model = Halfspace(w, 0.3)
+    found = SmoothedClassifier(model, 2).predict(images, 1e-4, 50)
+    np.testing.assert_array_equal(found.predict, model(images).argmax(dim=1).numpy())

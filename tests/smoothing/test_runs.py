@@ -1,0 +1,288 @@
+"""Runs that are killed, resumed and shared end with the same table."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+from smoothing import Ladder, Selection, SmoothedClassifier, certify_to_file, read_certificates
+from smoothing.tables import COLUMNS
+
+from .oracles import Halfspace
+
+SHAPE = (1, 3, 3)
+
+#: A program that certifies 40 images, slowly enough to be killed half-way.
+PROGRAM = """
+import sys, time
+import torch
+from torch import nn
+from smoothing import Selection, SmoothedClassifier, certify_to_file
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(9, 2, bias=False)
+        self.linear.weight.data = torch.stack([torch.linspace(1, -1, 9), torch.linspace(-1, 1, 9)])
+
+    def forward(self, images):
+        time.sleep(0.002)
+        return self.linear(images.flatten(1))
+
+torch.set_num_threads(1)
+images = torch.rand((40, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+classifier = SmoothedClassifier(Slow(), 2, batch_size=32, threads=1)
+sigma = Selection((0.25, 0.5, 1.0), racing=True)
+certify_to_file(sys.argv[1], classifier, images, sigma, 200, 800, labels=torch.arange(40) % 2)
+print("finished", flush=True)
+"""
+
+
+@pytest.fixture
+def images():
+    return torch.rand((12, *SHAPE), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def smoothed():
+    return SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2, threads=1)
+
+
+def but_for_time(path):
+    """A table's fields, all but the wall time."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert all(len(row) == len(rows[0]) for row in rows)
+    return [[*row[:5], *row[6:]] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "c.tsv"
+    subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=True, capture_output=True, timeout=300)
+    return but_for_time(path)
+
+
+def test_a_run_is_what_the_classifier_says(tmp_path, images, smoothed):
+    labels = np.arange(12) % 2
+    indices = np.arange(12) * 7
+    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 900, 0.01, labels=labels, indices=indices)
+    found = smoothed.certify(images, 0.5, 50, 900, 0.01, indices=indices)
+    for name, values in (("idx", indices), ("label", labels), ("predict", found.predict)):
+        np.testing.assert_array_equal(getattr(table, name), values)
+    np.testing.assert_array_equal(table.correct, found.predict == labels)
+    for name, values in (("counts", found.counts), ("n", found.n), ("sigma", found.sigma)):
+        np.testing.assert_array_equal(table.extra[name], values)
+    assert np.all(table.radius <= found.radius)
+    assert np.all(table.radius > found.radius - 1e-6)
+    assert np.all(table.extra["p_lower"] <= found.p_lower)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+
+
+def test_sigma_chosen_per_image(tmp_path, images, smoothed):
+    grid = (0.25, 0.5, 1.0)
+    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, Selection(grid, "anchor"), 200, Ladder((100, 900)))
+    choice = smoothed.select_sigma(images, list(grid), 200, "anchor", n=900)
+    np.testing.assert_array_equal(table.extra["sigma"], choice.sigma)
+    assert np.all(table.label == -1)
+    assert np.all(table.correct == 0)
+    assert set(table.extra["n"].tolist()) <= {100, 900}
+
+
+def test_simultaneous_counts_every_image_of_the_run(tmp_path, images, smoothed, monkeypatch):
+    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)  # one image at a time
+    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, 0.012, simultaneous=True)
+    found = smoothed.certify(images, 0.5, 50, 300, 0.012, simultaneous=True)
+    np.testing.assert_allclose(table.radius, found.radius, atol=1e-6)
+    assert np.all(table.radius <= found.radius)
+
+
+def test_a_finished_run_is_read_and_not_repeated(tmp_path, images, smoothed, monkeypatch):
+    first = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    monkeypatch.setattr(SmoothedClassifier, "certify", None)
+    again = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    np.testing.assert_array_equal(first.radius, again.radius)
+
+
+def test_usual_analysis_code_reads_the_table(tmp_path, images, smoothed):
+    # What scripts for such logs do, with pandas: accuracy at a radius, mean radius, abstentions.
+    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 900, labels=np.arange(12) % 2)
+    df = pd.read_csv(tmp_path / "c.tsv", delimiter="\t")
+    assert tuple(df.columns[:6]) == COLUMNS
+    accuracy = (df["correct"] & (df["radius"] >= 0.1)).mean()
+    assert accuracy == np.mean(table.correct.astype(bool) & (table.radius >= 0.1)) > 0
+    assert (df["radius"] * df["correct"]).mean() == pytest.approx(np.mean(table.radius * table.correct))
+    assert (df["predict"] == -1).sum() == (table.predict == -1).sum()
+    assert pd.to_timedelta(df["time"]).dt.total_seconds().sum() > 0
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path, uninterrupted):
+    path, dice, kills = tmp_path / "c.tsv", random.Random(0), 0
+    parts = set()
+    for _ in range(60):
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+        part = tmp_path / "c.tsv.part0"
+        before = part.stat().st_size if part.exists() else 0
+        while process.poll() is None and not (part.exists() and part.stat().st_size > before):
+            time.sleep(0.005)
+        time.sleep(dice.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        if part.exists():
+            parts.add(part.stat().st_size)
+        if "finished" in out:
+            break
+        kills += 1
+    assert path.exists()
+    assert kills >= 3
+    assert len(parts) >= 3
+    assert but_for_time(path) == uninterrupted
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+
+
+@pytest.mark.parametrize("tail", ["7", "7\t1\t1\t0.", "7\t1\t1\t0.3\t1\t0:00:00.1\t0.5\t9\t9\t0.9"])
+def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, monkeypatch):
+    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)
+    path, part = tmp_path / "c.tsv", tmp_path / "c.tsv.part0"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    whole = but_for_time(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.unlink()
+    part.write_text("".join(lines[:6]) + tail)  # as left by a kill
+    passes, forward = [], smoothed._engine.forward
+    monkeypatch.setattr(type(smoothed._engine), "forward", lambda self, *batch: passes.append(1) or forward(*batch))
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    assert len(passes) == (12 - 5) * (1 + 3)  # 50 selection and 300 estimation samples of each missing image
+    assert but_for_time(path) == whole
+
+
+def test_a_header_that_was_torn_is_written_again(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    whole = but_for_time(path)
+    path.unlink()
+    (tmp_path / "c.tsv.part0").write_text("idx\tlab")
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    assert but_for_time(path) == whole
+
+
+def test_two_processes_share_the_work_and_write_the_table_of_one(tmp_path, uninterrupted):
+    program, path = tmp_path / "program.py", tmp_path / "c.tsv"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program, path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = set()
+    while process.poll() is None:
+        seen |= {file.name for file in tmp_path.glob("c.tsv.part?") if file.stat().st_size > 200}
+        time.sleep(0.005)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.count("finished") == 2
+    assert seen == {"c.tsv.part0", "c.tsv.part1"}
+    assert but_for_time(path) == uninterrupted
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json", "program.py"]
+
+
+def test_one_process_finishes_what_two_began(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    whole = but_for_time(path)
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.unlink()
+    (tmp_path / "c.tsv.part0").write_text("".join([header, *rows[0:6:2]]) + rows[6][:9])  # as two killed processes
+    (tmp_path / "c.tsv.part1").write_text("".join([header, *rows[1:4:2]]) + rows[5][:20])  # leave them
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    assert but_for_time(path) == whole
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"alpha": 0.01}, "alpha"),
+        ({"n": 301}, "n "),
+        ({"n": Ladder((100, 300))}, "n "),
+        ({"n0": 51}, "n0"),
+        ({"sigma": 0.25}, "sigma"),
+        ({"sigma": Selection((0.25, 0.5))}, "sigma"),
+        ({"labels": np.zeros(12, int)}, "images"),
+        ({"indices": np.arange(1, 13)}, "images"),
+        ({"simultaneous": True}, "simultaneous"),
+    ],
+)
+def test_two_runs_are_never_mixed(tmp_path, images, smoothed, change, name):
+    arguments = {"sigma": 0.5, "n0": 50, "n": 300, "alpha": 0.001}
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, **arguments)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"belongs to a run with another {name}.*name another file"):
+        certify_to_file(path, smoothed, images, **(arguments | change))
+    with pytest.raises(ValueError, match="another images"):
+        certify_to_file(path, smoothed, images * 0.5, **arguments)
+    other = SmoothedClassifier(Halfspace(torch.ones(SHAPE), 0.0), 2, seed=1)
+    with pytest.raises(ValueError, match="another classifier seed"):
+        certify_to_file(path, other, images, **arguments)
+    assert path.read_bytes() == before
+
+
+def test_a_table_that_no_run_wrote_is_left_alone(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    path.write_text("years of work\n")
+    with pytest.raises(ValueError, match="exists, and no run of ours wrote it"):
+        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    assert path.read_text() == "years of work\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_that_another_process_writes_is_refused(tmp_path, images, smoothed):
+    with (
+        FileLock(tmp_path / "c.tsv.part0.lock"),
+        pytest.raises(ValueError, match=r"part0 is being written by another process"),
+    ):
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+
+
+def test_damage_is_named(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    about = tmp_path / "c.tsv.run.json"
+    text = about.read_text()
+    assert json.loads(text)["classifier"]["sampler"] == "gaussian"
+    about.write_text(text[:50])
+    with pytest.raises(ValueError, match=r"c\.tsv\.run\.json is damaged: delete it"):
+        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    about.write_text(text)
+    path.unlink()
+    (tmp_path / "c.tsv.part0").write_text("idx\tlabel\n1\t2\n")
+    with pytest.raises(ValueError, match=r"part0, line 1: the header is"):
+        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+
+
+def test_bad_arguments_leave_nothing_behind(tmp_path, images, smoothed):
+    good = {"sigma": 0.5, "n0": 50, "n": 300}
+    for change, message in [
+        ({"n": 0}, "n = 0"),
+        ({"n0": 0}, "n0 = 0"),
+        ({"sigma": -1.0}, r"sigma\[0\] = -1.0"),
+        ({"alpha": 2.0}, "alpha = 2.0"),
+        ({"indices": np.zeros(12, int)}, "indices repeat"),
+        ({"labels": np.full(12, 2)}, r"labels\[0\] = 2"),
+        ({"sigma": Selection((0.5, 0.25))}, "sigmas"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            certify_to_file(tmp_path / "c.tsv", smoothed, images, **(good | change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_is_readable_by_our_reader(tmp_path, images, smoothed):
+    returned = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    read = read_certificates(tmp_path / "c.tsv")
+    np.testing.assert_array_equal(read.radius, returned.radius)
+    assert list(read.extra) == ["sigma", "counts", "n", "p_lower"]

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
+from smoothing.selection import RACE_RUNGS, select
+
+from .oracles import Coin, Halfspace, Stump
+
+SHAPE = (1, 3, 3)
+SIGMAS = np.array([0.25, 0.5, 1.0])
+
+
+@pytest.fixture
+def images():
+    return torch.rand((6, *SHAPE), generator=torch.Generator().manual_seed(0))
+
+
+def table_of(votes):
+    """A `count` that replays fixed shares of votes, (images, levels, classes), and remembers what was asked."""
+    asked = []
+
+    def count(wanted, start, stop):
+        asked.append((wanted.copy(), start, stop))
+        return np.rint(np.asarray(votes) * (stop - start)).astype(np.int64) * wanted[..., None]
+
+    return count, asked
+
+
+def rank(count, n, sigma, alpha=0.001):
+    """The radius by its definition, from SciPy's distributions."""
+    p = stats.beta.ppf(alpha, count, n - count + 1) if count else 0
+    return sigma * max(stats.norm.ppf(p), 0) if p > 0 else 0
+
+
+def test_max_radius_is_a_brute_force_table(images):
+    smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2)
+    choice = smoothed.select_sigma(images, SIGMAS, 200)
+    for k, sigma in enumerate(SIGMAS):
+        alone = smoothed.select_sigma(images, [sigma], 200)
+        np.testing.assert_array_equal(alone.classes[:, 0], choice.classes[:, k])
+        np.testing.assert_array_equal(alone.radii[:, 0], choice.radii[:, k])
+    np.testing.assert_array_equal(choice.level, choice.radii.argmax(axis=1))
+    np.testing.assert_array_equal(choice.sigma, SIGMAS[choice.level])
+    np.testing.assert_array_equal(choice.predict, choice.classes[np.arange(6), choice.level])
+    assert np.all(choice.samples == 200)
+
+
+def test_max_radius_cannot_tell_confident_levels_apart_and_expected_radius_can():
+    # unanimous at 0.5, nearly so at 1.0: 100 samples certify more at 1.0, as 100,000 would not
+    count, _ = table_of([[[1.0, 0.0], [1.0, 0.0], [0.98, 0.02]]])
+    by_n0 = select(count, SIGMAS, 1, 100, 100, "max-radius", 0.001, racing=False)
+    assert by_n0.level.tolist() == [2]
+    np.testing.assert_allclose(by_n0.radii[0], [rank(100, 100, 0.25), rank(100, 100, 0.5), rank(98, 100, 1.0)])
+    by_n = select(count, SIGMAS, 1, 100, 100_000, "expected-radius", 0.001, racing=False)
+    np.testing.assert_allclose(by_n.radii[0], [rank(10**5, 10**5, s) for s in (0.25, 0.5)] + [rank(98_000, 10**5, 1.0)])
+
+
+def test_the_anchor_is_the_class_of_the_smallest_level_that_does_not_abstain():
+    votes = [
+        [[0.52, 0.48, 0.0], [0.1, 0.9, 0.0], [0.95, 0.05, 0.0]],  # 0.25 abstains, so class 1 is the anchor
+        [[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]],  # class 0 is, and 0.25 * z(.9) < 0.5 * z(.8)
+        [[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]],  # all abstain
+    ]
+    found = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "anchor", 0.001, racing=False)
+    assert found.level.tolist() == [1, 1, 0]
+    assert found.classes[np.arange(3), found.level].tolist() == [1, 0, 0]
+    free = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
+    assert free.level.tolist()[:2] == [2, 2]
+
+
+def test_the_smallest_of_equals_wins():
+    choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], 100, alpha=1e-6)
+    assert choice.sigma.tolist() == [0.5, 0.5]
+    assert np.all(choice.radii == 0)
+
+
+def test_racing_draws_less_for_levels_that_cannot_win_and_nothing_once_decided():
+    votes = [
+        [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]],  # unanimous: only the largest can win, after the first look
+        [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]],  # 0.25 * z(.9) = .32 > .5 * z(.6) = .13
+        [[0.75, 0.25], [0.64, 0.36], [0.5, 0.5]],  # .17 against .18: to the end
+    ]
+    count, asked = table_of(votes)
+    found = select(count, SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=True)
+    full = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
+    assert found.level.tolist() == [*full.level.tolist()[:2], found.level[2]] == [2, 0, 1]
+    assert [(start, stop) for _, start, stop in asked] == [(0, 128), (128, 256), (256, 512), (512, 1000)]
+    assert found.samples[0].tolist() == [128, 128, 128]
+    assert found.samples[2, 0] == found.samples[2, 1] == 1000
+    assert found.samples.sum() < 0.6 * full.samples.sum()
+    for wanted, _, stop in asked:
+        np.testing.assert_array_equal(found.samples[wanted] >= stop, True)
+
+
+def test_racing_loses_little_where_the_truth_is_known():
+    # Close to a threshold a small level is right, far from it a large one: p by level is known in closed form.
+    model = Stump(0.2, 0.5, 0.55)
+    grid = np.linspace(0.05, 0.6, 12)
+    images = torch.linspace(0.0, 1.0, 60).reshape(-1, 1, 1, 1)
+    smoothed = SmoothedClassifier(model, 4)
+    p = _stump_probabilities(images[:, 0, 0, 0].double().numpy(), grid, [0.2, 0.5, 0.55])
+
+    def value(choice):
+        q = p[np.arange(60), choice.level, choice.predict]
+        return certified_radius(choice.sigma, lower_confidence_bound(np.floor(q * 10_000).astype(int), 10_000, 0.001))
+
+    full = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000)
+    raced = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000, racing=True)
+    assert raced.samples.sum() < full.samples.sum() / 2
+    assert value(raced).mean() > 0.97 * value(full).mean() > 0
+    assert set(np.unique(raced.samples)) <= {*RACE_RUNGS, 1000}
+
+
+def _stump_probabilities(x, sigmas, thresholds):
+    """P(class) of every image and level: differences of normal distribution functions."""
+    edges = np.array([-np.inf, *thresholds, np.inf])
+    cdf = stats.norm.cdf((edges[None, None, :] - x[:, None, None]) / sigmas[None, :, None])
+    return np.diff(cdf, axis=2)
+
+
+def test_training_sigma_is_that_of_equation_5():
+    x = np.array([0.1, 0.3, 0.9, 0.9])
+    labels = np.array([0, 1, 3, 0])  # the last label is wrong at every level
+    smoothed = SmoothedClassifier(Stump(0.2, 0.5, 0.55), 4)
+    grid = np.array([0.05, 0.2, 0.5])
+    found = smoothed.select_training_sigma(x.astype(np.float32).reshape(-1, 1, 1, 1), labels, grid, 500, 0.01)
+    p = _stump_probabilities(x, grid, [0.2, 0.5, 0.55])[np.arange(4), :, labels]
+    expected = np.array([[rank(round(q * 500), 500, s, 0.01) for q, s in zip(row, grid, strict=True)] for row in p])
+    np.testing.assert_allclose(found.radii, expected, atol=0.06)
+    np.testing.assert_array_equal(found.level[:3], expected[:3].argmax(axis=1))
+    assert np.all(found.radii[3] == 0)
+    np.testing.assert_array_equal(found.classes, np.repeat(labels[:, None], 3, axis=1))
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.5, 0.25], [0.5, 0.5], [-0.5, 0.5], [[0.1], [0.2]]])
+def test_a_bad_grid_is_refused(images, sigmas):
+    with pytest.raises(ValueError, match="sigmas"):
+        SmoothedClassifier(Coin(), 2).select_sigma(images, sigmas, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "best"}, "rule = 'best': choose 'max-radius' or 'expected-radius' or 'anchor'"),
+        ({"rule": "anchor"}, "rule 'anchor' ranks by the radius that the final samples would certify: pass .* n"),
+        ({"n": 1000}, "n = 1000: rule 'max-radius' ranks by the n0 selection samples"),
+        ({"rule": "anchor", "n": 0}, "n = 0: must be at least 1"),
+        ({"n0": 0}, "n0 = 0: must be at least 1"),
+        ({"alpha": 1.5}, "alpha = 1.5"),
+    ],
+)
+def test_bad_options_are_named(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier(Coin(), 2).select_sigma(images, **({"sigmas": [0.5], "n0": 10} | options))
