@@ -98,14 +98,14 @@ class Votes:
 
         def work() -> Int64[np.ndarray, " cells"]:
             with tasks.closing_on_error(), torch.inference_mode(), self._autocast():
+                scratch = np.empty((BLOCK, *pixels.shape[1:]), dtype=self.sampler.raw)
                 queues = _Queues(self, pixels.shape[1:], sigma.size * self.num_classes)
                 for row, block in tasks:
                     begin, end = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
-                    bits = stream(self.seed, stage, int(indices[row]), block)
-                    raw = self.sampler.draw(bits, (end, *pixels.shape[1:]))[begin:]
+                    self.sampler.draw(stream(self.seed, stage, int(indices[row]), block), scratch[:end])
                     for level in np.flatnonzero(wanted[row]).tolist():
                         cell = (row * sigma.shape[1] + level) * self.num_classes
-                        queues.put(raw, pixels[row], float(sigma[row, level]), cell)
+                        queues.put(scratch[begin:end], pixels[row], float(sigma[row, level]), cell)
                 return queues.finish()
 
         if self.threads == 1:

@@ -62,6 +62,7 @@ class DiscreteSampler:
     """
 
     name = "discrete"
+    raw: type[np.generic] = np.uint64
 
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
         """Raise `ValueError` for the first pixel that is not a multiple of 1/255, as float32."""
@@ -74,9 +75,9 @@ class DiscreteSampler:
                 "pixels that were divided by 255; use sampler='gaussian' for others"
             )
 
-    def draw(self, bits: np.random.SFC64, shape: tuple[int, ...]) -> UInt64[np.ndarray, "..."]:
-        """Return uniform 64-bit numbers, which every noise level uses: larger numbers are larger k at each."""
-        return np.asarray(bits.random_raw(int(np.prod(shape)))).reshape(shape)
+    def draw(self, bits: np.random.SFC64, out: UInt64[np.ndarray, "count h w c"]) -> None:
+        """Fill `out` with uniform 64-bit numbers, which every noise level uses: larger ones are larger k at each."""
+        out.reshape(-1)[:] = bits.random_raw(out.size)
 
     def add(
         self,

@@ -19,13 +19,14 @@ class Sampler(Protocol):
     """What the engine asks of a sampler; `gaussian` and `discrete` are the choices."""
 
     name: str
+    raw: type[np.generic]  # the type of its raw random numbers
 
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
         """Raise `ValueError` where these images, in [0, 1], are not what the sampler is exact for."""
         ...
 
-    def draw(self, bits: np.random.SFC64, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the raw random numbers of samples of this shape; the first samples do not depend on how many."""
+    def draw(self, bits: np.random.SFC64, out: np.ndarray) -> None:
+        """Fill `out` with the raw random numbers of samples; the first samples do not depend on how many."""
         ...
 
     def add(
@@ -48,13 +49,14 @@ class GaussianSampler:
     """
 
     name = "gaussian"
+    raw: type[np.generic] = np.float32
 
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
         """Accept all images."""
 
-    def draw(self, bits: np.random.SFC64, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
-        """Return standard normal float32 numbers of this shape."""
-        return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+    def draw(self, bits: np.random.SFC64, out: Float32[np.ndarray, "count h w c"]) -> None:
+        """Fill `out` with standard normal float32 numbers."""
+        np.random.Generator(bits).standard_normal(out=out, dtype=np.float32)
 
     def add(
         self,

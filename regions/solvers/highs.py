@@ -41,7 +41,7 @@ def solve(model: LinearProgram, time_limit: float | None) -> Solution:
     lp.a_matrix_.index_ = np.column_stack([model.i, model.j]).ravel()
     lp.a_matrix_.value_ = np.ones(2 * m)
 
-    highs: Any = _Quiet()
+    highs: Any = _Quiet()  # type: ignore[no-untyped-call]
     highs.setOptionValue("output_flag", False)
     if time_limit is not None:
         highs.setOptionValue("time_limit", time_limit)

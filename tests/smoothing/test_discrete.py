@@ -33,6 +33,12 @@ def leading_bits(k: int, sigma: float, bits: int) -> int:
         return int(exact_cdf(k, sigma) * 2**bits)
 
 
+def draw(seed, shape):
+    out = np.empty(shape, np.uint64)
+    SAMPLER.draw(stream(seed, "estimate", 0, 0), out)
+    return out
+
+
 def add(words, sigma, pixel=0):
     """Noise for a column of words, as integers, at one 8-bit pixel value."""
     words = np.asarray(words, dtype=np.uint64).reshape(-1, 1, 1, 1)
@@ -117,7 +123,7 @@ def test_undecided_words_do_not_depend_on_how_samples_share_a_batch():
 @pytest.mark.parametrize("sigma", [0.004, 0.12, 1.0])
 def test_noise_has_the_rounded_distribution(sigma):
     # Chi-square over cells of at least 50 expected; false alarm: 1 in 10,000, seed fixed.
-    raw = SAMPLER.draw(stream(1, "estimate", 0, 0), (128, 40, 40, 1))
+    raw = draw(1, (128, 40, 40, 1))
     k, counts = np.unique(add(raw.ravel(), sigma), return_counts=True)
     s, total = 255 * sigma, raw.size
     cells = np.arange(-int(6 * s) - 2, int(6 * s) + 3)
@@ -131,7 +137,7 @@ def test_noise_has_the_rounded_distribution(sigma):
 
 
 def test_levels_are_coupled():
-    raw = SAMPLER.draw(stream(0, "select", 0, 0), (128, 5, 5, 1)).ravel()
+    raw = draw(0, (128, 5, 5, 1)).ravel()
     order = np.argsort(raw)
     for sigma in (0.1, 0.4, 1.0):
         assert np.all(np.diff(add(raw[order], sigma)) >= 0)

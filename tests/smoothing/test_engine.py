@@ -1,5 +1,8 @@
 """The engine: counts do not depend on how the work is cut up, and a model that misbehaves is named."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -181,6 +184,23 @@ def test_where_one_worker_fails_the_others_stop():
     with pytest.raises(ValueError, match="NaN"):
         SmoothedClassifier(Fails(), 2, threads=2).predict(torch.zeros((1, *SHAPE)), 0.5, 128 * 2000)
     assert len(calls) < 20
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_ends_the_work_at_once(threads):
+    program = (
+        "import torch\nfrom torch import nn\nfrom smoothing import SmoothedClassifier\n"
+        f"smoothed = SmoothedClassifier(nn.Flatten(), 9, threads={threads})\n"
+        "print('begun', flush=True)\nsmoothed.predict(torch.zeros((1, 1, 3, 3)), 0.5, 10**9)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)  # the work would take an hour
+    assert "KeyboardInterrupt" in err
 
 
 def test_halfspace_in_channels_last_memory_sees_the_right_pixels():
