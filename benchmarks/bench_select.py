@@ -38,9 +38,7 @@ def certified(
 def main() -> None:
     """Train, choose, certify, and write the rows and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--images", type=int, default=500, help="test images, evenly spread"
-    )
+    parser.add_argument("--images", type=int, default=500, help="test images, evenly spread")
     parser.add_argument("--n", type=int, default=10_000, help="final samples per image")
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()

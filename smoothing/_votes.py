@@ -21,7 +21,7 @@ MOST_CELLS = 2**22
 
 
 @dataclass(frozen=True, eq=False)
-class Votes:
+class VoteCounter:
     """Counts votes under noise; every number depends on (seed, stage, image index, sample) alone.
 
     Attributes
@@ -180,7 +180,7 @@ class _Shared:
 class _Queues:
     """One worker's batches, one for every base classifier in use, and its votes."""
 
-    def __init__(self, engine: Votes, shape: Sequence[int], cells: int) -> None:
+    def __init__(self, engine: VoteCounter, shape: Sequence[int], cells: int) -> None:
         self.engine, self.shape = engine, tuple(shape)
         self.votes = torch.zeros(cells, dtype=torch.int64, device=engine.device)
         self.batches: dict[int, _Batch] = {}
@@ -202,7 +202,7 @@ class _Queues:
 class _Batch:
     """A buffer of fixed shape: filled with noisy images whoever they belong to, sent through the model when full."""
 
-    def __init__(self, engine: Votes, model: nn.Module, shape: tuple[int, ...], votes: Tensor) -> None:
+    def __init__(self, engine: VoteCounter, model: nn.Module, shape: tuple[int, ...], votes: Tensor) -> None:
         storage = torch.zeros((engine.batch_size, *shape))
         self.engine, self.model, self.votes = engine, model, votes
         self.noisy = storage.numpy()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from smoothing import _validate
-from smoothing._votes import Votes
+from smoothing._votes import VoteCounter
 from smoothing.adaptive import Climb, Ladder, climb
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
@@ -89,7 +89,7 @@ class SmoothedClassifier:
         for base in bank.values():
             base.to(device=self.device, memory_format=layout).eval()  # type: ignore[call-overload]
         self._bank = bank
-        self._engine = Votes(
+        self._engine = VoteCounter(
             {level: _compiled(base, self.device) if compile else base for level, base in bank.items()},
             self.num_classes,
             batch_size=self.batch_size,

@@ -28,6 +28,7 @@ from smoothing import _validate
 from smoothing.adaptive import Ladder
 from smoothing.certify import SmoothedClassifier
 from smoothing.confidence import shared_alpha
+from smoothing.files import replacing
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,
@@ -53,8 +54,9 @@ class Selection:
     ----------
     sigmas : tuple of float
         The grid, increasing.
-    rule : {"expected-radius", "max-radius", "anchor"}
-    racing : bool
+    rule : {"expected-radius", "max-radius", "anchor"}, default="expected-radius"
+        The default differs from `select_sigma`'s, which does not know the final n; a run does.
+    racing : bool, default=False
     """
 
     sigmas: tuple[float, ...]
@@ -197,9 +199,8 @@ class _Run:
         if self.path.exists():
             raise ValueError(f"{self.path} exists, and no run of ours wrote it: name another file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.about.with_name(f".{self.about.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.about)
+        with replacing(self.about) as stream:
+            stream.write(json.dumps(self.config, indent=2).encode() + b"\n")
 
     def check(self) -> None:
         """Refuse to continue a run of something else."""

@@ -1,7 +1,6 @@
 """Certification tables: tab-separated rows, radii rounded down, readable by existing analysis scripts."""
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Decimal
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from smoothing.files import replacing
 
 #: The six columns that every certification table starts with.
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
@@ -85,15 +86,8 @@ def write_certificates(path: Path, table: CertificateTable) -> None:
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a tab-separated file with a header, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            stream.writelines(map(line_of, [header, *rows]))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.writelines(line_of(row).encode() for row in [header, *rows])
 
 
 def line_of(fields: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smoothing.files import replacing
 from training.models import ARCHITECTURES, NORMALIZERS, normalized
 
 #: What torch.load raises on files that are truncated, altered, foreign or hold objects.
@@ -73,16 +74,8 @@ def save_checkpoint(
     for name, value, known in (("arch", arch, ARCHITECTURES), ("normalizer", normalizer, NORMALIZERS)):
         if value not in known:
             raise ValueError(f"{name} = {value!r}: choose {', '.join(known)}")
-    file = Path(path)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            torch.save({"arch": arch, "normalizer": normalizer, "state_dict": net.state_dict(), **extra}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(Path(path)) as stream:
+        torch.save({"arch": arch, "normalizer": normalizer, "state_dict": net.state_dict(), **extra}, stream)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
