@@ -1,6 +1,5 @@
 """The engine: noisy images of many images, levels and samples through one fixed-shape forward batch."""
 
-import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +93,7 @@ class VoteCounter:
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         rows = np.flatnonzero(wanted.any(axis=1)).tolist()
         blocks = range(start // BLOCK, -(-stop // BLOCK))
-        tasks = _Shared(itertools.product(rows, blocks))
+        tasks = _Shared((row, block) for row in rows for block in blocks)
 
         def work() -> Int64[np.ndarray, " cells"]:
             with tasks.closing_on_error(), torch.inference_mode(), self._autocast():
@@ -136,6 +135,7 @@ class VoteCounter:
         """Send a grey batch through each model that will be used: errors and compilation come before the work."""
         models = [self.model(float(sigma)) for sigma in np.unique(sigmas)]
         for model in {id(model): model for model in models}.values():
+            model.eval()  # whoever trained it in the meantime
             if (id(model), *shape) not in self._tried:
                 batch = torch.full((self.batch_size, shape[1], shape[2], shape[0]), 0.5).permute(0, 3, 1, 2)
                 with self._autocast():
