@@ -1,5 +1,6 @@
 """Base classifiers: data sets, models and training under noise. Labels are used here and in reports, nowhere else."""
 
+from training.attack import SmoothAdv, smoothed_loss
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.data import ImageData, digits, mnist
 from training.fit import TrainingLog, accuracy, train
@@ -13,6 +14,7 @@ __all__ = [
     "ImageData",
     "LeNet",
     "Normalize",
+    "SmoothAdv",
     "TrainingLog",
     "accuracy",
     "build",
@@ -21,5 +23,6 @@ __all__ = [
     "mnist",
     "normalized",
     "save_checkpoint",
+    "smoothed_loss",
     "train",
 ]

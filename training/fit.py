@@ -1,4 +1,4 @@
-"""Training under Gaussian noise of a random level per image (Eq. 4): Algorithm 1's pretraining without the attack."""
+"""Training under Gaussian noise of a random level per image (Eq. 4): Algorithm 1's pretraining."""
 
 import math
 import time
@@ -10,6 +10,8 @@ from jaxtyping import Float32, Int64
 from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import trange
+
+from training.attack import SmoothAdv
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ def train(
     epochs: int = 60,
     batch_size: int = 128,
     lr: float = 3e-3,
+    attack: SmoothAdv | None = None,
+    m: int = 1,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -59,6 +63,10 @@ def train(
         Range of the noise level, l2 per pixel, 0 <= sigma_min <= sigma_max.
     epochs, batch_size, lr, seed
         Passes over the images, images per step, peak learning rate, seed of order, levels and noise.
+    attack : SmoothAdv, optional
+        Trains on adversarial examples instead of the images, under the very noise that they were made for.
+    m : int, default=1
+        Noise samples per image and step, for the attack and for the loss.
     device : str or torch.device, default="cpu"
         Where to train. Random numbers are drawn on the CPU, the same for every device.
     progress : bool, default=False
@@ -71,7 +79,7 @@ def train(
     FloatingPointError
         When the loss stops being finite; the weights are useless then.
     """
-    _check(images, labels, sigma_min, sigma_max, epochs, batch_size)
+    _check(images, labels, sigma_min, sigma_max, epochs, batch_size, m)
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
@@ -85,9 +93,11 @@ def train(
         total = 0.0
         sigma = sigma_min + (sigma_max - sigma_min) * torch.rand(len(x), generator=generator)  # Eq. 4
         for batch in torch.split(torch.randperm(len(x), generator=generator), batch_size):
-            noise = torch.randn(x[batch].shape, generator=generator)
-            noisy = x[batch] + sigma[batch].reshape(-1, 1, 1, 1) * noise
-            loss = cross_entropy(model(noisy.to(device)), y[batch].to(device))
+            clean, label = x[batch].to(device), y[batch].to(device)
+            noise = sigma[batch].reshape(-1, 1, 1, 1) * torch.randn((m, *clean.shape), generator=generator)
+            noise = noise.to(device)
+            hard = clean if attack is None else attack(model, clean, label, noise)
+            loss = cross_entropy(model((hard + noise).flatten(0, 1)), label.repeat(m))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -120,11 +130,11 @@ def accuracy(
 
 
 def _check(
-    images: np.ndarray, labels: np.ndarray, sigma_min: float, sigma_max: float, epochs: int, batch_size: int
+    images: np.ndarray, labels: np.ndarray, sigma_min: float, sigma_max: float, epochs: int, batch_size: int, m: int
 ) -> None:
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
     if not 0 <= sigma_min <= sigma_max < math.inf:
         raise ValueError(f"sigma range [{sigma_min}, {sigma_max}]: need 0 <= sigma_min <= sigma_max, finite")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1")
+    if epochs < 1 or batch_size < 1 or m < 1:
+        raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}, m = {m}: all must be at least 1")
