@@ -29,7 +29,7 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 SIGMAS = ("0.25", "0.5", "1.0")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-LIBRARIES = ("numpy", "scipy", "faiss-cpu", "highspy", "cvxpy", "numba")
+LIBRARIES = ("numpy", "scipy", "faiss-cpu", "highspy", "cvxpy", "numba", "torch")
 
 Row = dict[str, Any]
 Run = Callable[[], Any]
