@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from numpy.typing import ArrayLike
 
 from regions import _greedy, _lp, _matching, _validate
 from regions._allocation import Allocation, Answer, Problem
-from regions._capped import capped_graph, sparse_enough
+from regions._bounds import caps_above
+from regions._capped import near_graph, sparse_enough
 from regions._feasible import first_overlap, trim
 from regions._graph import OverlapGraph, build_graph
+from regions._rows import generate_rows
 from regions._search import Progress
 from regions.solvers import SOLVERS
 
@@ -104,6 +108,10 @@ def allocate(
     arithmetic for every conflicting pair whose balls are both non-empty. All but plain "greedy" keep that also for
     empty balls of points with R > 0, as Eq. 10 does; plain "greedy" may leave a point of radius 0 in an earlier ball.
 
+    Where a sample of pairs says that very many overlap, not all are listed: R is cut to the distance of a near
+    neighbour, or rows are generated until none is violated (docs/mathematics.md, section 2). The answer and its bound
+    are those of the whole problem all the same.
+
     Examples
     --------
     >>> allocate([[0.0], [1.0], [5.0]], [0.75, 0.5, 1.0])
@@ -114,9 +122,17 @@ def allocate(
     options = _options(len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
-    listed = (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels)
-    graph = (build_graph if listed else capped_graph)(x, bounds, labels, progress)
-    return _solve(Problem(graph, **options), method, {"seconds_graph": time.perf_counter() - began})
+    solve = METHODS[method].solve
+    if (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels):
+        graph = build_graph(x, bounds, labels, progress)
+    else:
+        graph = near_graph(x, bounds, labels)
+        caps = caps_above(graph)
+        if method == "greedy" or sparse_enough(x, caps, labels):
+            graph = build_graph(x, caps, labels, progress)
+        else:
+            solve = partial(generate_rows, solve, x, labels, progress)
+    return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
 
 
 def allocate_graph(
@@ -135,7 +151,7 @@ def allocate_graph(
     """
     _validate.as_choice(method, tuple(METHODS), "method")
     options = _options(graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
-    return _solve(Problem(graph, **options), method, {})
+    return _solve(Problem(graph, **options), METHODS[method].solve, {})
 
 
 def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> dict[str, Any]:
@@ -161,10 +177,12 @@ def _equal(weights: Float64[np.ndarray, " n"] | None) -> bool:
     return weights is None or not weights.size or bool((weights == weights[0]).all())
 
 
-def _solve(problem: Problem, method: str, stats: Mapping[str, float]) -> Allocation:
-    graph = problem.graph
+def _solve(problem: Problem, solve: Callable[[Problem], Answer], stats: Mapping[str, float]) -> Allocation:
     began = time.perf_counter()
-    answer = METHODS[method].solve(problem)
+    answer = solve(problem)
+    if answer.warning:
+        warnings.warn(answer.warning, RuntimeWarning, stacklevel=3)
+    graph = answer.graph or problem.graph
     radii = trim(graph, answer.radii.clip(0.0, answer.bounds))
     edge = first_overlap(graph, radii)
     if edge >= 0 or (radii > graph.R).any() or (radii < 0).any():

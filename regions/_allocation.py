@@ -58,9 +58,10 @@ class Allocation:
         A sentence: what happened, and what to do about it.
     graph : OverlapGraph
         The pairs that constrain the radii. Where listing all overlaps would take long, and the method allows it,
-        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what.
+        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what. Where even then
+        there are very many, it lists only those that the radii would otherwise violate: `stats` has `rounds`.
     stats : mapping
-        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...).
+        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...); `rounds` of row generation.
     certificate : Certificate or None
         From `method="matching"`: what `verify(..., certificate=)` checks.
     """
@@ -114,3 +115,7 @@ class Answer:
     upper_bound: float | None
     stats: Mapping[str, float]
     certificate: Certificate | None = None
+    warning: str | None = None
+    """Why the method stopped before the end: the front door warns of it."""
+    graph: OverlapGraph | None = None
+    """With the edges that constrain the radii, where these are others than the problem's."""

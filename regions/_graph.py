@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ from regions._search import Progress, near_pairs
 
 if TYPE_CHECKING:
     import networkx as nx
+
+
+Edges = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], Float64[np.ndarray, " _"]]
+"""Ends i < j and distances rounded down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +158,39 @@ def build_graph(
     progress: Progress | None = None,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
-    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
-    for a, b in near_pairs(x, bounds, progress):
+    return from_blocks(bounds, relative_error(x.shape[1]), overlaps(x, bounds, labels, progress))
+
+
+def overlaps(
+    x: Float64[np.ndarray, "n d"],
+    radii: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    progress: Progress | None = None,
+    centres: Int64[np.ndarray, " e"] | None = None,
+    known: OverlapGraph | None = None,
+) -> Iterator[Edges]:
+    """Blocks (i, j, distance rounded down), i < j, of all conflicting pairs with |x_i - x_j| < r_i + r_j, exactly.
+
+    Points of radius 0 count only where `centres` lists them: then they conflict with the balls that hold them. Edges of
+    `known` are passed over.
+    """
+    listed = np.empty(0, dtype=np.int64) if known is None else known.i * known.n + known.j
+    for a, b in near_pairs(x, radii, progress, centres):
         conflict = np.ones(a.size, dtype=bool)
         for label in labels:
             conflict &= label[a] != label[b]
         i, j = np.minimum(a, b)[conflict], np.maximum(a, b)[conflict]
-        closer, distance = distances_below(x, x, i, j, bounds[i], bounds[j])
-        found.append((i[closer], j[closer], distance[closer]))
+        if listed.size:
+            key = i * len(x) + j
+            new = listed[np.minimum(np.searchsorted(listed, key), listed.size - 1)] != key
+            i, j = i[new], j[new]
+        closer, distance = distances_below(x, x, i, j, radii[i], radii[j])
+        yield i[closer], j[closer], distance[closer]
+
+
+def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks: Iterable[Edges]) -> OverlapGraph:
+    """The graph of the edges in the blocks, all different, in order."""
+    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *blocks]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.argsort(i * len(x) + j)
-    return OverlapGraph(bounds, i[order], j[order], distance[order], relative_error(x.shape[1]))
+    order = np.argsort(i * bounds.size + j)
+    return OverlapGraph(bounds, i[order], j[order], distance[order], distance_error)

@@ -77,14 +77,14 @@ def greedy(start, neighbour, distance, bounds, order, radii):
 
 @_strict
 @no_type_check
-def trim(i, j, distance, radii):
-    """Shrink radii until r_i + r_j <= distance for every edge whose two balls are non-empty.
+def trim(i, j, distance, empty, radii):
+    """Shrink radii until r_i + r_j <= distance for every edge; unless `empty`, where both balls are non-empty.
 
     One pass is enough: radii only fall, so an edge that holds keeps holding.
     """
     for e in range(i.size):
         a, b = i[e], j[e]
-        if radii[a] > 0.0 and radii[b] > 0.0 and exceeds(radii[a], radii[b], distance[e]):
+        if (empty or (radii[a] > 0.0 and radii[b] > 0.0)) and exceeds(radii[a], radii[b], distance[e]):
             if radii[a] < radii[b]:
                 a, b = b, a
             radii[a] = max(0.0, subtract_down(distance[e], radii[b]))

@@ -11,7 +11,7 @@ threshold on the squared distance is raised by a bound on all rounding errors (d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,13 +36,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Points of similar radius: their indices, mapped coordinates, largest radius and largest norm of those."""
+    """Points of similar radius: their indices and radii, mapped coordinates and the largest norm of those."""
 
     members: Int64[np.ndarray, " m"]
+    radii: Float64[np.ndarray, " m"]
     coordinates: Float32[np.ndarray, "m w"]
-    radius: float
     norm: float
     index: Any
+
+    @property
+    def radius(self) -> float:
+        """The largest radius."""
+        return float(self.radii.max())
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ class _Frame:
                 mapped[start : start + _ROWS, -1] = np.linalg.norm(z - inside @ self.basis.T, axis=1)
         return mapped
 
-    def threshold(self, reach: float, norms: float) -> float:
-        """Squared float32 distance below which FAISS must report, to miss no pair with |x - y| < reach.
+    def threshold(self, reach: Float64[np.ndarray, " k"], norms: float) -> Float32[np.ndarray, " k"]:
+        """Squared float32 distances below which FAISS must report, to miss no pair with |x - y| < reach.
 
         `norms` is the largest sum of the norms of two mapped points. docs/mathematics.md, Eq. M12.
         """
@@ -98,22 +103,26 @@ class _Frame:
         moved = 2 * _UNIT32 * norms  # rounding the mapped points to float32 moves a distance by less than this
         moved += 8 * (d + m) * (math.sqrt(m) + 1) * 2.0**-53 * norms  # and computing them in float64 by less than this
         # mapped points are no farther apart than `norms`: a longer reach means the same
-        true = (min(reach * self.scale, 2 * norms + 1) * (1 + 2 * _SKEW) + moved) ** 2
+        true = (np.minimum(reach * self.scale, 2 * norms + 1) * (1 + 2 * _SKEW) + moved) ** 2
         computed = true + 2 * ((m + 1 if m else d) + 8) * _UNIT32 * norms**2 + 1e-30
-        return float(np.nextafter(np.float32(computed), np.float32(np.inf)))
+        return np.nextafter(computed.astype(np.float32), np.float32(np.inf))
 
 
 def near_pairs(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], progress: Progress | None = None
+    points: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    progress: Progress | None = None,
+    centres: Int64[np.ndarray, " e"] | None = None,
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
 
+    `centres` lists points with R = 0 that are paired with every ball they may lie in, though not with each other.
     Memory is bounded by blocks whatever the number of candidates. Small blocks are put together, because threads that
     wait for the next search get in the way of those that measure its candidates.
     """
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     search = _tree_pairs if points.shape[1] <= _TREE_DIMENSION else _faiss_pairs
-    for pairs in search(points, R, progress):
+    for pairs in search(points, R, np.empty(0, dtype=np.int64) if centres is None else centres, progress):
         waiting.append(pairs)
         if sum(i.size for i, _ in waiting) >= _TOGETHER:
             yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
@@ -153,15 +162,21 @@ def near_neighbours(
 
 
 def _tree_pairs(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], progress: Progress | None
+    points: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    centres: Int64[np.ndarray, " e"],
+    progress: Progress | None,
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     from scipy.spatial import KDTree
 
-    layers = [(members, KDTree(points[members]), float(R[members].max())) for members in _layers(R)]
+    layers = [(members, KDTree(points[members]), float(R[members].max())) for members in _layers(R, centres)]
     total = len(layers) * (len(layers) + 1) // 2
     done = 0
     for a, (outer, outer_tree, outer_radius) in enumerate(layers):
         for b, (inner, inner_tree, inner_radius) in enumerate(layers[a:], start=a):
+            done += 1
+            if outer_radius == 0:
+                continue
             reach = (outer_radius + inner_radius) * (1 + 1e-12)  # float64 distances err by less
             parts = 1 + int(outer_tree.count_neighbors(inner_tree, reach)) // _CANDIDATES
             if a == b and parts == 1:
@@ -174,23 +189,27 @@ def _tree_pairs(
                     row, column = rows[found["i"]], found["j"]
                     once = row < column if a == b else slice(None)
                     yield outer[row[once]], inner[column[once]]
-            done += 1
             if progress is not None:
                 progress("search", done, total)
 
 
 def _faiss_pairs(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], progress: Progress | None
+    points: Float64[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    centres: Int64[np.ndarray, " e"],
+    progress: Progress | None,
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    positive = np.flatnonzero(R > 0)
-    frame = _Frame.around(points, positive)
-    frame = replace(frame, basis=choose_basis(points, R, positive, frame.centre, _SKEW))
-    buckets = _buckets(points, R, frame)
-    total = sum(bucket.members.size * (len(buckets) - k) for k, bucket in enumerate(buckets))
+    searched = np.sort(np.append(np.flatnonzero(R > 0), centres))
+    frame = _Frame.around(points, searched)
+    frame = replace(frame, basis=choose_basis(points, R, searched, frame.centre, _SKEW))
+    buckets = _buckets(points, _layers(R, centres), R, frame)
+    total = sum(bucket.members.size * (len(buckets) - k) for k, bucket in enumerate(buckets) if bucket.radius > 0)
     done = 0
     for a, outer in enumerate(buckets):
         for b, inner in enumerate(buckets[a:], start=a):
-            for rows, row, column in _search(frame, outer.coordinates, outer.norm, outer.radius, inner):
+            if outer.radius == 0:
+                continue
+            for rows, row, column in _search(frame, outer.coordinates, outer.norm, outer.radii, inner):
                 done += rows
                 if progress is not None:
                     progress("search", done, total)
@@ -204,7 +223,7 @@ class BallIndex:
     def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         positive = np.flatnonzero(radii > 0)
         self._frame = _Frame.around(centres, positive, float(radii.max(initial=0.0)))
-        self._buckets = _buckets(centres, radii, self._frame)
+        self._buckets = _buckets(centres, _layers(radii), radii, self._frame)
 
     def candidates(
         self, queries: Float64[np.ndarray, "m d"]
@@ -218,28 +237,31 @@ class BallIndex:
         mapped = self._frame.map(queries[near])
         norm = _largest_norm(mapped)
         for bucket in self._buckets:
-            for _, row, column in _search(self._frame, mapped, norm, 0.0, bucket):
+            for _, row, column in _search(self._frame, mapped, norm, np.zeros(near.size), bucket):
                 yield near[row], bucket.members[column]
 
 
 def _buckets(
     points: Float64[np.ndarray, "n d"],
+    layers: Iterable[Int64[np.ndarray, " m"]],
     R: Float64[np.ndarray, " n"],
     frame: _Frame,
 ) -> list[_Bucket]:
     import faiss  # loaded only where something is searched
 
     buckets = []
-    for members in _layers(R):
+    for members in layers:
         coordinates = frame.map(points[members])
         index = faiss.IndexFlatL2(coordinates.shape[1])
         index.add(coordinates)
-        buckets.append(_Bucket(members, coordinates, float(R[members].max()), _largest_norm(coordinates), index))
+        buckets.append(_Bucket(members, R[members], coordinates, _largest_norm(coordinates), index))
     return buckets
 
 
-def _layers(R: Float64[np.ndarray, " n"]) -> Iterator[Int64[np.ndarray, " m"]]:
-    """Indices of positive radii, largest first, in layers of similar size."""
+def _layers(
+    R: Float64[np.ndarray, " n"], centres: Int64[np.ndarray, " e"] | None = None
+) -> Iterator[Int64[np.ndarray, " m"]]:
+    """Indices of positive radii, largest first, in layers of similar size; then those of `centres`, if any."""
     descending = np.argsort(-R, kind="stable")[: np.count_nonzero(R > 0)]
     sizes = R[descending]
     start = 0
@@ -248,19 +270,27 @@ def _layers(R: Float64[np.ndarray, " n"]) -> Iterator[Int64[np.ndarray, " m"]]:
         end = min(max(end, start + _SMALLEST), descending.size)
         yield descending[start:end]
         start = end
+    if centres is not None and centres.size:
+        yield centres
 
 
 def _search(
-    frame: _Frame, queries: Float32[np.ndarray, "m w"], norm: float, radius: float, bucket: _Bucket
+    frame: _Frame,
+    queries: Float32[np.ndarray, "m w"],
+    norm: float,
+    radii: Float64[np.ndarray, " m"],
+    bucket: _Bucket,
 ) -> Iterator[tuple[int, Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """Blocks of (queries searched, rows of `queries`, rows of `bucket`) of pairs within radius + bucket.radius."""
-    threshold = frame.threshold(radius + bucket.radius, norm + bucket.norm)
+    """Blocks (queries searched, rows of `queries`, rows of `bucket`): pairs that may be within their radii' sum."""
+    norms = norm + bucket.norm
+    threshold = float(frame.threshold(radii.max(keepdims=True) + bucket.radius, norms)[0])
     size = max(32, _CANDIDATES // bucket.members.size)
     for start in range(0, len(queries), size):
         block = queries[start : start + size]
-        limits, _, found = bucket.index.range_search(block, threshold)
-        row = np.repeat(np.arange(len(block)), np.diff(limits.astype(np.int64)))
-        yield len(block), row + start, found
+        limits, squared, found = bucket.index.range_search(block, threshold)
+        row = np.repeat(np.arange(start, start + len(block)), np.diff(limits.astype(np.int64)))
+        near = squared < frame.threshold(radii[row] + bucket.radii[found], norms)  # not only the largest of both
+        yield len(block), row[near], found[near]
 
 
 def _largest_norm(coordinates: Float32[np.ndarray, "m w"]) -> float:
