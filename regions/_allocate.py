@@ -69,7 +69,9 @@ def allocate(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors. float64, float32 and uint8 are used
+        as they are, so that memory maps of these are read in blocks and never copied (in more than ten dimensions;
+        k-d trees hold float64).
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
     method : {"lp", "matching", "greedy", "auto"}, default="lp"

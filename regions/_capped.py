@@ -7,7 +7,7 @@ lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathe
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
 from regions._distance import distances_below, relative_error
 from regions._graph import OverlapGraph
@@ -19,7 +19,7 @@ _DENSE = 50  # edges per point from which listing them all is not worth it
 
 
 def sparse_enough(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
 ) -> bool:
     """Whether a sample of pairs suggests fewer than about 50 edges per point."""
     n = len(points)
@@ -33,7 +33,7 @@ def sparse_enough(
 
 
 def near_graph(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
 ) -> OverlapGraph:
     """The edges of the overlap graph that lead to one of about ten nearest neighbours."""
     found = [np.empty(0, dtype=np.int64)]

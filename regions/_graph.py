@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
@@ -117,7 +117,7 @@ def overlap_graph(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
     R : array-like, shape (n,)
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
     groups : array-like, shape (n,), or a sequence of such arrays, default=None
@@ -139,7 +139,7 @@ def overlap_graph(
     No pair is missed and none is listed wrongly: FAISS (k-d trees in up to ten dimensions) proposes candidates, with a
     threshold raised by a proven bound on its error; float64 differences decide, and exact arithmetic where float64
     cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. At most about n^2 d / 2
-    multiplications; memory is that of the result and one block.
+    multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped coordinates are kept).
 
     Examples
     --------
@@ -152,7 +152,7 @@ def overlap_graph(
 
 
 def build_graph(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     bounds: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,
@@ -162,7 +162,7 @@ def build_graph(
 
 
 def overlaps(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     radii: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,

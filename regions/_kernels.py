@@ -17,7 +17,10 @@ _BLOCK = 64  # coordinates between two looks at the stopping bound
 @_fast_sum
 @no_type_check
 def squared_distances(x, y, i, j, stop, out):
-    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded."""
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded.
+
+    Coordinates of any real type, converted to float64 one by one.
+    """
     d = x.shape[1]
     for k in range(i.size):
         a, b = i[k], j[k]
@@ -27,7 +30,7 @@ def squared_distances(x, y, i, j, stop, out):
             end = min(start + _BLOCK, d)
             part = 0.0
             for c in range(start, end):
-                difference = x[a, c] - y[b, c]
+                difference = np.float64(x[a, c]) - np.float64(y[b, c])
                 part += difference * difference
             total += part
             start = end

@@ -85,7 +85,7 @@ def allocate_levels(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
     levels : array-like, shape (K,)
         Noise levels, > 0 and increasing.
     R : array-like, shape (n, K)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
 from regions._allocation import Answer, Problem
 from regions._feasible import trim
@@ -28,7 +28,7 @@ _KEPT = 1 << 22
 
 def generate_rows(
     method: Callable[[Problem], Answer],
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None,
     problem: Problem,
@@ -60,7 +60,7 @@ def generate_rows(
 
 
 def _violated(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     graph: OverlapGraph,
     radii: Float64[np.ndarray, " n"],

@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Real
 
 from regions._projection import choose_basis
 
@@ -25,10 +26,11 @@ _SKEW = 1e-12  # how far from orthonormal a basis may be
 _ROWS = 2048  # points mapped at once
 _RATIO = 0.8  # radii of one bucket lie within this factor of each other ...
 _SMALLEST = 256  # ... unless that would make the bucket smaller than this
-_CANDIDATES = 1 << 23  # most pairs one call of FAISS can return, if every point is near every other
+_CANDIDATES = 1 << 22  # most pairs one call of FAISS can return, if every point is near every other
 _QUERIES = 1 << 14  # points whose neighbours are looked up at once
 _TREE_DIMENSION = 10
 _TOGETHER = 1 << 20  # pairs handed on at once, if there are as many
+_HELD = 1 << 28  # bytes of mapped coordinates that are kept; if there are more, blocks are mapped when their turn comes
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) from time to time."""
@@ -36,18 +38,31 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Points of similar radius: their indices and radii, mapped coordinates and the largest norm of those."""
+    """Points of similar radius: their indices and radii, and the largest norm of their mapped coordinates."""
 
     members: Int64[np.ndarray, " m"]
     radii: Float64[np.ndarray, " m"]
-    coordinates: Float32[np.ndarray, "m w"]
     norm: float
-    index: Any
+    _coordinates: Float32[np.ndarray, "m w"] | Callable[[], Float32[np.ndarray, "m w"]]
 
     @property
     def radius(self) -> float:
         """The largest radius."""
         return float(self.radii.max())
+
+    @property
+    def coordinates(self) -> Float32[np.ndarray, "m w"]:
+        """Mapped coordinates, held or mapped now."""
+        return self._coordinates() if callable(self._coordinates) else self._coordinates
+
+    def index(self) -> Any:
+        """A FAISS index of the coordinates."""
+        import faiss  # loaded only where something is searched
+
+        coordinates = self.coordinates
+        index = faiss.IndexFlatL2(coordinates.shape[1])
+        index.add(coordinates)
+        return index
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class _Frame:
     basis: Float64[np.ndarray, "d m"] | None = None
 
     @classmethod
-    def around(cls, points: Float64[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"], least: float = 0.0) -> _Frame:
+    def around(cls, points: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"], least: float = 0.0) -> _Frame:
         """Centre and scale for these rows of the points, so that these and the length `least` map to about 1."""
         if not rows.size:
             return cls(np.zeros(points.shape[1]), 1.0)
@@ -73,18 +88,22 @@ class _Frame:
             np.full(points.shape[1], np.inf),
         )
         for start in range(0, rows.size, _ROWS):
-            block = points[rows[start : start + _ROWS]]
+            block = points[rows[start : start + _ROWS]].astype(np.float64)
             total += block.sum(axis=0)
             high, low = np.maximum(high, block.max(axis=0)), np.minimum(low, block.min(axis=0))
         centre = total / rows.size
         spread = float(max((high - centre).max(), (centre - low).max(), least))
         return cls(centre, math.ldexp(1.0, min(1000, -math.frexp(spread)[1])))
 
-    def map(self, points: Float64[np.ndarray, "n d"]) -> Float32[np.ndarray, "n w"]:
-        width = points.shape[1] if self.basis is None else self.basis.shape[1] + 1
-        mapped = np.empty((len(points), width), dtype=np.float32)
-        for start in range(0, len(points), _ROWS):
-            z = (points[start : start + _ROWS] - self.centre) * self.scale
+    @property
+    def width(self) -> int:
+        """Number of mapped coordinates."""
+        return self.centre.size if self.basis is None else self.basis.shape[1] + 1
+
+    def map(self, points: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"]) -> Float32[np.ndarray, "p w"]:
+        mapped = np.empty((rows.size, self.width), dtype=np.float32)
+        for start in range(0, rows.size, _ROWS):
+            z = (points[rows[start : start + _ROWS]] - self.centre) * self.scale
             if self.basis is None:
                 mapped[start : start + _ROWS] = z
             else:
@@ -109,7 +128,7 @@ class _Frame:
 
 
 def near_pairs(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     progress: Progress | None = None,
     centres: Int64[np.ndarray, " e"] | None = None,
@@ -132,7 +151,7 @@ def near_pairs(
 
 
 def near_neighbours(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], k: int
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], k: int
 ) -> Iterator[tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]]:
     """Blocks of pairs (i, j) where j is about one of the k points nearest to i, both with R > 0; i itself included.
 
@@ -149,20 +168,26 @@ def near_neighbours(
             found = tree.query(points[rows], k, workers=-1)[1].reshape(rows.size, k)
             yield np.repeat(rows, k), positive[found.ravel()]
         return
-    import faiss
-
     frame = _Frame.around(points, positive)
     frame = replace(frame, basis=choose_basis(points, R, positive, frame.centre, _SKEW))
-    coordinates = frame.map(points[positive])
-    index = faiss.IndexFlatL2(coordinates.shape[1])
-    index.add(coordinates)
-    for start in range(0, positive.size, _QUERIES):
-        found = index.search(coordinates[start : start + _QUERIES], k)[1]
-        yield np.repeat(positive[start : start + _QUERIES], k), positive[found.ravel()]
+    queries = _blocks(positive, frame.width, _QUERIES)
+    nearest = [np.full((rows.size, k), np.inf, dtype=np.float32) for rows in queries]
+    neighbour = [np.repeat(rows[:, None], k, axis=1) for rows in queries]
+    for bucket in _buckets(points, [positive], R, frame):
+        index = bucket.index()
+        for q, rows in enumerate(queries):
+            squared, found = index.search(frame.map(points, rows), min(k, bucket.members.size))
+            both = np.concatenate([nearest[q], squared], axis=1)
+            best = np.argsort(both, axis=1, kind="stable")[:, :k]
+            nearest[q] = np.take_along_axis(both, best, axis=1)
+            both = np.concatenate([neighbour[q], bucket.members[found]], axis=1)
+            neighbour[q] = np.take_along_axis(both, best, axis=1)
+    for rows, found in zip(queries, neighbour, strict=True):
+        yield np.repeat(rows, k), found.ravel()
 
 
 def _tree_pairs(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     centres: Int64[np.ndarray, " e"],
     progress: Progress | None,
@@ -194,7 +219,7 @@ def _tree_pairs(
 
 
 def _faiss_pairs(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     centres: Int64[np.ndarray, " e"],
     progress: Progress | None,
@@ -205,11 +230,12 @@ def _faiss_pairs(
     buckets = _buckets(points, _layers(R, centres), R, frame)
     total = sum(bucket.members.size * (len(buckets) - k) for k, bucket in enumerate(buckets) if bucket.radius > 0)
     done = 0
-    for a, outer in enumerate(buckets):
-        for b, inner in enumerate(buckets[a:], start=a):
+    for b, inner in enumerate(buckets):
+        index = inner.index()
+        for a, outer in enumerate(buckets[: b + 1]):
             if outer.radius == 0:
                 continue
-            for rows, row, column in _search(frame, outer.coordinates, outer.norm, outer.radii, inner):
+            for rows, row, column in _search(frame, outer.coordinates, outer.norm, outer.radii, inner, index):
                 done += rows
                 if progress is not None:
                     progress("search", done, total)
@@ -220,42 +246,49 @@ def _faiss_pairs(
 class BallIndex:
     """Which balls may hold a query point: buckets of similar radius, built once."""
 
-    def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
+    def __init__(self, centres: Real[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         positive = np.flatnonzero(radii > 0)
         self._frame = _Frame.around(centres, positive, float(radii.max(initial=0.0)))
-        self._buckets = _buckets(centres, _layers(radii), radii, self._frame)
+        self._buckets = [(b, b.index()) for b in _buckets(centres, _layers(radii), radii, self._frame)]
 
     def candidates(
-        self, queries: Float64[np.ndarray, "m d"]
+        self, queries: Real[np.ndarray, "m d"]
     ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
         """Blocks of (query, ball), among them every pair with |query - centre| < radius."""
-        widest = max((bucket.radius for bucket in self._buckets), default=0.0)
+        widest = max((bucket.radius for bucket, _ in self._buckets), default=0.0)
         far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
         near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * widest)  # others are in no ball; float32 stays finite
         if not near.size:
             return
-        mapped = self._frame.map(queries[near])
+        mapped = self._frame.map(queries, near)
         norm = _largest_norm(mapped)
-        for bucket in self._buckets:
-            for _, row, column in _search(self._frame, mapped, norm, np.zeros(near.size), bucket):
+        for bucket, index in self._buckets:
+            for _, row, column in _search(self._frame, mapped, norm, np.zeros(near.size), bucket, index):
                 yield near[row], bucket.members[column]
 
 
 def _buckets(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     layers: Iterable[Int64[np.ndarray, " m"]],
     R: Float64[np.ndarray, " n"],
     frame: _Frame,
 ) -> list[_Bucket]:
-    import faiss  # loaded only where something is searched
-
+    layers = list(layers)
+    held = 4 * frame.width * sum(members.size for members in layers) <= _HELD
+    if not held:
+        layers = [block for members in layers for block in _blocks(members, frame.width)]
     buckets = []
     for members in layers:
-        coordinates = frame.map(points[members])
-        index = faiss.IndexFlatL2(coordinates.shape[1])
-        index.add(coordinates)
-        buckets.append(_Bucket(members, R[members], coordinates, _largest_norm(coordinates), index))
+        coordinates = frame.map(points, members)
+        source = coordinates if held else partial(frame.map, points, members)
+        buckets.append(_Bucket(members, R[members], _largest_norm(coordinates), source))
     return buckets
+
+
+def _blocks(members: Int64[np.ndarray, " m"], width: int, most: int = 1 << 40) -> list[Int64[np.ndarray, " _"]]:
+    """Parts whose mapped coordinates take an eighth of what may be held, at most; and at most `most` points."""
+    size = min(most, max(_SMALLEST, _HELD // (32 * width)))
+    return [members[start : start + size] for start in range(0, members.size, size)]
 
 
 def _layers(
@@ -280,6 +313,7 @@ def _search(
     norm: float,
     radii: Float64[np.ndarray, " m"],
     bucket: _Bucket,
+    index: Any,
 ) -> Iterator[tuple[int, Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
     """Blocks (queries searched, rows of `queries`, rows of `bucket`): pairs that may be within their radii' sum."""
     norms = norm + bucket.norm
@@ -287,7 +321,7 @@ def _search(
     size = max(32, _CANDIDATES // bucket.members.size)
     for start in range(0, len(queries), size):
         block = queries[start : start + size]
-        limits, squared, found = bucket.index.range_search(block, threshold)
+        limits, squared, found = index.range_search(block, threshold)
         row = np.repeat(np.arange(start, start + len(block)), np.diff(limits.astype(np.int64)))
         near = squared < frame.threshold(radii[row] + bucket.radii[found], norms)  # not only the largest of both
         yield len(block), row[near], found[near]

@@ -1,7 +1,7 @@
 """The one place where arguments are coerced and complained about.
 
-Every function returns C-contiguous arrays of known dtype and shape, or raises `ValueError` in one line that
-names the offending value and what is expected. Nobody re-checks afterwards.
+Every function returns C-contiguous arrays of known shape and dtype (points: one of three), or raises `ValueError` in
+one line that names the offending value and what is expected. Nobody re-checks afterwards.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
 LARGEST = 1e150
@@ -20,9 +20,18 @@ MOST_COORDINATES = 1 << 20
 """Largest dimension for which the bounds on rounding errors are proven."""
 
 
-def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n d"]:
-    """Points as float64 of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0)."""
-    array = _as_float64(points, name)
+_KEPT = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
+"""Types of points that are used as they are, so that a memory map is never copied as a whole."""
+
+
+def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"]:
+    """Points of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0).
+
+    float64, float32 and uint8 stay what they are, and C-contiguous arrays and memory maps where they are; else float64.
+    """
+    array = _to_numpy(points, name)
+    if array.dtype not in _KEPT:
+        array = _as_float64(array, name)
     if array.ndim < 2 and array.size:
         raise ValueError(f"{name} has shape {array.shape}: expected (n, d), or (n, ...) to be flattened to it")
     n = array.shape[0] if array.ndim else 0
@@ -33,7 +42,7 @@ def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n
         raise ValueError(
             f"{name} has shape {array.shape}: at most {MOST_COORDINATES} coordinates; project or subsample"
         )
-    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # NaN fails both
+    if array.size and not (float(array.min()) >= -LARGEST and float(array.max()) <= LARGEST):  # NaN fails both
         _complain(~np.isfinite(array), array, name, "coordinates must be finite")
         _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
     return np.ascontiguousarray(array)
