@@ -45,7 +45,7 @@ def _auto(problem: Problem) -> Answer:
 
 METHODS: Mapping[str, Method] = {
     "lp": Method(_lp.solve, frozenset({"solver", "time_limit"})),
-    "matching": Method(_matching.solve, frozenset(), weighted=False),
+    "matching": Method(_matching.solve, frozenset({"start"}), weighted=False),
     "greedy": Method(_greedy.solve, frozenset({"order", "reserve"})),
     "auto": Method(_auto, frozenset()),
 }
@@ -62,6 +62,7 @@ def allocate(
     solver: str | None = None,
     time_limit: float | None = None,
     reserve: bool = False,
+    start: ArrayLike | None = None,
     progress: Progress | None = None,
 ) -> Allocation:
     """Size open balls around the points so that no two that conflict overlap and the sum of radii is large.
@@ -78,7 +79,7 @@ def allocate(
         "lp": the optimum of Eq. 10. "matching": the same for equal weights, by our own combinatorial solver: many times
         faster, and with a `certificate`. "greedy": Eq. 11, in O(n + m) once the m overlapping pairs are known.
         "auto": "matching" where the weights are equal, else "lp"; `status` says which.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap. None: every pair conflicts (the paper).
     weights : array-like, shape (n,), default=None
         Weights >= 0 of the radii in the objective; None: all 1. Greedy's radii do not depend on them.
@@ -89,6 +90,9 @@ def allocate(
     reserve : bool, default=False
         Greedy only: every ball leaves those after it half of min(R, distance to their nearest neighbour). The radii are
         then feasible for Eq. 10 and at least half of the optimum in any order.
+    start : array-like, shape (n,), default=None
+        Matching only: radii >= 0 to start from, such as those of an earlier allocation with slightly other R. They
+        need not be feasible. The optimum is the same from any start (radii may be others where it is not unique).
     time_limit : float, default=None
         LP only: seconds for the solver. When it does not finish, a `RuntimeWarning` says so and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
@@ -121,7 +125,9 @@ def allocate(
     """
     _validate.as_choice(method, tuple(METHODS), "method")  # before the search, which may take long
     x = _validate.as_points(points)
-    options = _options(len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
+    options = _options(
+        len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
+    )
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
     solve = METHODS[method].solve
@@ -146,13 +152,16 @@ def allocate_graph(
     solver: str | None = None,
     time_limit: float | None = None,
     reserve: bool = False,
+    start: ArrayLike | None = None,
 ) -> Allocation:
     """Size the balls of an overlap graph: `allocate` for when several methods share one search.
 
     Parameters and guarantees are those of `allocate`, for the points, bounds and groups the graph was built from.
     """
     _validate.as_choice(method, tuple(METHODS), "method")
-    options = _options(graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
+    options = _options(
+        graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
+    )
     return _solve(Problem(graph, **options), METHODS[method].solve, {})
 
 
@@ -162,17 +171,24 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
     for name, value in options.items():
         if name not in METHODS[method].options:
             takers = " or ".join(repr(m) for m, takes in METHODS.items() if name in takes.options)
-            raise ValueError(f"{name} = {value!r} has no effect with method={method!r}: use it with {takers}")
+            raise ValueError(f"{name} = {_shown(value)} has no effect with method={method!r}: use it with {takers}")
     options["weights"] = _validate.as_weights(weights, n)
     if not METHODS[method].weighted and not _equal(options["weights"]):
         raise ValueError(f"weights differ, which method={method!r} cannot treat: use 'lp' or 'auto'")
     if "order" in options:
         options["order"] = _validate.as_order(options["order"], n)
+    if "start" in options:
+        options["start"] = _validate.as_radii(options["start"], n, "start")
     if "solver" in options:
         _validate.as_choice(options["solver"], tuple(SOLVERS), "solver")
     if "time_limit" in options:
         options["time_limit"] = _validate.as_seconds(options["time_limit"], "time_limit")
     return options
+
+
+def _shown(value: Any) -> str:
+    """The value in one short line."""
+    return repr(value) if isinstance(value, (str, int, float)) else f"<{type(value).__name__}>"
 
 
 def _equal(weights: Float64[np.ndarray, " n"] | None) -> bool:

@@ -120,7 +120,7 @@ def overlap_graph(
         Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
     R : array-like, shape (n,)
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap and are no edges. None: every pair conflicts.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.

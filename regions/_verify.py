@@ -64,7 +64,7 @@ def verify(
         Radii of open balls; a ball of radius 0 is empty.
     R : array-like, shape (n,), default=None
         Upper bounds to check against; None: not checked.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap.
     certificate : Certificate, default=None
         From `allocate(..., method="matching")`; its bound is computed from the points and R, which must be given.
