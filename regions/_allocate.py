@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from numpy.typing import ArrayLike
 
 from regions import _greedy, _lp, _matching, _validate
 from regions._allocation import Allocation, Answer, Problem
-from regions._capped import capped_graph, sparse_enough
+from regions._bounds import caps_above
+from regions._capped import near_graph, sparse_enough
 from regions._feasible import first_overlap, trim
 from regions._graph import OverlapGraph, build_graph
+from regions._rows import generate_rows
 from regions._search import Progress
 from regions.solvers import SOLVERS
 
@@ -41,7 +45,7 @@ def _auto(problem: Problem) -> Answer:
 
 METHODS: Mapping[str, Method] = {
     "lp": Method(_lp.solve, frozenset({"solver", "time_limit"})),
-    "matching": Method(_matching.solve, frozenset(), weighted=False),
+    "matching": Method(_matching.solve, frozenset({"start"}), weighted=False),
     "greedy": Method(_greedy.solve, frozenset({"order", "reserve"})),
     "auto": Method(_auto, frozenset()),
 }
@@ -58,6 +62,7 @@ def allocate(
     solver: str | None = None,
     time_limit: float | None = None,
     reserve: bool = False,
+    start: ArrayLike | None = None,
     progress: Progress | None = None,
 ) -> Allocation:
     """Size open balls around the points so that no two that conflict overlap and the sum of radii is large.
@@ -65,14 +70,16 @@ def allocate(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors. float64, float32 and uint8 are used
+        as they are, so that memory maps of these are read in blocks and never copied (in more than ten dimensions;
+        k-d trees hold float64).
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
     method : {"lp", "matching", "greedy", "auto"}, default="lp"
         "lp": the optimum of Eq. 10. "matching": the same for equal weights, by our own combinatorial solver: many times
         faster, and with a `certificate`. "greedy": Eq. 11, in O(n + m) once the m overlapping pairs are known.
         "auto": "matching" where the weights are equal, else "lp"; `status` says which.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap. None: every pair conflicts (the paper).
     weights : array-like, shape (n,), default=None
         Weights >= 0 of the radii in the objective; None: all 1. Greedy's radii do not depend on them.
@@ -83,6 +90,9 @@ def allocate(
     reserve : bool, default=False
         Greedy only: every ball leaves those after it half of min(R, distance to their nearest neighbour). The radii are
         then feasible for Eq. 10 and at least half of the optimum in any order.
+    start : array-like, shape (n,), default=None
+        Matching only: radii >= 0 to start from, such as those of an earlier allocation with slightly other R. They
+        need not be feasible. The optimum is the same from any start (radii may be others where it is not unique).
     time_limit : float, default=None
         LP only: seconds for the solver. When it does not finish, a `RuntimeWarning` says so and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
@@ -104,6 +114,10 @@ def allocate(
     arithmetic for every conflicting pair whose balls are both non-empty. All but plain "greedy" keep that also for
     empty balls of points with R > 0, as Eq. 10 does; plain "greedy" may leave a point of radius 0 in an earlier ball.
 
+    Where a sample of pairs says that very many overlap, not all are listed: R is cut to the distance of a near
+    neighbour, or rows are generated until none is violated (docs/mathematics.md, section 2). The answer and its bound
+    are those of the whole problem all the same.
+
     Examples
     --------
     >>> allocate([[0.0], [1.0], [5.0]], [0.75, 0.5, 1.0])
@@ -111,12 +125,22 @@ def allocate(
     """
     _validate.as_choice(method, tuple(METHODS), "method")  # before the search, which may take long
     x = _validate.as_points(points)
-    options = _options(len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
+    options = _options(
+        len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
+    )
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
-    listed = (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels)
-    graph = (build_graph if listed else capped_graph)(x, bounds, labels, progress)
-    return _solve(Problem(graph, **options), method, {"seconds_graph": time.perf_counter() - began})
+    solve = METHODS[method].solve
+    if (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels):
+        graph = build_graph(x, bounds, labels, progress)
+    else:
+        graph = near_graph(x, bounds, labels)
+        caps = caps_above(graph)
+        if method == "greedy" or sparse_enough(x, caps, labels):
+            graph = build_graph(x, caps, labels, progress)
+        else:
+            solve = partial(generate_rows, solve, x, labels, progress)
+    return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
 
 
 def allocate_graph(
@@ -128,14 +152,17 @@ def allocate_graph(
     solver: str | None = None,
     time_limit: float | None = None,
     reserve: bool = False,
+    start: ArrayLike | None = None,
 ) -> Allocation:
     """Size the balls of an overlap graph: `allocate` for when several methods share one search.
 
     Parameters and guarantees are those of `allocate`, for the points, bounds and groups the graph was built from.
     """
     _validate.as_choice(method, tuple(METHODS), "method")
-    options = _options(graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve)
-    return _solve(Problem(graph, **options), method, {})
+    options = _options(
+        graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
+    )
+    return _solve(Problem(graph, **options), METHODS[method].solve, {})
 
 
 def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> dict[str, Any]:
@@ -144,12 +171,14 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
     for name, value in options.items():
         if name not in METHODS[method].options:
             takers = " or ".join(repr(m) for m, takes in METHODS.items() if name in takes.options)
-            raise ValueError(f"{name} = {value!r} has no effect with method={method!r}: use it with {takers}")
+            raise ValueError(f"{name} = {_shown(value)} has no effect with method={method!r}: use it with {takers}")
     options["weights"] = _validate.as_weights(weights, n)
     if not METHODS[method].weighted and not _equal(options["weights"]):
         raise ValueError(f"weights differ, which method={method!r} cannot treat: use 'lp' or 'auto'")
     if "order" in options:
         options["order"] = _validate.as_order(options["order"], n)
+    if "start" in options:
+        options["start"] = _validate.as_radii(options["start"], n, "start")
     if "solver" in options:
         _validate.as_choice(options["solver"], tuple(SOLVERS), "solver")
     if "time_limit" in options:
@@ -157,14 +186,21 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
     return options
 
 
+def _shown(value: Any) -> str:
+    """The value in one short line."""
+    return repr(value) if isinstance(value, (str, int, float)) else f"<{type(value).__name__}>"
+
+
 def _equal(weights: Float64[np.ndarray, " n"] | None) -> bool:
     return weights is None or not weights.size or bool((weights == weights[0]).all())
 
 
-def _solve(problem: Problem, method: str, stats: Mapping[str, float]) -> Allocation:
-    graph = problem.graph
+def _solve(problem: Problem, solve: Callable[[Problem], Answer], stats: Mapping[str, float]) -> Allocation:
     began = time.perf_counter()
-    answer = METHODS[method].solve(problem)
+    answer = solve(problem)
+    if answer.warning:
+        warnings.warn(answer.warning, RuntimeWarning, stacklevel=3)
+    graph = answer.graph or problem.graph
     radii = trim(graph, answer.radii.clip(0.0, answer.bounds))
     edge = first_overlap(graph, radii)
     if edge >= 0 or (radii > graph.R).any() or (radii < 0).any():

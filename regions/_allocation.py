@@ -58,9 +58,10 @@ class Allocation:
         A sentence: what happened, and what to do about it.
     graph : OverlapGraph
         The pairs that constrain the radii. Where listing all overlaps would take long, and the method allows it,
-        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what.
+        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what. Where even then
+        there are very many, it lists only those that the radii would otherwise violate: `stats` has `rounds`.
     stats : mapping
-        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...).
+        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...); `rounds` of row generation.
     certificate : Certificate or None
         From `method="matching"`: what `verify(..., certificate=)` checks.
     """
@@ -94,6 +95,7 @@ class Problem:
     solver: str | None = None
     time_limit: float | None = None
     reserve: bool = False
+    start: Float64[np.ndarray, " n"] | None = None
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
         """Sum of the radii, correctly rounded; if weighted, of products rounded down."""
@@ -114,3 +116,7 @@ class Answer:
     upper_bound: float | None
     stats: Mapping[str, float]
     certificate: Certificate | None = None
+    warning: str | None = None
+    """Why the method stopped before the end: the front door warns of it."""
+    graph: OverlapGraph | None = None
+    """With the edges that constrain the radii, where these are others than the problem's."""

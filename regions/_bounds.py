@@ -15,6 +15,11 @@ def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
     return _caps(graph, graph.distance)
 
 
+def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
+    """The same, rounded upwards: for bounds, and to build other graphs of the same points."""
+    return _caps(graph, graph.distance_upper)
+
+
 def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " m"]:
     """The edges that the caps do not make redundant."""
     return np.asarray(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
@@ -30,7 +35,7 @@ def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float
     covered = np.bincount(graph.i, y, graph.n) + np.bincount(graph.j, y, graph.n)
     least = 1 - (graph.degree + 4) * 2.0**-53  # summing `degree` terms errs by less
     z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
-    terms = np.concatenate([graph.distance_upper * y, _caps(graph, graph.distance_upper) * z])
+    terms = np.concatenate([graph.distance_upper * y, caps_above(graph) * z])
     return math.fsum(np.nextafter(terms, np.inf)[terms > 0]) * (1 + 2.0**-51)
 
 

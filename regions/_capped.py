@@ -1,4 +1,4 @@
-"""The overlap graph under nearest-neighbour caps, without listing the whole one: for when that would be dense.
+"""Nearest-neighbour caps without listing the whole overlap graph: for when that would be dense.
 
 r_i <= |x_i - x_j| for every conflicting j with R_j > 0, so R_i may be cut to the distance of ANY such j: nothing is
 lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathematics.md, Eq. M4).
@@ -7,11 +7,11 @@ lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathe
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
-from regions._distance import distances_below, raised, relative_error
-from regions._graph import OverlapGraph, build_graph
-from regions._search import Progress, near_neighbours
+from regions._distance import distances_below, relative_error
+from regions._graph import OverlapGraph
+from regions._search import near_neighbours
 
 _NEIGHBOURS = 10
 _SAMPLE = 512
@@ -19,7 +19,7 @@ _DENSE = 50  # edges per point from which listing them all is not worth it
 
 
 def sparse_enough(
-    points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
 ) -> bool:
     """Whether a sample of pairs suggests fewer than about 50 edges per point."""
     n = len(points)
@@ -32,21 +32,17 @@ def sparse_enough(
     return bool(np.count_nonzero(closer) / (_SAMPLE * (_SAMPLE - 1) / 2) * (n - 1) / 2 < _DENSE)
 
 
-def capped_graph(
-    points: Float64[np.ndarray, "n d"],
-    R: Float64[np.ndarray, " n"],
-    labels: tuple[Int64[np.ndarray, " n"], ...],
-    progress: Progress | None = None,
+def near_graph(
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
 ) -> OverlapGraph:
-    """The overlap graph for R cut to the distance of the nearest conflicting point among ten near ones, rounded up."""
-    caps = R.copy()
-    for i, j in near_neighbours(points, R, _NEIGHBOURS):
-        i, j = _conflicting(i, j, R, labels)
-        closer, distance = distances_below(points, points, i, j, R[i], R[j])
-        limit = raised(distance[closer], relative_error(points.shape[1]))
-        np.minimum.at(caps, i[closer], limit)
-        np.minimum.at(caps, j[closer], limit)
-    return build_graph(points, caps, labels, progress)
+    """The edges of the overlap graph that lead to one of about ten nearest neighbours."""
+    found = [np.empty(0, dtype=np.int64)]
+    for a, b in near_neighbours(points, R, _NEIGHBOURS):
+        i, j = _conflicting(a, b, R, labels)
+        found.append(np.minimum(i, j) * R.size + np.maximum(i, j))
+    i, j = np.divmod(np.unique(np.concatenate(found)), max(1, R.size))
+    closer, distance = distances_below(points, points, i, j, R[i], R[j])
+    return OverlapGraph(R, i[closer], j[closer], distance[closer], relative_error(points.shape[1]))
 
 
 def _conflicting(

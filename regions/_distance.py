@@ -11,7 +11,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Real
 
 from regions._exact import closer_than
 
@@ -32,8 +32,8 @@ def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndar
 
 
 def distances_below(
-    x: Float64[np.ndarray, "n d"],
-    y: Float64[np.ndarray, "m d"],
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
     i: Int64[np.ndarray, " k"],
     j: Int64[np.ndarray, " k"],
     a: Float64[np.ndarray, " k"],
@@ -57,14 +57,14 @@ def distances_below(
     closer = surely_closer
     undecided = np.flatnonzero(~surely_closer & ~surely_not)
     if undecided.size:
-        closer[undecided] = closer_than(x[i[undecided]], y[j[undecided]], a[undecided], b[undecided])
+        closer[undecided] = closer_than(x, y, i[undecided], j[undecided], a[undecided], b[undecided])
     # inexact pairs of the kernel's early stop are not closer, so their distance is never used
     return closer, np.sqrt(np.maximum(squared - _UNDERFLOW, 0.0)) * (1 - error)
 
 
 def _squared(
-    x: Float64[np.ndarray, "n d"],
-    y: Float64[np.ndarray, "m d"],
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
     i: Int64[np.ndarray, " k"],
     j: Int64[np.ndarray, " k"],
     stop: Float64[np.ndarray, " k"],

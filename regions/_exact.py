@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int64, Real, Shaped
 
 _BLOCK = 1 << 18  # coordinates turned into Python integers at once
 
 
 def closer_than(
-    x: Float64[np.ndarray, "k d"],
-    y: Float64[np.ndarray, "k d"],
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
     a: Float64[np.ndarray, " k"],
     b: Float64[np.ndarray, " k"],
 ) -> Bool[np.ndarray, " k"]:
-    """Whether |x - y| < a + b, row by row, with no rounding at all.
+    """Whether |x_i - y_j| < a + b, pair by pair, with no rounding at all.
 
     Floats are integers times a power of two: all are brought to one exponent and compared as Python integers.
     a, b >= 0. About 0.2 microseconds per coordinate.
     """
-    k, d = x.shape
+    k, d = i.size, x.shape[1]
     result = np.empty(k, dtype=bool)
-    rows = max(1, _BLOCK // max(d, 1))
-    for start in range(0, k, rows):
-        part = slice(start, start + rows)
-        numbers = _integers(np.concatenate([x[part], y[part], a[part, None], b[part, None]], axis=1))
+    size = max(1, _BLOCK // max(d, 1))
+    for start in range(0, k, size):
+        part = slice(start, start + size)
+        rows = x[i[part]], y[j[part]], a[part, None], b[part, None]
+        numbers = _integers(np.concatenate(rows, axis=1, dtype=np.float64))
         difference = numbers[:, :d] - numbers[:, d : 2 * d]
         reach = numbers[:, 2 * d] + numbers[:, 2 * d + 1]
         result[part] = (difference * difference).sum(axis=1) < reach * reach

@@ -13,7 +13,7 @@ def trim(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> Float64[np.nd
     from regions import _kernels
 
     radii = radii.copy()
-    _kernels.trim(graph.i, graph.j, graph.distance, radii)
+    _kernels.trim(graph.i, graph.j, graph.distance, False, radii)
     return radii
 
 

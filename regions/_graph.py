@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
@@ -16,6 +17,10 @@ from regions._search import Progress, near_pairs
 
 if TYPE_CHECKING:
     import networkx as nx
+
+
+Edges = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], Float64[np.ndarray, " _"]]
+"""Ends i < j and distances rounded down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +117,10 @@ def overlap_graph(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
     R : array-like, shape (n,)
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap and are no edges. None: every pair conflicts.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
@@ -134,7 +139,7 @@ def overlap_graph(
     No pair is missed and none is listed wrongly: FAISS (k-d trees in up to ten dimensions) proposes candidates, with a
     threshold raised by a proven bound on its error; float64 differences decide, and exact arithmetic where float64
     cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. At most about n^2 d / 2
-    multiplications; memory is that of the result and one block.
+    multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped coordinates are kept).
 
     Examples
     --------
@@ -147,20 +152,45 @@ def overlap_graph(
 
 
 def build_graph(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     bounds: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
-    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
-    for a, b in near_pairs(x, bounds, progress):
+    return from_blocks(bounds, relative_error(x.shape[1]), overlaps(x, bounds, labels, progress))
+
+
+def overlaps(
+    x: Real[np.ndarray, "n d"],
+    radii: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    progress: Progress | None = None,
+    centres: Int64[np.ndarray, " e"] | None = None,
+    known: OverlapGraph | None = None,
+) -> Iterator[Edges]:
+    """Blocks (i, j, distance rounded down), i < j, of all conflicting pairs with |x_i - x_j| < r_i + r_j, exactly.
+
+    Points of radius 0 count only where `centres` lists them: then they conflict with the balls that hold them. Edges of
+    `known` are passed over.
+    """
+    listed = np.empty(0, dtype=np.int64) if known is None else known.i * known.n + known.j
+    for a, b in near_pairs(x, radii, progress, centres):
         conflict = np.ones(a.size, dtype=bool)
         for label in labels:
             conflict &= label[a] != label[b]
         i, j = np.minimum(a, b)[conflict], np.maximum(a, b)[conflict]
-        closer, distance = distances_below(x, x, i, j, bounds[i], bounds[j])
-        found.append((i[closer], j[closer], distance[closer]))
+        if listed.size:
+            key = i * len(x) + j
+            new = listed[np.minimum(np.searchsorted(listed, key), listed.size - 1)] != key
+            i, j = i[new], j[new]
+        closer, distance = distances_below(x, x, i, j, radii[i], radii[j])
+        yield i[closer], j[closer], distance[closer]
+
+
+def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks: Iterable[Edges]) -> OverlapGraph:
+    """The graph of the edges in the blocks, all different, in order."""
+    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *blocks]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.argsort(i * len(x) + j)
-    return OverlapGraph(bounds, i[order], j[order], distance[order], relative_error(x.shape[1]))
+    order = np.argsort(i * bounds.size + j)
+    return OverlapGraph(bounds, i[order], j[order], distance[order], distance_error)

@@ -17,7 +17,10 @@ _BLOCK = 64  # coordinates between two looks at the stopping bound
 @_fast_sum
 @no_type_check
 def squared_distances(x, y, i, j, stop, out):
-    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded."""
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded.
+
+    Coordinates of any real type, converted to float64 one by one.
+    """
     d = x.shape[1]
     for k in range(i.size):
         a, b = i[k], j[k]
@@ -27,7 +30,7 @@ def squared_distances(x, y, i, j, stop, out):
             end = min(start + _BLOCK, d)
             part = 0.0
             for c in range(start, end):
-                difference = x[a, c] - y[b, c]
+                difference = np.float64(x[a, c]) - np.float64(y[b, c])
                 part += difference * difference
             total += part
             start = end
@@ -77,14 +80,14 @@ def greedy(start, neighbour, distance, bounds, order, radii):
 
 @_strict
 @no_type_check
-def trim(i, j, distance, radii):
-    """Shrink radii until r_i + r_j <= distance for every edge whose two balls are non-empty.
+def trim(i, j, distance, empty, radii):
+    """Shrink radii until r_i + r_j <= distance for every edge; unless `empty`, where both balls are non-empty.
 
     One pass is enough: radii only fall, so an edge that holds keeps holding.
     """
     for e in range(i.size):
         a, b = i[e], j[e]
-        if radii[a] > 0.0 and radii[b] > 0.0 and exceeds(radii[a], radii[b], distance[e]):
+        if (empty or (radii[a] > 0.0 and radii[b] > 0.0)) and exceeds(radii[a], radii[b], distance[e]):
             if radii[a] < radii[b]:
                 a, b = b, a
             radii[a] = max(0.0, subtract_down(distance[e], radii[b]))

@@ -85,15 +85,15 @@ def allocate_levels(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres; images are flattened. Any real dtype, also torch CPU tensors.
+        Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
     levels : array-like, shape (K,)
         Noise levels, > 0 and increasing.
     R : array-like, shape (n, K)
         R[j, k] bounds the radius of point j at level k, in the units of `points`, finite and >= 0. 0: not certified
         there; a point at such a level is empty and constrains nobody.
-    groups : array-like, shape (n,) or (n, K), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,) or (n, K), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays, each at its chosen level, may overlap too. (n, K): the label
-        depends on the level, as the predicted class does. An array that stands alone is (n,) or (n, K).
+        depends on the level, as the predicted class does. As in `allocate`, only a list or tuple means several arrays.
     rounds : int, default=1
         Rounds of block moves, >= 0. None is made after one that gained nothing.
     sweeps : int, default=10

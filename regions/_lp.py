@@ -9,7 +9,6 @@ What remains falls into connected components, which are solved a few at a time: 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class _Part:
 
 
 def solve(problem: Problem) -> Answer:
-    """Optimal radii of Eq. 10, or, with a warning, the best feasible ones at hand when the solver does not finish."""
+    """Optimal radii of Eq. 10, or, with a `warning`, the best feasible ones at hand when the solver does not finish."""
     graph = problem.graph
     solver = problem.solver or "highs"
     weights = np.ones(graph.n) if problem.weights is None else problem.weights
@@ -64,14 +63,15 @@ def solve(problem: Problem) -> Answer:
     radii = fill(graph, caps, trim(graph, np.clip(radii, 0.0, caps)))
     upper_bound = dual_value(graph, weights, duals)
     method, status = f"lp ({solver})", f"optimal: proven by the dual solution of {solver}"
+    warning = None
     if failed:
         status = failed[0][1]
-        warnings.warn(f"{solver} stopped before the optimum: {status}", RuntimeWarning, stacklevel=4)
+        warning = f"{solver} stopped before the optimum: {status}"
         greedy = _improve(problem, weights, radii, [part for part, _ in failed])
         method += f" on {parts - len(failed)} of {parts} parts, repaired on {len(failed) - greedy}, greedy on {greedy}"
     elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
-    return Answer(radii, caps, method, status, upper_bound, stats)
+    return Answer(radii, caps, method, status, upper_bound, stats, warning=warning)
 
 
 def _parts(

@@ -64,7 +64,7 @@ class RegionMap:
     classes: Int64[np.ndarray, " n"] | None
 
     def __init__(self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, classes: ArrayLike | None = None):
-        x = _validate.as_points(centres, "centres").copy()
+        x = _validate.as_points(centres, "centres").astype(np.float64)  # always a copy
         n = len(x)
         r = _validate.as_radii(radii, n, "radii")
         levels = _validate.as_levels(sigma, r, "sigma")

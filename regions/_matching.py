@@ -23,7 +23,8 @@ from regions._graph import OverlapGraph
 def solve(problem: Problem) -> Answer:
     """Optimal radii of Eq. 10 for equal weights, with the permutation that proves them.
 
-    Shortest augmenting paths from a greedy start: O(n (m + n log n)) at worst, close to O(m) where paths are short.
+    Shortest augmenting paths from a greedy start, or from the `start` given, cut until it is feasible and then grown:
+    O(n (m + n log n)) at worst, close to O(m) where paths are short.
     """
     graph = problem.graph
     weight = 1.0 if problem.weights is None else float(problem.weights.max(initial=0.0))
@@ -31,7 +32,7 @@ def solve(problem: Problem) -> Answer:
     rows = competing(graph, caps)
     reduced = OverlapGraph(caps, graph.i[rows], graph.j[rows], graph.distance[rows], graph.distance_error)
     began = time.perf_counter()
-    potentials, partner = _assign(reduced)
+    potentials, partner = _assign(reduced, problem.start)
     stats = {"rows": reduced.n_edges, "seconds_solve": time.perf_counter() - began}
 
     radii = fill(reduced, caps, trim(reduced, np.clip(potentials, 0.0, caps)))
@@ -47,12 +48,17 @@ def solve(problem: Problem) -> Answer:
     )
 
 
-def _assign(graph: OverlapGraph) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+def _assign(
+    graph: OverlapGraph, earlier: Float64[np.ndarray, " n"] | None
+) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Radii (u + v) / 2 of optimal potentials, and the optimal permutation; loops cost twice the graph's bounds."""
     from regions import _assignment
 
     order = np.argsort(graph.degree, kind="stable")
-    start = _greedy.with_reserve(graph, order)
+    if earlier is None:
+        start = _greedy.with_reserve(graph, order)
+    else:
+        start = fill(graph, graph.R, trim(graph, np.minimum(earlier, graph.R)))
     u, v = start.copy(), start.copy()
     mate_row, mate_column = np.full(graph.n, -1), np.full(graph.n, -1)
     _assignment.match_tight(*graph.adjacency, graph.R, start, order, mate_row, mate_column)

@@ -7,7 +7,7 @@ far pairs apart: the leading principal directions of the data.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
 _SAMPLE = 768  # points whose pairs are looked at
 _SIZES = (16, 32, 64, 128)  # numbers of components that are tried
@@ -21,7 +21,7 @@ _MAP = 0.04  # projecting one point, per coordinate and component
 
 
 def choose_basis(
-    points: Float64[np.ndarray, "n d"],
+    points: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     rows: Int64[np.ndarray, " p"],
     centre: Float64[np.ndarray, " d"],

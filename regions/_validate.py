@@ -1,16 +1,16 @@
 """The one place where arguments are coerced and complained about.
 
-Every function returns C-contiguous arrays of known dtype and shape, or raises `ValueError` in one line that
-names the offending value and what is expected. Nobody re-checks afterwards.
+Every function returns C-contiguous arrays of known shape and dtype (points: one of three), or raises `ValueError` in
+one line that names the offending value and what is expected. Nobody re-checks afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
 LARGEST = 1e150
@@ -20,9 +20,18 @@ MOST_COORDINATES = 1 << 20
 """Largest dimension for which the bounds on rounding errors are proven."""
 
 
-def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n d"]:
-    """Points as float64 of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0)."""
-    array = _as_float64(points, name)
+_KEPT = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
+"""Types of points that are used as they are, so that a memory map is never copied as a whole."""
+
+
+def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"]:
+    """Points of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0).
+
+    float64, float32 and uint8 stay what they are, and C-contiguous arrays and memory maps where they are; else float64.
+    """
+    array = _to_numpy(points, name)
+    if array.dtype not in _KEPT:
+        array = _as_float64(array, name)
     if array.ndim < 2 and array.size:
         raise ValueError(f"{name} has shape {array.shape}: expected (n, d), or (n, ...) to be flattened to it")
     n = array.shape[0] if array.ndim else 0
@@ -33,7 +42,7 @@ def as_points(points: ArrayLike, name: str = "points") -> Float64[np.ndarray, "n
         raise ValueError(
             f"{name} has shape {array.shape}: at most {MOST_COORDINATES} coordinates; project or subsample"
         )
-    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # NaN fails both
+    if array.size and not (float(array.min()) >= -LARGEST and float(array.max()) <= LARGEST):  # NaN fails both
         _complain(~np.isfinite(array), array, name, "coordinates must be finite")
         _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
     return np.ascontiguousarray(array)
@@ -60,14 +69,26 @@ def as_weights(weights: ArrayLike | None, n: int) -> Float64[np.ndarray, " n"] |
 def as_groups(groups: Any, n: int) -> tuple[Int64[np.ndarray, " n"], ...]:
     """Labels as a tuple of int64 arrays of shape (n,), one for every array of labels given.
 
-    One array of n labels (numbers or strings), or several as a sequence of such arrays or an array (k, n).
+    One array of n labels (numbers or strings), or several as a list or tuple of such arrays.
     """
+    arrays = []
+    for name, labels in _label_arrays(groups):
+        array = _to_numpy(labels, name)
+        if array.ndim == 2:
+            raise ValueError(
+                f"{name} has shape {array.shape}: expected ({n},); several arrays of labels go into a list"
+            )
+        arrays.append(_as_labels(labels, n, name))
+    return tuple(arrays)
+
+
+def _label_arrays(groups: Any) -> list[tuple[str, Any]]:
+    """Names and arrays of labels: a list or tuple of arrays is several, whatever else stands alone is one."""
     if groups is None:
-        return ()
-    several = isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups)
-    several = several or (not isinstance(groups, (tuple, list)) and np.ndim(groups) == 2)
-    arrays: Iterable[Any] = groups if several else (groups,)
-    return tuple(_as_labels(labels, n, f"groups[{k}]" if several else "groups") for k, labels in enumerate(arrays))
+        return []
+    if isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups):
+        return [(f"groups[{k}]", labels) for k, labels in enumerate(groups)]
+    return [("groups", groups)]
 
 
 def as_levels(sigma: ArrayLike, radii: Float64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, " n"]:
@@ -103,11 +124,9 @@ def as_level_radii(radii: ArrayLike, n: int, K: int) -> Float64[np.ndarray, "n K
 
 def as_level_groups(groups: Any, n: int, K: int) -> Int64[np.ndarray, "n K c"]:
     """Labels as int64 of shape (n, K, c), for c arrays of labels: each (n,), or (n, K) if they depend on the level."""
-    several = isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups)
-    arrays = [] if groups is None else list(groups) if several else [groups]
+    arrays = _label_arrays(groups)
     labels = np.empty((n, K, len(arrays)), dtype=np.int64)
-    for c, values in enumerate(arrays):
-        name = f"groups[{c}]" if several else "groups"
+    for c, (name, values) in enumerate(arrays):
         array = _to_numpy(values, name)
         if array.shape not in ((n,), (n, K)):
             raise ValueError(f"{name} has shape {array.shape}: expected ({n},) or ({n}, {K})")

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
@@ -64,7 +64,7 @@ def verify(
         Radii of open balls; a ball of radius 0 is empty.
     R : array-like, shape (n,), default=None
         Upper bounds to check against; None: not checked.
-    groups : array-like, shape (n,), or a sequence of such arrays, default=None
+    groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap.
     certificate : Certificate, default=None
         From `allocate(..., method="matching")`; its bound is computed from the points and R, which must be given.
@@ -82,6 +82,7 @@ def verify(
     -----
     Every pair is looked at: by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
     that may overlap are measured again by differences, and those that float64 cannot decide are decided by fractions.
+    Points are converted to float64 in blocks, so that memory maps of float32, float64 or uint8 are never copied.
 
     Examples
     --------
@@ -97,8 +98,8 @@ def verify(
     filled = np.flatnonzero(r > 0)
     tree = x.shape[1] <= _TREE_DIMENSION and filled.size >= _TREE_POINTS
     found = [np.empty((0, 2), dtype=np.int64)]
-    for a, b in (_tree_candidates if tree else _product_candidates)(x[filled], r[filled]):
-        i, j = np.minimum(filled[a], filled[b]), np.maximum(filled[a], filled[b])
+    for a, b in (_tree_candidates if tree else _product_candidates)(x, r, filled):
+        i, j = np.minimum(a, b), np.maximum(a, b)
         for label in labels:
             conflict = label[i] != label[j]
             i, j = i[conflict], j[conflict]
@@ -116,7 +117,7 @@ def verify(
 
 
 def _certified_bound(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     certificate: Certificate,
@@ -136,7 +137,7 @@ def _certified_bound(
 
 
 def _longest(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     R: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     i: Int64[np.ndarray, " k"],
@@ -151,28 +152,39 @@ def _longest(
         raise ValueError(f"the certificate uses points {i[k]} and {j[k]}, which do not conflict")
     error = (x.shape[1] / 2 + 8) * 2.0**-53
     blocks = range(0, i.size, _ROWS)
-    lengths = [np.linalg.norm(x[i[s : s + _ROWS]] - x[j[s : s + _ROWS]], axis=1) for s in blocks]
+    lengths = [np.linalg.norm(_rows(x, i[s : s + _ROWS]) - x[j[s : s + _ROWS]], axis=1) for s in blocks]
     return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + 1e-145)
 
 
+def _rows(x: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
+    """Some points as float64; never all of them at once."""
+    return np.asarray(x[rows], dtype=np.float64)
+
+
 def _product_candidates(
-    x: Float64[np.ndarray, "m d"], r: Float64[np.ndarray, " m"]
+    x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs a < b that may overlap, from |x|^2 + |y|^2 - 2 x.y of centred points in float64."""
-    if not len(x):
+    """All pairs of `filled`, each once, that may overlap, from |x|^2 + |y|^2 - 2 x.y of centred points in float64."""
+    if not filled.size:
         return
-    descending = np.argsort(-r, kind="stable")
-    x, r = x[descending], r[descending]
-    x = x - x.mean(axis=0)  # relative error u: far inside the margin below
-    square = (x * x).sum(axis=1)
+    descending = filled[np.argsort(-r[filled], kind="stable")]
+    r = r[descending]
+    blocks = [descending[start : start + _ROWS] for start in range(0, descending.size, _ROWS)]
+    mean = sum(_rows(x, rows).sum(axis=0) for rows in blocks) / filled.size
+
+    def centred(start: int, end: int) -> Float64[np.ndarray, "k d"]:
+        return np.asarray(_rows(x, descending[start:end]) - mean)  # relative error u: far inside the margin below
+
+    square = np.concatenate([((_rows(x, rows) - mean) ** 2).sum(axis=1) for rows in blocks])
     norm = np.sqrt(square) * (1 + 1e-12)
     margin = 4 * (x.shape[1] + 16) * 2.0**-53
-    for start in range(0, len(x), _ROWS):
-        end = min(start + _ROWS, len(x))
-        for other in range(start, len(x), 4 * _ROWS):
-            stop = min(other + 4 * _ROWS, len(x))
+    for start in range(0, r.size, _ROWS):
+        end = min(start + _ROWS, r.size)
+        block = centred(start, end)
+        for other in range(start, r.size, 4 * _ROWS):
+            stop = min(other + 4 * _ROWS, r.size)
             norms = norm[start:end, None] + norm[None, other:stop]
-            squared = square[start:end, None] + square[None, other:stop] - 2 * (x[start:end] @ x[other:stop].T)
+            squared = square[start:end, None] + square[None, other:stop] - 2 * (block @ centred(other, stop).T)
             reach = r[start:end, None] + r[None, other:stop]
             a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + 1e-290)
             a, b = a + start, b + other
@@ -180,14 +192,14 @@ def _product_candidates(
 
 
 def _tree_candidates(
-    x: Float64[np.ndarray, "m d"], r: Float64[np.ndarray, " m"]
+    x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs that may overlap, from k-d trees over radii within a factor of two of each other."""
+    """All pairs of `filled` that may overlap, from k-d trees over radii within a factor of two of each other."""
     from scipy.spatial import KDTree
 
-    level = np.frexp(r)[1]
+    level = np.frexp(r[filled])[1]
     level = np.maximum(level, level.max() - 20)
-    layers = [np.flatnonzero(level == value) for value in np.unique(level)]
+    layers = [filled[level == value] for value in np.unique(level)]
     trees = [KDTree(x[layer]) for layer in layers]
     for p, layer in enumerate(layers):
         for q in range(p, len(layers)):
@@ -202,7 +214,7 @@ def _tree_candidates(
 
 
 def _overlap(
-    x: Float64[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
+    x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], i: Int64[np.ndarray, " k"], j: Int64[np.ndarray, " k"]
 ) -> Bool[np.ndarray, " k"]:
     """Whether |x_i - x_j| < r_i + r_j, exactly."""
     result = np.zeros(i.size, dtype=bool)
@@ -211,7 +223,7 @@ def _overlap(
     rows = max(1, (1 << 22) // d)
     for start in range(0, i.size, rows):
         part = slice(start, start + rows)
-        difference = x[i[part]] - x[j[part]]
+        difference = _rows(x, i[part]) - x[j[part]]
         distance = np.sqrt(np.einsum("kd,kd->k", difference, difference))
         reach = r[i[part]] + r[j[part]]
         result[part] = distance * (1 + error) + 1e-145 < reach * (1 - 2.0**-52)
@@ -221,13 +233,13 @@ def _overlap(
     return result
 
 
-def _overlap_exactly(x: Float64[np.ndarray, " d"], y: Float64[np.ndarray, " d"], a: np.float64, b: np.float64) -> bool:
+def _overlap_exactly(x: Real[np.ndarray, " d"], y: Real[np.ndarray, " d"], a: np.float64, b: np.float64) -> bool:
     squared = sum(((Fraction(p) - Fraction(q)) ** 2 for p, q in zip(x.tolist(), y.tolist(), strict=True)), Fraction())
     return squared < (Fraction(float(a)) + Fraction(float(b))) ** 2
 
 
 def _status(
-    x: Float64[np.ndarray, "n d"],
+    x: Real[np.ndarray, "n d"],
     r: Float64[np.ndarray, " n"],
     bounds: Float64[np.ndarray, " n"],
     overlapping: Int64[np.ndarray, "k 2"],
@@ -236,7 +248,7 @@ def _status(
     if len(overlapping):
         i, j = overlapping[0]
         pairs = f"{len(overlapping)} pair{'s' * (len(overlapping) > 1)} in all"
-        distance = float(np.linalg.norm(x[i] - x[j]))
+        distance = float(np.linalg.norm(x[i].astype(np.float64) - x[j]))
         return f"balls {i} and {j} overlap: radii {r[i]} + {r[j]} exceed their distance {distance} ({pairs})"
     if len(out_of_bounds):
         k = out_of_bounds[0]

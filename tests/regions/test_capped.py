@@ -1,10 +1,14 @@
-"""Searching with nearest-neighbour caps at once must lose nothing."""
+"""Searching with nearest-neighbour caps at once must lose nothing, nor must listing only the pairs that matter."""
+
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from regions import _allocate, allocate, allocate_graph, overlap_graph, verify
+from regions import _allocate, _capped, _rows, _search, allocate, allocate_graph, overlap_graph, verify
 from tests import oracles, strategies
 
 CAPPED = [{"method": "lp"}, {"method": "matching"}, {"method": "greedy", "reserve": True}]
@@ -12,6 +16,12 @@ CAPPED = [{"method": "lp"}, {"method": "matching"}, {"method": "greedy", "reserv
 
 @pytest.fixture
 def always(monkeypatch):
+    sparse = itertools.cycle([False, True])  # with all of R: no; once it is cut: yes
+    monkeypatch.setattr(_allocate, "sparse_enough", lambda *_: next(sparse))
+
+
+@pytest.fixture
+def generated(monkeypatch):
     monkeypatch.setattr(_allocate, "sparse_enough", lambda *_: False)
 
 
@@ -60,3 +70,130 @@ def test_dense_instances_are_capped_and_sparse_ones_listed(rng, options):
     sparse = allocate(points, sparse_R, **options)
     np.testing.assert_array_equal(sparse.graph.R, sparse_R)
     assert sparse.graph.n_edges == overlap_graph(points, sparse_R).n_edges
+
+
+def all_constraints_hold(points, R, radii, groups=()):
+    """Eq. 10 for every conflicting pair of positive R, empty balls included, exactly."""
+    i, j = np.triu_indices(len(R), 1)
+    apart = (R[i] > 0) & (R[j] > 0)
+    for labels in groups:
+        apart &= labels[i] != labels[j]
+    near = np.linalg.norm(points[i] - points[j], axis=1) < (radii[i] + radii[j]) * (1 + 1e-9) + 1e-300
+    return all(
+        oracles.squared_distance(points[a], points[b]) >= (oracles.Fraction(radii[a]) + oracles.Fraction(radii[b])) ** 2
+        for a, b in zip(i[apart & near], j[apart & near], strict=True)
+    )
+
+
+def instance(name, rng):
+    """Dense even under caps: points and R."""
+    if name == "all alike":  # in high dimension all distances are
+        return rng.normal(size=(300, 300)), np.full(300, 40.0)
+    if name == "duplicates":
+        return rng.random((15, 12))[rng.integers(15, size=350)], rng.random(350) * 3
+    if name == "clusters":
+        return rng.random((5, 40))[rng.integers(5, size=350)] + rng.normal(size=(350, 40)) * 0.1, rng.random(350) * 2
+    points = np.append(rng.normal(size=(349, 3)) * 0.1, [[9.0, 0.0, 0.0]], axis=0)  # "one far", in a tree's dimension
+    return points, np.full(350, 10.0)
+
+
+@pytest.mark.usefixtures("generated")
+class TestRows:
+    """Rows generated until none is violated: the same as with all of them."""
+
+    @pytest.mark.parametrize("method", ["matching", "lp"])
+    @settings(max_examples=150)
+    @given(instance=strategies.grouped_instances(max_points=14), seed=st.integers(0, 2**32 - 1))
+    def test_the_optimum_is_the_same(self, method, instance, seed):
+        points, R, groups = instance
+        weights = np.random.default_rng(seed).exponential(size=len(R)).round(1) if method == "lp" else None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_rows, "_ROWS", 1)
+            patch.setattr(_rows, "_KEPT", 2)
+            patch.setattr(_capped, "_NEIGHBOURS", 1)
+            allocation = allocate(points, R, method, groups=groups or None, weights=weights)
+        best = oracles.optimum(points, R, groups, weights)
+        assert allocation.objective == pytest.approx(best, rel=1e-9, abs=1e-300)
+        assert allocation.objective <= allocation.upper_bound
+        assert allocation.upper_bound >= best * (1 - 1e-9)
+        assert allocation.gap <= 1e-9
+        assert all_constraints_hold(points, R, allocation.radii, groups)
+        checked = verify(points, allocation.radii, R, groups=groups or None, certificate=allocation.certificate)
+        assert checked
+        assert method == "lp" or allocation.objective <= checked.upper_bound <= best * (1 + 1e-9) + 1e-140
+
+    @pytest.mark.parametrize("name", ["all alike", "duplicates", "clusters", "one far"])
+    @pytest.mark.parametrize("labels", [None, 2, 40])
+    def test_dense_instances(self, rng, name, labels):
+        points, R = instance(name, rng)
+        groups = None if labels is None else rng.integers(labels, size=len(R))
+        full = overlap_graph(points, R, groups=groups)
+        weights = rng.integers(1, 4, size=len(R)).astype(float)
+        for method, given_weights in (("matching", None), ("lp", None), ("auto", weights)):
+            expected = allocate_graph(full, "matching" if given_weights is None else "lp", weights=given_weights)
+            allocation = allocate(points, R, method, groups=groups, weights=given_weights)
+            assert allocation.stats["edges"] < full.n_edges / 2
+            assert allocation.objective == pytest.approx(expected.objective, rel=1e-9)
+            assert allocation.upper_bound == pytest.approx(expected.upper_bound, rel=1e-9)
+            assert allocation.gap <= 1e-9
+            assert verify(points, allocation.radii, R, groups=groups)
+            assert all_constraints_hold(points, R, allocation.radii, () if groups is None else (groups,))
+
+    def test_neighbours_that_share_a_label_leave_everything_to_the_rows(self, rng):
+        # ten nearest neighbours are of the same label: no pair to start with
+        points = np.repeat(rng.normal(size=(2, 20)), 300, axis=0) + rng.normal(size=(600, 20)) * 1e-3
+        R, groups = np.full(600, 50.0), np.repeat([0, 1], 300)
+        expected = allocate_graph(overlap_graph(points, R, groups=groups), "matching")
+        allocation = allocate(points, R, "matching", groups=groups)
+        assert allocation.stats["rounds"] > 1
+        assert allocation.objective == pytest.approx(expected.objective, rel=1e-12)
+        assert allocation.stats["edges"] < expected.stats["edges"] / 2
+
+    def test_blocks_do_not_change_the_radii(self, rng, monkeypatch):
+        points, R = instance("clusters", rng)
+        whole = allocate(points, R, "matching")
+        monkeypatch.setattr(_rows, "_KEPT", 100)
+        monkeypatch.setattr(_search, "_CANDIDATES", 1)
+        monkeypatch.setattr(_search, "_TOGETHER", 1)
+        parts = allocate(points, R, "matching")
+        np.testing.assert_array_equal(parts.graph.i, whole.graph.i)
+        np.testing.assert_array_equal(parts.radii, whole.radii)
+
+    def test_a_solver_that_stops_leaves_feasible_radii_and_a_valid_bound(self, rng, monkeypatch):
+        from regions import solvers
+
+        points, R = instance("all alike", rng)
+        best = allocate_graph(overlap_graph(points, R), "matching").objective
+        real, calls = solvers.solve, []
+
+        def first_only(*args):
+            solution = real(*args)
+            calls.append(args)
+            return replace(solution, optimal=False, status="broken: mend it") if len(calls) > 1 else solution
+
+        monkeypatch.setattr(solvers, "solve", first_only)
+        with pytest.warns(RuntimeWarning, match="highs stopped before the optimum: broken: mend it") as caught:
+            allocation = allocate(points, R)
+        assert len(caught) == 1
+        assert allocation.status == "broken: mend it"
+        assert len(calls) == allocation.stats["rounds"] == 2
+        assert 0.5 * best < allocation.objective <= best * (1 + 1e-12)
+        assert allocation.upper_bound >= best
+        assert all_constraints_hold(points, R, allocation.radii)
+
+    def test_a_time_limit_ends_the_rounds(self, rng):
+        points, R = instance("clusters", rng)
+        with pytest.warns(RuntimeWarning, match="time limit reached"):
+            allocation = allocate(points, R, time_limit=1e-9)
+        assert allocation.stats["rounds"] == 1
+        assert verify(points, allocation.radii, R)
+        assert allocation.upper_bound >= allocate(points, R).objective
+
+
+def test_rows_are_generated_where_caps_leave_a_dense_graph(rng):
+    points, R = rng.normal(size=(600, 300)), np.full(600, 40.0)  # enough for a sample
+    allocation = allocate(points, R, "matching")
+    assert allocation.stats["rounds"] >= 2
+    np.testing.assert_array_equal(allocation.graph.R, R)
+    assert "rounds" not in allocate(points[:, :3], R, "matching").stats
+    assert "rounds" not in allocate(points, R, "greedy", reserve=True).stats

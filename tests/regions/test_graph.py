@@ -207,4 +207,4 @@ def test_a_shared_label_removes_the_conflict(sigma):
     points, R = [[0.0], [1.0], [2.0]], [2.0, 2.0, 2.0]
     assert pairs(overlap_graph(points, R, groups=sigma)) == [(0, 2), (1, 2)]
     assert pairs(overlap_graph(points, R, groups=(sigma, [7, 8, 7]))) == [(1, 2)]
-    assert pairs(overlap_graph(points, R, groups=np.array([[0, 0, 1], [7, 8, 7]]))) == [(1, 2)]
+    assert pairs(overlap_graph(points, R, groups=list(np.array([[0, 0, 1], [7, 8, 7]])))) == [(1, 2)]

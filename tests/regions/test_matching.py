@@ -72,6 +72,42 @@ def test_a_graph_that_groups_made_incomplete_needs_the_caps():
     assert allocation.objective == pytest.approx(oracles.optimum(points, R, (["a", "b", "a"],)))
 
 
+class TestStart:
+    @settings(max_examples=200)
+    @given(strategies.grouped_instances(max_points=12), st.integers(0, 2**32 - 1))
+    def test_any_start_gives_the_optimum(self, instance, seed):
+        points, R, groups = instance
+        rng = np.random.default_rng(seed)
+        best = oracles.optimum(points, R, groups)
+        cold = allocate(points, R, "matching", groups=groups or None)
+        largest = max(R.max(initial=0.0), 1e-300)
+        for start in (np.zeros(len(R)), cold.radii, rng.random(len(R)) * R, np.full(len(R), 10 * largest)):
+            warm = allocate(points, R, "matching", groups=groups or None, start=start)
+            assert warm.objective == pytest.approx(best, rel=1e-9, abs=1e-300)
+            assert warm.objective == pytest.approx(cold.objective, rel=1e-12, abs=1e-300)
+            assert warm.gap <= 1e-11
+            checked = verify(points, warm.radii, R, groups=groups or None, certificate=warm.certificate)
+            assert checked
+            assert checked.upper_bound >= warm.objective
+
+    @pytest.mark.parametrize("change", [0.0, 1e-9, 1e-3, 0.3])
+    def test_earlier_radii_for_other_bounds(self, rng, change):
+        points, R = rng.random((2000, 3)), rng.random(2000) * 0.2
+        earlier = allocate(points, R, "matching").radii
+        changed = R * (1 + change * rng.uniform(-1, 1, size=2000))
+        cold = allocate(points, changed, "matching")
+        warm = allocate(points, changed, "matching", start=earlier)
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-13)
+        assert warm.gap <= 1e-11
+        assert verify(points, warm.radii, changed, certificate=warm.certificate)
+
+    def test_it_is_used(self, rng):
+        # where the optimum is not unique, the start decides which one is found
+        points, R = [[0.0], [1.0]], [1.0, 1.0]
+        for start in ([1.0, 0.0], [0.0, 1.0], [0.25, 0.75]):
+            assert allocate(points, R, "matching", start=start).radii.tolist() == pytest.approx(start)
+
+
 class TestCertificate:
     @given(strategies.grouped_instances(max_points=10))
     def test_it_proves_the_optimum_by_arithmetic_alone(self, instance):
