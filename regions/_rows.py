@@ -43,7 +43,7 @@ def generate_rows(
     best: Float64[np.ndarray, " n"] | None = None
     while True:
         rounds += 1
-        left = None if problem.time_limit is None else began + problem.time_limit - time.perf_counter()
+        left = None if problem.time_limit is None else max(0.0, began + problem.time_limit - time.perf_counter())
         answer = method(replace(problem, graph=graph, time_limit=left))
         seconds += answer.stats["seconds_solve"]
         upper_bound = min(upper_bound, np.inf if answer.upper_bound is None else answer.upper_bound)
