@@ -20,7 +20,7 @@ from _common import Row, data_folder, markdown_table, write_markdown, write_rows
 from smoothing import SmoothedClassifier
 from smoothing.selection import RACE_RUNGS, RULES, CountVotes, Outcome, select
 from smoothing.threads import one_thread_each
-from training import build, mnist, train
+from training import Stage, build, fit, mnist
 
 SIGMAS = np.array([0.12, 0.23, 0.34, 0.45, 0.56, 0.67, 0.78, 0.89, 1.0])
 N0, ALPHA = 1000, 0.001
@@ -66,9 +66,16 @@ def main() -> None:
     data = mnist(Path(data_folder()))
     model = build("lenet", 10, seed=0)
     with one_thread_each():
-        train(
-            model, data.train_images, data.train_labels, sigma_min=0.12, sigma_max=1.0, epochs=options.epochs, lr=1e-3
+        stage = Stage(
+            epochs=options.epochs,
+            sigma=(0.12, 1.0),
+            lr=1e-3,
+            optimizer="adam",
+            weight_decay=0.0,
+            schedule="cosine",
+            batch_size=128,
         )
+        fit(model, data.train_images, data.train_labels, stage)
     step = len(data.test_images) // options.images
     indices = np.arange(11, len(data.test_images), step)
     indices = indices[indices % 50 != 0]

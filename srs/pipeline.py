@@ -19,7 +19,7 @@ import regions
 from smoothing import ABSTAIN, SmoothedClassifier, sigma_grid
 from smoothing.threads import one_thread_each
 from srs.settings import CertifySettings
-from training import accuracy, build, digits, train
+from training import Engine, Stage, accuracy, build, digits, fit
 
 #: Ways to size the regions, all sound: points, R and each point's level to an allocation.
 ALLOCATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], regions.Allocation]] = {
@@ -113,14 +113,21 @@ def run(settings: CertifySettings) -> Run:
         model, data.num_classes, batch_size=settings.batch, seed=settings.seed, device=device
     )
     with _timed("train", seconds), one_thread_each():
-        train(
+        fit(
             model,
             data.train_images,
             data.train_labels,
-            sigma_min=settings.sigma_min,
-            sigma_max=settings.sigma_max,
+            Stage(
+                epochs=60,
+                sigma=(settings.sigma_min, settings.sigma_max),
+                lr=3e-3,
+                optimizer="adam",
+                weight_decay=0.0,
+                schedule="cosine",
+                batch_size=128,
+            ),
+            Engine(device=device),
             seed=settings.seed,
-            device=device,
             progress=sys.stderr.isatty(),
         )
 

@@ -1,28 +1,50 @@
 """Base classifiers: data sets, models and training under noise. Labels are used here and in reports, nowhere else."""
 
 from training.attack import SmoothAdv, smoothed_loss
-from training.checkpoints import load_checkpoint, save_checkpoint
-from training.data import ImageData, digits, mnist
-from training.fit import TrainingLog, accuracy, train
+from training.augment import AUGMENTATIONS
+from training.checkpoints import load_checkpoint, save_checkpoint, training_config
+from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, image_folder, load_data, mnist
+from training.evaluate import accuracy
+from training.levels import choose_levels
+from training.loop import Engine, Epoch, Stage, fit
+from training.losses import Loss, Macer, cross_entropy
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
+from training.run import run
+from training.settings import PRESETS, TrainSettings
 
 __all__ = [
     "ARCHITECTURES",
+    "AUGMENTATIONS",
+    "DATASETS",
     "NORMALIZERS",
+    "PRESETS",
     "CifarResNet",
     "DigitsCNN",
+    "Engine",
+    "Epoch",
+    "FolderImages",
     "ImageData",
     "LeNet",
+    "Loss",
+    "Macer",
     "Normalize",
     "SmoothAdv",
-    "TrainingLog",
+    "Stage",
+    "TrainSettings",
     "accuracy",
     "build",
+    "choose_levels",
+    "cifar10",
+    "cross_entropy",
     "digits",
+    "fit",
+    "image_folder",
     "load_checkpoint",
+    "load_data",
     "mnist",
     "normalized",
+    "run",
     "save_checkpoint",
     "smoothed_loss",
-    "train",
+    "training_config",
 ]

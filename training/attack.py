@@ -30,7 +30,7 @@ def smoothed_loss(
     """
     m, b = noise.shape[:2]
     logits = model((images + noise).flatten(0, 1))
-    log_p = log_softmax(logits, dim=1).reshape(m, b, -1)
+    log_p = log_softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32)).reshape(m, b, -1)
     chosen = log_p.gather(2, labels.expand(m, b).unsqueeze(2)).squeeze(2)
     return math.log(m) - torch.logsumexp(chosen, dim=0)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothing.files import replacing
-from training.models import ARCHITECTURES, NORMALIZERS, normalized
+from training.models import ARCHITECTURES, NORMALIZERS, is_factory, network, normalized
 
 #: What torch.load raises on files that are truncated, altered, foreign or hold objects.
 _DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError)
@@ -31,7 +31,8 @@ def load_checkpoint(
     path : path
         A file written by torch.save, or `.safetensors`.
     arch : str, optional
-        One of `training.ARCHITECTURES`; needed where the file does not say, and must agree with it where it does.
+        One of `training.ARCHITECTURES`, or `package.module:factory`; needed where the file does not say, and must agree
+        with it where it does. A factory's module is imported, so a file alone never makes that happen.
     normalizer : str, optional
         One of `training.NORMALIZERS`; needed where the file belongs to a model with a normaliser that it does not name.
 
@@ -46,11 +47,11 @@ def load_checkpoint(
     file = Path(path)
     content = _read(file)
     state, wrapped = _network_state(file, content)
-    arch = _named(file, "arch", arch, content.get("arch"), ARCHITECTURES)
+    arch = _arch(file, arch, content.get("arch"))
     stored = content.get("normalizer", None if wrapped else "none")
     normalizer = _named(file, "normalizer", normalizer, stored, NORMALIZERS)
     with torch.random.fork_rng(devices=[]):
-        net = ARCHITECTURES[arch](_num_classes(arch, state))
+        net = network(arch, content.get("num_classes") or _num_classes(file, arch, state))
     _check_weights(file, arch, state, net.state_dict())
     net.load_state_dict(state)
     return normalized(net, normalizer).eval()
@@ -71,11 +72,44 @@ def save_checkpoint(
     **extra
         Further entries: tensors, numbers, strings, and lists and dicts of them.
     """
-    for name, value, known in (("arch", arch, ARCHITECTURES), ("normalizer", normalizer, NORMALIZERS)):
-        if value not in known:
-            raise ValueError(f"{name} = {value!r}: choose {', '.join(known)}")
+    if arch not in ARCHITECTURES and not is_factory(arch):
+        raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}, or package.module:factory")
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer = {normalizer!r}: choose {', '.join(NORMALIZERS)}")
     with replacing(Path(path)) as stream:
         torch.save({"arch": arch, "normalizer": normalizer, "state_dict": net.state_dict(), **extra}, stream)
+
+
+def read_state(path: str | os.PathLike[str], net: nn.Module) -> dict[str, Any]:
+    """Load a training run's weights into its network and return the other entries, `extra` of `save_checkpoint`.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged or belongs to another network.
+    OSError
+        Where it cannot be opened.
+    """
+    file = Path(path)
+    content = dict(_read(file))
+    state, _ = _network_state(file, content)
+    _check_weights(file, content.get("arch", "network"), state, net.state_dict())
+    net.load_state_dict(state)
+    return content
+
+
+def training_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the settings that `srs-train` wrote into a checkpoint; empty where another program wrote it.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged.
+    OSError
+        Where it cannot be opened.
+    """
+    config = _read(Path(path)).get("config", {})
+    return dict(config) if isinstance(config, Mapping) else {}
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -122,8 +156,21 @@ def _named(file: Path, what: str, given: str | None, stored: Any, known: Mapping
     return str(name)
 
 
-def _num_classes(arch: str, state: Mapping[str, Tensor]) -> int:
+def _arch(file: Path, given: str | None, stored: Any) -> str:
+    """Return the architecture's name; a factory only where the caller names it, since naming it runs its module."""
+    if isinstance(stored, str) and is_factory(stored):
+        if given != stored:
+            raise ValueError(f"{file} is for a model of your own: pass arch={stored!r} if you trust that module")
+        return stored
+    if given is not None and is_factory(given) and stored is None:
+        return given
+    return _named(file, "arch", given, stored, ARCHITECTURES)
+
+
+def _num_classes(file: Path, arch: str, state: Mapping[str, Tensor]) -> int:
     """Read the number of classes off the bias of the last layer; where there is none, `_check_weights` will say so."""
+    if is_factory(arch):
+        raise ValueError(f"{file} does not say how many classes {arch} is for: write num_classes into it")
     last = list(ARCHITECTURES[arch](2).state_dict())[-1]
     return max(1, state[last].numel()) if last in state else 2
 

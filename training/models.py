@@ -1,5 +1,6 @@
 """Base classifiers. Each takes images in [0, 1]; normalisation is a layer of the model."""
 
+import importlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -63,8 +64,9 @@ class LeNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b classes"]:
         """Return logits."""
-        x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
-        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        # the largest of the rectified is the rectified largest: pooling first leaves a quarter of the work
+        x = functional.relu(functional.max_pool2d(self.conv1(images), 2))
+        x = functional.relu(functional.max_pool2d(self.conv2(x), 2))
         logits: Tensor = self.fc2(functional.relu(self.fc1(x.flatten(1))))
         return logits
 
@@ -140,6 +142,7 @@ ARCHITECTURES: Mapping[str, Callable[[int], nn.Module]] = {
     "cifar_resnet20": lambda num_classes: CifarResNet(20, num_classes),
     "cifar_resnet56": lambda num_classes: CifarResNet(56, num_classes),
     "cifar_resnet110": lambda num_classes: CifarResNet(110, num_classes),
+    "cifar100_resnet110": lambda num_classes: CifarResNet(110, num_classes),  # as some published checkpoints say
     "resnet50": _resnet50,
     "digits_cnn": DigitsCNN,
 }
@@ -158,7 +161,7 @@ def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 
     Parameters
     ----------
     arch : str
-        One of `ARCHITECTURES`.
+        One of `ARCHITECTURES`, or `package.module:factory`, as in `network`.
     num_classes : int
     normalizer : str, default="none"
         One of `NORMALIZERS`; another than "none" is put before the network, as its first layer.
@@ -169,11 +172,44 @@ def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 
     ValueError
         For a name that is not known; the message lists those that are.
     """
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return normalized(ARCHITECTURES[arch](num_classes), normalizer)
+        return normalized(network(arch, num_classes), normalizer)
+
+
+def is_factory(arch: str) -> bool:
+    """Whether the name is that of a user's own model, `package.module:factory`."""
+    return ":" in arch
+
+
+def network(arch: str, num_classes: int) -> nn.Module:
+    """Return a network with initial weights from PyTorch's global random state, without a normaliser.
+
+    Parameters
+    ----------
+    arch : str
+        One of `ARCHITECTURES`, or `package.module:factory`: the module is imported and the factory called with the
+        number of classes.
+    num_classes : int
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known, a module that cannot be imported, or a factory that returns no module.
+    """
+    if not is_factory(arch):
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}, or package.module:factory")
+        return ARCHITECTURES[arch](num_classes)
+    module, _, name = arch.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"arch = {arch!r}: {error}; name package.module:factory, importable from here") from error
+    net = factory(num_classes)
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"arch = {arch!r}: returned a {type(net).__name__}; a factory returns a torch.nn.Module")
+    return net
 
 
 def normalized(net: nn.Module, normalizer: str) -> nn.Module:

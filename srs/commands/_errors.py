@@ -3,13 +3,22 @@
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import TypeVar
 
 import tyro
 
 Settings = TypeVar("Settings")
+
+
+def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, description: str) -> Settings:
+    """Read a preset's name and what overrides it; presets are (description, settings) by name."""
+    kind = tyro.extras.subcommand_type_from_defaults(
+        {name: default for name, (_, default) in presets.items()},
+        {name: about for name, (about, _) in presets.items()},
+    )
+    return parse(kind, command, description)
 
 
 def parse(settings: type[Settings], command: str, description: str) -> Settings:

@@ -1,0 +1,275 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from training import Engine, SmoothAdv, Stage, accuracy, build, digits, fit
+
+QUICK = Stage(epochs=2, sigma=(0.1, 0.6), lr=3e-3, optimizer="adam", weight_decay=0.0, schedule="cosine", batch_size=64)
+CPU = Engine(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def changed(stage=QUICK, **change):
+    return dataclasses.replace(stage, **change)
+
+
+def weights(model):
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+class Spy(nn.Module):
+    """A linear model that remembers the batches it was given, and how many images came back through it."""
+
+    def __init__(self, pixels=64, dropout=0.0):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(pixels, 10))
+        self.seen, self.trained, self.backward = [], 0, 0
+
+    def forward(self, images):
+        self.seen.append(images.detach().clone())
+        self.trained += len(images) if self.training else 0
+        logits = self.layers(images)
+        logits.register_hook(self._count)
+        return logits
+
+    def _count(self, gradient):
+        self.backward += len(gradient)
+
+
+def test_training_reaches_its_accuracy_with_and_without_noise(data):
+    model = build("digits_cnn", 10, seed=0)
+    rows = fit(model, data.train_images, data.train_labels, changed(epochs=30, batch_size=128), CPU)
+    assert accuracy(model, data.test_images, data.test_labels) >= 0.95
+    noise = 0.4 * np.random.default_rng(0).standard_normal(data.test_images.shape, dtype=np.float32)
+    assert accuracy(model, data.test_images + noise, data.test_labels) >= 0.80
+    assert rows[-1].loss < rows[0].loss / 2
+    assert rows[-1].accuracy > rows[0].accuracy
+    assert [row.epoch for row in rows] == list(range(30))
+    assert not model.training
+
+
+def test_the_seed_decides_the_weights(data):
+    def trained(seed):
+        model = build("digits_cnn", 10, seed=seed)
+        fit(model, data.train_images[:100], data.train_labels[:100], QUICK, CPU, seed=seed)
+        return weights(model)
+
+    assert torch.equal(trained(0), trained(0))
+    assert not torch.equal(trained(0), trained(1))
+
+
+def test_global_random_state_and_images_are_left_alone(data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    images = data.train_images[:64].copy()
+    stage = changed(epochs=1, attack=SmoothAdv(0.3, 1), augment="crop-flip")
+    fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:64], stage, CPU)
+    assert torch.equal(torch.rand(3), expected)
+    np.testing.assert_array_equal(images, data.train_images[:64])
+
+
+def test_every_image_gets_a_level_of_its_own_within_the_range():
+    model = Spy()
+    fit(model, np.full((1000, 1, 8, 8), 0.5, np.float32), np.zeros(1000, np.int64), changed(epochs=1), CPU)
+    sd = (torch.cat(model.seen) - 0.5).flatten(1).std(dim=1)
+    # An estimate from 64 pixels is off by 9% (one sd): uniform levels spread over the range, one level would not.
+    assert sd.min() < 0.16
+    assert sd.max() > 0.5
+    assert sd.max() < 0.6 * 1.5
+    assert abs(float(sd.mean()) - 0.35) < 0.03
+
+
+def test_chosen_levels_stay_with_their_images():
+    images = np.arange(40, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 40, 40), np.float32)
+    levels = np.linspace(0.1, 1.0, 40).astype(np.float32)
+    model = Spy(1600)
+    fit(model, images, np.zeros(40, np.int64), changed(epochs=1, sigma=levels, m=2), CPU)
+    copies = torch.cat(model.seen).flatten(1)
+    owner = copies.mean(dim=1).round().long()  # the mean of 1600 pixels is off by 0.025 (one sd) at most
+    assert torch.equal(owner.bincount(), torch.full((40,), 2))
+    np.testing.assert_allclose(copies.std(dim=1), levels[owner], rtol=0.1)  # off by 1.8% (one sd)
+
+
+def test_an_epoch_takes_every_image_once_in_batches_that_differ_by_one():
+    model = Spy(1)
+    images = np.arange(103, dtype=np.float32).reshape(-1, 1, 1, 1)
+    fit(model, images, np.zeros(103, np.int64), changed(sigma=(0.0, 0.0), batch_size=20), CPU)
+    for epoch in (model.seen[:6], model.seen[6:]):
+        assert {len(batch) for batch in epoch} == {17, 18}
+        assert sorted(torch.cat(epoch).flatten().tolist()) == list(range(103))
+    assert not torch.equal(model.seen[0], model.seen[6])  # the order is drawn anew
+
+
+@pytest.mark.parametrize(("m", "steps"), [(1, 0), (2, 0), (1, 1), (2, 3)])
+def test_no_pass_is_wasted(data, m, steps):
+    model = Spy()
+    stage = changed(epochs=1, m=m, attack=SmoothAdv(0.3, steps) if steps else None)
+    fit(model, data.train_images[:70], data.train_labels[:70], stage, CPU)
+    assert stage.passes == m * (steps + 1)
+    assert sum(map(len, model.seen)) == model.backward == 70 * stage.passes
+    assert model.trained == 70 * m  # the attack runs in evaluation mode
+
+
+def test_the_loss_is_taken_on_the_very_noise_of_the_attack(data):
+    model = Spy()
+    fit(model, data.train_images[:32], data.train_labels[:32], changed(epochs=1, attack=SmoothAdv(0.2, 1), m=3), CPU)
+    clean, hard = model.seen
+    moved = (hard - clean).unflatten(0, (3, 32))
+    torch.testing.assert_close(moved[0], moved[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved[0], moved[2], atol=1e-6, rtol=0)
+    assert moved[0].flatten(1).norm(dim=1).max() <= 0.2 + 1e-6
+    assert moved[0].flatten(1).norm(dim=1).max() > 0.05
+
+
+def test_the_attack_grows_over_the_first_epochs(data):
+    model = Spy()
+    stage = changed(epochs=4, warmup=3, attack=SmoothAdv(0.3, 1), sigma=(0.0, 0.0))
+    fit(model, np.full((64, 1, 8, 8), 0.5, np.float32), data.train_labels[:64], stage, CPU)
+    reach = [float((model.seen[2 * e + 1] - 0.5).flatten(1).norm(dim=1).max()) for e in range(4)]
+    np.testing.assert_allclose(reach, [0.1, 0.2, 0.3, 0.3], rtol=1e-4)  # one step of twice epsilon, projected
+
+
+def test_the_step_schedule_is_that_of_appendix_a(data):
+    stage = changed(epochs=6, lr=0.1, schedule="step", drop_every=2, optimizer="sgd")
+    rates = rates_of(data, stage)
+    np.testing.assert_allclose(rates, [0.1] * 4 + [0.01] * 4 + [0.001] * 4)
+
+
+def test_the_cosine_schedule_falls_to_zero_step_by_step(data):
+    rates = rates_of(data, changed(epochs=3, lr=0.2))
+    np.testing.assert_allclose(rates, [0.2 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)])
+
+
+def rates_of(data, stage):
+    """The learning rate of every step, two an epoch, seen from inside the optimizer."""
+    rates = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        fit(build("digits_cnn", 10), data.train_images[:80], data.train_labels[:80], changed(stage, batch_size=40), CPU)
+    finally:
+        hook.remove()
+    return rates
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_going_on_from_any_epoch_gives_the_same_weights(data, kind):
+    images, labels = data.train_images[:100], data.train_labels[:100]
+    stage = changed(
+        epochs=4, optimizer=kind, lr=0.01, attack=SmoothAdv(0.3, 2), m=2, warmup=2, augment="crop-flip", batch_size=30
+    )
+    states, snapshots = [], []
+    whole = Spy(dropout=0.5)
+    start = {key: value.clone() for key, value in whole.state_dict().items()}
+
+    def keep(state):
+        states.append(torch.load(_through_a_file(state), weights_only=True))
+        snapshots.append({key: value.clone() for key, value in whole.state_dict().items()})
+
+    rows = fit(whole, images, labels, stage, CPU, after_epoch=keep)
+    assert not torch.equal(weights(whole), nn.utils.parameters_to_vector(start.values()))
+    for epoch in range(4):
+        model = Spy(dropout=0.5)
+        model.load_state_dict(snapshots[epoch])
+        again = fit(model, images, labels, stage, CPU, state=states[epoch])
+        assert torch.equal(weights(model), weights(whole))
+        assert [(row.loss, row.accuracy, row.lr) for row in again] == [(row.loss, row.accuracy, row.lr) for row in rows]
+
+
+def _through_a_file(state):
+    import io
+
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return stream
+
+
+def test_a_batch_in_parts_is_the_same_step(data):
+    images, labels = data.train_images[:90].astype(np.float32), data.train_labels[:90]
+    stage = changed(epochs=1, sigma=(0.0, 0.0), optimizer="sgd", lr=0.05)
+    results = []
+    for accumulate in (1, 3):
+        model = build("digits_cnn", 10, seed=0)
+        fit(model, images, labels, stage, Engine(device="cpu", accumulate=accumulate))
+        results.append(weights(model))
+    assert not torch.equal(results[0], weights(build("digits_cnn", 10, seed=0)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)  # sums in another order
+
+
+@pytest.mark.parametrize("engine", [Engine(device="cpu", precision="bfloat16"), Engine(channels_last=False)])
+def test_engines_change_rounding_and_nothing_else(data, engine):
+    results = []
+    for choice in (CPU, engine):
+        model = build("digits_cnn", 10, seed=0)
+        rows = fit(model, data.train_images, data.train_labels, changed(epochs=3), choice)
+        results.append(rows[-1].loss)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model(torch.zeros(1, 1, 8, 8)).dtype == torch.float32  # no autocast stays behind
+    assert results[0] == pytest.approx(results[1], rel=0.05)
+
+
+def test_a_diverging_loss_stops_with_a_message_and_hands_on_nothing(data):
+    images = np.full((8, 1, 8, 8), np.nan, np.float32)
+    seen = []
+    with pytest.raises(FloatingPointError, match="loss = nan in epoch 0: training diverged; lower lr = 0.003"):
+        fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:8], QUICK, CPU, after_epoch=seen.append)
+    assert seen == []
+
+
+def test_divergence_is_noticed_within_a_long_epoch(data):
+    stage = changed(epochs=1, lr=1e30, optimizer="sgd", batch_size=1)
+    with pytest.raises(FloatingPointError, match="train 1/1: loss = (nan|inf): training diverged"):
+        fit(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels, stage, CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": (0.7, 0.6)}, r"sigma range \[0.7, 0.6\]"),
+        ({"sigma": (-0.1, 0.6)}, r"sigma range \[-0.1, 0.6\]"),
+        ({"sigma": (0.1, math.inf)}, r"sigma range \[0.1, inf\]"),
+        ({"sigma": np.array([0.1, -0.1], np.float32)}, "every image's level must be finite and >= 0"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"m": 0}, "m = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"lr": 0.0}, "lr = 0.0"),
+        ({"lr": math.nan}, "lr = nan"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0"),
+        ({"augment": "blur"}, "augment = 'blur': choose none, crop-flip"),
+    ],
+)
+def test_senseless_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        changed(**change)
+
+
+def test_images_labels_and_levels_must_match(data):
+    model = build("digits_cnn", 10, seed=0)
+    with pytest.raises(ValueError, match="1437 images and 10 labels"):
+        fit(model, data.train_images, data.train_labels[:10], QUICK, CPU)
+    with pytest.raises(ValueError, match="3 noise levels for 1437 images"):
+        fit(model, data.train_images, data.train_labels, changed(sigma=np.ones(3, np.float32)), CPU)
+    with pytest.raises(ValueError, match="batch_size = 4: too small to be divided among 3 parts"):
+        fit(model, data.train_images, data.train_labels, changed(batch_size=4), Engine(accumulate=3))
+    with pytest.raises(ValueError, match="accumulate = 0"):
+        Engine(accumulate=0)

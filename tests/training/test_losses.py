@@ -1,0 +1,80 @@
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from training import Macer, cross_entropy
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def test_cross_entropy_is_the_mean_over_the_copies():
+    logits = torch.tensor([[[logit(0.8), 0.0]], [[logit(0.5), 0.0]]], dtype=torch.float64)
+    loss = cross_entropy(logits, torch.tensor([0]), torch.tensor([0.5]))
+    assert loss.tolist() == pytest.approx([-(math.log(0.8) + math.log(0.5)) / 2])
+
+
+def test_macer_by_hand():
+    # Two classes, z^_y = Phi(1) after sharpening: xi = 1 - (-1) = 2, so the hinge leaves 8 - 2 = 6.
+    beta = 16.0
+    sharp = logit(stats.norm.cdf(1.0))
+    logits = torch.tensor([[[sharp / beta, 0.0]]], dtype=torch.float64)
+    z = 1 / (1 + math.exp(-sharp / beta))
+    loss = Macer(lam=12.0, beta=beta, gamma=8.0)(logits, torch.tensor([0]), torch.tensor([0.5], dtype=torch.float64))
+    assert loss.tolist() == pytest.approx([-math.log(z) + 12.0 * 0.5 / 2 * 6.0])
+
+
+def test_macer_averages_probabilities_before_the_logarithm():
+    # One copy says Phi(2), the other Phi(0) = 1/2, sharpened: z^_y is their mean, and so is z at inverse temperature 1.
+    a, b = logit(stats.norm.cdf(2.0)), 0.0
+    logits = torch.tensor([[[a, 0.0]], [[b, 0.0]]], dtype=torch.float64)
+    mean = (stats.norm.cdf(2.0) + 0.5) / 2
+    xi = 2 * stats.norm.ppf(mean)
+    loss = Macer(lam=1.0, beta=1.0, gamma=8.0)(logits, torch.tensor([0]), torch.tensor([2.0], dtype=torch.float64))
+    assert loss.tolist() == pytest.approx([-math.log(mean) + 8.0 - xi])
+
+
+@pytest.mark.parametrize(
+    ("first", "label", "why"),
+    [
+        (stats.norm.cdf(1.0), 1, "the smoothed class is wrong"),
+        (stats.norm.cdf(2.1), 0, "xi = 4.2 is beyond gamma = 4"),
+        (1.0 - 1e-300, 0, "xi is infinite"),
+    ],
+)
+def test_macer_widens_no_radius_where(first, label, why):
+    logits = torch.tensor([[[logit(first) if first < 1 else 800.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    loss = Macer(lam=16.0, beta=1.0, gamma=4.0)(logits, torch.tensor([label]), torch.ones(1, dtype=torch.float64))
+    plain = cross_entropy(logits, torch.tensor([label]), torch.ones(1))
+    torch.testing.assert_close(loss, plain)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.isfinite().all()
+
+
+def test_macer_weighs_every_image_with_its_own_sigma():
+    logits = torch.full((1, 2, 2), 0.0, dtype=torch.float64)
+    logits[:, :, 0] = 0.3
+    sigma = torch.tensor([0.25, 1.0], dtype=torch.float64)
+    loss = Macer(beta=1.0)(logits, torch.tensor([0, 0]), sigma)
+    classification = cross_entropy(logits, torch.tensor([0, 0]), sigma)
+    radius = loss - classification
+    assert radius[1].item() == pytest.approx(4 * radius[0].item())
+    assert radius[0] > 0
+
+
+def test_macers_gradient_agrees_with_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((4, 6, 5), generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = logits.detach().mean(dim=0).argmax(dim=1)
+    sigma = torch.linspace(0.2, 1.0, 6, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: Macer(beta=2.0)(x, labels, sigma), logits)
+
+
+@pytest.mark.parametrize("options", [{"lam": -1.0}, {"beta": 0.0}, {"gamma": math.inf}, {"lam": math.nan}])
+def test_bad_numbers_are_named(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} = "):
+        Macer(**options)

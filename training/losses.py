@@ -1,0 +1,85 @@
+"""What training minimises, from the logits of m noisy copies of every image."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A loss per image, differentiable in the logits."""
+
+    def __call__(
+        self, logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """Return the loss of every image from its m noisy copies, its label and its noise level."""
+
+
+def cross_entropy(
+    logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Return the mean over the copies of -log f(x + eta)_y, in nats: Gaussian augmentation's loss, and Smooth-Adv's.
+
+    Whatever `sigma` is: it is there because a `Loss` gets it.
+    """
+    m, b = logits.shape[:2]
+    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(m), reduction="none").reshape(m, b).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Macer:
+    """The loss of MACER (Zhai et al., 2020): classify the smoothed image, and widen a radius that is small.
+
+    With z the softmax averaged over the m copies and z^ the same at inverse temperature beta, an image's loss is
+
+        -log z_y + lambda sigma / 2 max(0, gamma - xi),   xi = Phi^-1(z^_y) - Phi^-1(max_{c != y} z^_c),
+
+    the second term only where z^ puts the label first and 0 <= xi <= gamma. sigma is the image's own.
+
+    Attributes
+    ----------
+    lam : float, default=16
+        Weight lambda of the radius, >= 0.
+    beta : float, default=16
+        Inverse temperature of the radius, > 0.
+    gamma : float, default=8
+        Hinge: no pull beyond xi = gamma, >= 0.
+
+    Raises
+    ------
+    ValueError
+        When a number is out of range.
+    """
+
+    lam: float = 16.0
+    beta: float = 16.0
+    gamma: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("lam", self.lam), ("gamma", self.gamma)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value}: must be finite and >= 0")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta = {self.beta}: must be finite and > 0")
+
+    def __call__(
+        self, logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """Return the loss of every image."""
+        log_z = functional.log_softmax(logits, dim=2).logsumexp(dim=0) - math.log(len(logits))
+        classification = functional.nll_loss(log_z, labels, reduction="none")
+
+        sharp = functional.softmax(self.beta * logits, dim=2).mean(dim=0)
+        (first, second), (winner, _) = (t.unbind(dim=1) for t in sharp.topk(2, dim=1))
+        with torch.no_grad():
+            xi = torch.special.ndtri(first) - torch.special.ndtri(second)  # infinite where z^ is 0 or 1
+            pulled = (winner == labels) & (xi <= self.gamma)
+        # the quantile's slope is infinite at 0 and 1: where nothing is pulled, numbers stand in that have a finite one
+        first, second = torch.where(pulled, first, 0.5), torch.where(pulled, second, 0.5)
+        hinge = self.gamma - (torch.special.ndtri(first) - torch.special.ndtri(second))
+        return classification + self.lam * sigma / 2 * torch.where(pulled, hinge, 0.0)

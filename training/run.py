@@ -1,0 +1,253 @@
+"""A training run in a folder: any method from data to checkpoint, one epoch after the other, and on after a kill.
+
+The folder holds `config.yaml`, `checkpoint.pt`, `log.tsv` (one row an epoch) and `tensorboard/`.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+from jaxtyping import Float64, Int64
+
+from smoothing import SmoothedClassifier
+from smoothing.files import replacing
+from smoothing.threads import threads_each
+from training.checkpoints import read_state, save_checkpoint
+from training.data import FolderImages, ImageData, load_data
+from training.levels import choose_levels
+from training.loop import Epoch, fit
+from training.models import build, normalized
+from training.settings import CIRCUMSTANCES, TrainSettings
+
+#: What a run's folder holds.
+CHECKPOINT, CONFIG, LOG, TENSORBOARD = "checkpoint.pt", "config.yaml", "log.tsv", "tensorboard"
+
+
+def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]:
+    """Train by the method that the settings name.
+
+    sample-wise is Algorithm 1: pretrain with sigma drawn anew per image and epoch, choose each image's sigma (Eq. 5),
+    finetune there. The others have one stage at one sigma. After each epoch the checkpoint is replaced, whole or not at
+    all; a run that was killed, at any moment, and goes on with `resume` ends with the weights it would have had (bit
+    for bit on one CPU, with the same number of threads).
+
+    Parameters
+    ----------
+    settings : TrainSettings
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    tuple of Epoch
+        What each epoch reported, of all stages, earlier starts included.
+
+    Raises
+    ------
+    ValueError
+        Where the data, the model or the folder cannot be used; the message says why.
+    FloatingPointError
+        Where training diverges; the checkpoint is the last good one.
+    """
+    main = PartialState().is_main_process
+    if main:
+        _check_folder(settings)
+    data = load_data(settings.dataset, settings.data_dir, download=settings.download, image_size=settings.image_size)
+    with ExitStack() as open_things:
+        if settings.threads is not None:
+            open_things.enter_context(threads_each(settings.threads))
+        training = _Run(settings, data, progress)
+        if main:
+            open_things.enter_context(_claimed(settings))
+        PartialState().wait_for_everyone()
+        training.resume()
+        with _Logs(settings.out, len(training.epochs)) if main else nullcontext() as logs:
+            training.logs = logs
+            chosen = training.chosen
+            if chosen is None:
+                training.fit(None)
+            if settings.method == "sample-wise":
+                training.fit(training.choose() if chosen is None else chosen)
+    return tuple(Epoch(**row) for row in training.epochs)
+
+
+class _Run:
+    """Where a run stands: the model, each image's chosen sigma once there is one, and the epochs so far."""
+
+    def __init__(self, settings: TrainSettings, data: ImageData, progress: bool) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.num_classes = data.num_classes
+        self.images, self.labels = _subset(data, settings.train_images, settings.seed)
+        self.net = build(settings.model, data.num_classes, seed=settings.seed)
+        self.model = normalized(self.net, settings.normalizer)
+        self.chosen: Float64[np.ndarray, " n"] | None = None
+        self.epochs: list[dict[str, Any]] = []
+        self.logs: _Logs | None = None
+        self._state: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Take up what the checkpoint holds, if there is one."""
+        file = self.settings.out / CHECKPOINT
+        if not file.exists():
+            return
+        saved = read_state(file, self.net)
+        self._state = saved["state"]
+        self.epochs = list(saved["epochs"])
+        self.chosen = None if saved["chosen"] is None else saved["chosen"].numpy()
+
+    def fit(self, chosen: Float64[np.ndarray, " n"] | None) -> None:
+        """Train through a stage, finetuning where sigmas are given, from where the checkpoint stands."""
+        stage = self.settings.stage(chosen)
+        earlier = [row for row in self.epochs if row["stage"] != stage.name]
+        begun = len(earlier) < len(self.epochs)
+
+        def keep(state: dict[str, Any]) -> None:
+            self.epochs = [*earlier, *state["history"]]
+            if self.logs is not None:
+                self._save(state, chosen)
+                self.logs.add(self.epochs)
+
+        fit(
+            self.model,
+            self.images,
+            self.labels,
+            stage,
+            self.settings.engine,
+            seed=self.settings.seed,
+            state=self._state if begun else None,
+            after_epoch=keep,
+            progress=self.progress,
+        )
+
+    def choose(self) -> Float64[np.ndarray, " n"]:
+        """Return each image's sigma (Eq. 5) under the model as it is."""
+        device = PartialState().device if self.settings.device == "auto" else torch.device(self.settings.device)
+        classifier = SmoothedClassifier(
+            self.model,
+            self.num_classes,
+            precision=self.settings.precision,
+            channels_last=self.settings.channels_last,
+            compile=self.settings.compile,
+            seed=self.settings.seed,
+            device=device,
+        )
+        partial = self.settings.out / f"sigmas-{classifier.identity.weights[:12]}.partial"
+        return choose_levels(
+            classifier,
+            self.images,
+            self.labels,
+            self.settings.sigmas,
+            self.settings.n0,
+            racing=self.settings.racing,
+            partial=partial,
+            progress=self.progress,
+        )
+
+    def _save(self, state: dict[str, Any], chosen: Float64[np.ndarray, " n"] | None) -> None:
+        save_checkpoint(
+            self.settings.out / CHECKPOINT,
+            self.net,
+            arch=self.settings.model,
+            normalizer=self.settings.normalizer,
+            num_classes=self.num_classes,
+            config=self.settings.to_dict(),
+            chosen=None if chosen is None else torch.from_numpy(chosen),
+            epochs=self.epochs,
+            state=state,
+        )
+        if chosen is not None:  # the checkpoint holds them now
+            for partial in self.settings.out.glob("sigmas-*.partial.*"):
+                partial.unlink()
+
+
+class _Logs:
+    """The table and TensorBoard's events of a run; what an interruption left behind its checkpoint is replaced."""
+
+    def __init__(self, out: Path, epochs: int) -> None:
+        self._file = out / LOG
+        self._folder = out / TENSORBOARD
+        self._written = epochs
+
+    def __enter__(self) -> "_Logs":
+        from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+        self._writer = SummaryWriter(str(self._folder), purge_step=self._written)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+    def add(self, epochs: list[dict[str, Any]]) -> None:
+        names = [f.name for f in fields(Epoch)]
+        with replacing(self._file) as stream:
+            lines = [
+                names,
+                *(
+                    [f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+                    for row in epochs
+                ),
+            ]
+            stream.write("".join("\t".join(line) + "\n" for line in lines).encode())
+        for step in range(self._written, len(epochs)):
+            for name in ("loss", "accuracy", "lr", "images_per_second"):
+                self._writer.add_scalar(f"{epochs[step]['stage']}/{name}", epochs[step][name], step)
+        self._written = len(epochs)
+        self._writer.flush()
+
+
+def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray | FolderImages, Int64[np.ndarray, " n"]]:
+    images, labels = data.train_images, data.train_labels
+    if count is None:
+        return images, labels
+    if count > len(labels):
+        raise ValueError(f"--train-images {count}: {data.name} has {len(labels)}")
+    which = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
+    return images.subset(which) if isinstance(images, FolderImages) else images[which], labels[which]
+
+
+def _check_folder(settings: TrainSettings) -> None:
+    """Raise where --out cannot be begun, or cannot be gone on with; nothing is written."""
+    out = settings.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / CONFIG).is_file():
+        raise ValueError(f"--out {out}: holds files but no training run; name another folder")
+    if not settings.resume:
+        raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
+    try:
+        before = dict(yaml.safe_load((out / CONFIG).read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{out / CONFIG} is damaged: restore it, or begin in another folder") from error
+    now = settings.to_dict()
+    for name in {**before, **now}:
+        if name not in CIRCUMSTANCES and before.get(name) != now.get(name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {now.get(name)}: the run in {out} has {before.get(name)}; give the same, "
+                "or begin in another folder"
+            )
+
+
+@contextmanager
+def _claimed(settings: TrainSettings) -> Iterator[None]:
+    """Make the folder this process's own, and describe the run in it."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.out / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(f"--out {settings.out}: another process trains there; let it finish, or stop it") from error
+    with lock:
+        if not (settings.out / CONFIG).exists():
+            with replacing(settings.out / CONFIG) as stream:
+                stream.write(yaml.safe_dump(settings.to_dict(), sort_keys=False).encode())
+        yield
