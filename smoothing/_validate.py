@@ -122,17 +122,6 @@ def check_seed(seed: Any) -> int:
     return value
 
 
-def check_device(device: str | torch.device) -> torch.device:
-    """Return a device on which a tensor can be made now."""
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device = {str(device)!r} cannot be used ({reason}); try 'cpu'") from error
-    return chosen
-
-
 def check_number(name: str, value: float, low: float, *, strict: bool) -> float:
     """Return a finite number >= low, or > low where strict."""
     if not math.isfinite(value) or value < low or (strict and value == low):

@@ -14,6 +14,7 @@ from smoothing import _validate
 from smoothing._votes import VoteCounter
 from smoothing.adaptive import Climb, Ladder, climb
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
+from smoothing.devices import usable_device
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.samplers import make_sampler
 from smoothing.selection import RULES, select
@@ -75,7 +76,7 @@ class SmoothedClassifier:
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.device = _validate.check_device(device)
+        self.device = usable_device(device)
         self.num_classes = _validate.check_count("num_classes", num_classes, least=2)
         if batch_size is None:
             batch_size = 128 if self.device.type == "cpu" else 2048

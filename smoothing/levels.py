@@ -12,7 +12,8 @@ from smoothing._validate import check_number
 def sigma_grid(sigma_min: float, sigma_max: float, sigma_step: float) -> Float64[np.ndarray, " k"]:
     """Return {t * sigma_step : sigma_min <= t * sigma_step <= sigma_max, t = 1, 2, ...}, increasing (Eq. 7).
 
-    Computed in exact decimal arithmetic on the numbers as written, so that 3 * 0.1 is 0.3 and is not lost to rounding.
+    Where both ends are the same number, the grid is that number, whatever the step. Computed in exact decimal
+    arithmetic on the numbers as written, so that 3 * 0.1 is 0.3 and is not lost to rounding.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ def sigma_grid(sigma_min: float, sigma_max: float, sigma_step: float) -> Float64
     check_number("sigma_step", sigma_step, 0, strict=True)
     if sigma_min > sigma_max:
         raise ValueError(f"sigma_min = {sigma_min} is above sigma_max = {sigma_max}: swap them")
+    if sigma_min == sigma_max:
+        return np.array([float(sigma_min)])
     low, high, step = (Fraction(repr(float(value))) for value in (sigma_min, sigma_max, sigma_step))
     first, last = max(1, math.ceil(low / step)), math.floor(high / step)
     if first > last:

@@ -1,25 +1,24 @@
-"""The whole method on one data set: train, choose sigma, certify, allocate.
+"""The whole method on one data set: choose sigma, certify, allocate.
 
-Every step hands plain arrays to the next. Labels go into training, and are carried along for the report; choosing,
-certifying and allocating do not see them.
+Every step hands plain arrays to the next. Labels are carried along for the report; choosing, certifying and allocating
+do not see them.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from tqdm import tqdm
 
 import regions
-from smoothing import ABSTAIN, SmoothedClassifier, sigma_grid
-from smoothing.threads import one_thread_each
+from smoothing import ABSTAIN, Certificates, SmoothedClassifier
+from srs.inputs import completed, load
 from srs.settings import CertifySettings
-from training import Engine, Stage, accuracy, build, digits, fit
+from training import accuracy
 
 #: Ways to size the regions, all sound: points, R and each point's level to an allocation.
 ALLOCATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], regions.Allocation]] = {
@@ -36,7 +35,7 @@ CHUNK_IMAGES = 16
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """Certificates of every image at every noise level, and the level chosen for each image.
+    """Every image's level with the certificate there, and certificates at constant levels to compare with.
 
     Attributes
     ----------
@@ -44,24 +43,24 @@ class Levels:
         The grid.
     level : int array of shape (n,)
         Which level was chosen, from selection samples only.
-    predict : int array of shape (n, k)
-        Certified class, -1 where abstained.
-    radius, p_lower : arrays of shape (n, k)
-        Certified radius R(x, sigma) and the bound behind it, from estimation samples only.
+    chosen : Certificates
+        At the chosen levels.
+    constant : mapping of float to Certificates
+        All images at one level of the grid; empty where that was not asked for.
     seconds : array of shape (n,)
         Each image's share of the wall time of choosing its level and certifying it there.
     """
 
     sigmas: Float64[np.ndarray, " k"]
     level: Int64[np.ndarray, " n"]
-    predict: Int64[np.ndarray, "n k"]
-    radius: Float64[np.ndarray, "n k"]
-    p_lower: Float64[np.ndarray, "n k"]
+    chosen: Certificates
+    constant: Mapping[float, Certificates]
     seconds: Float64[np.ndarray, " n"]
 
-    def chosen(self, table: np.ndarray) -> np.ndarray:
-        """Return each image's entry of an (n, k) table at its chosen level, shape (n,)."""
-        return np.asarray(table[np.arange(len(self.level)), self.level])
+    @property
+    def sigma(self) -> Float64[np.ndarray, " n"]:
+        """Each image's noise level."""
+        return np.asarray(self.sigmas[self.level])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,58 +99,67 @@ class Run:
     seconds: Mapping[str, float]
 
 
-def run(settings: CertifySettings) -> Run:
-    """Train on the digits, then certify their test images; raises `ValueError` on settings that cannot be honoured."""
+def run(settings: CertifySettings, *, progress: bool = False) -> Run:
+    """Certify a base classifier on its test images and size their regions.
+
+    Parameters
+    ----------
+    settings : CertifySettings
+    progress : bool, default=False
+        Show bars on stderr.
+
+    Raises
+    ------
+    ValueError
+        On settings that cannot be honoured and files that cannot be used.
+    OSError
+        Where the checkpoint cannot be opened.
+    """
     settings.check()
-    sigmas = sigma_grid(settings.sigma_min, settings.sigma_max, settings.sigma_step)
-    device = _device(settings.device)
+    settings = completed(settings)
     seconds: dict[str, float] = {}
-
-    data = digits()
-    model = build("digits_cnn", data.num_classes, seed=settings.seed)
+    with _timed("load" if settings.checkpoint else "train", seconds):
+        inputs = load(settings, progress=progress)
     classifier = SmoothedClassifier(
-        model, data.num_classes, batch_size=settings.batch, seed=settings.seed, device=device
+        inputs.model,
+        inputs.data.num_classes,
+        precision=str(settings.precision),
+        batch_size=settings.batch,
+        seed=settings.seed,
+        device=inputs.device,
     )
-    with _timed("train", seconds), one_thread_each():
-        fit(
-            model,
-            data.train_images,
-            data.train_labels,
-            Stage(
-                epochs=60,
-                sigma=(settings.sigma_min, settings.sigma_max),
-                lr=3e-3,
-                optimizer="adam",
-                weight_decay=0.0,
-                schedule="cosine",
-                batch_size=128,
-            ),
-            Engine(device=device),
-            seed=settings.seed,
-            progress=sys.stderr.isatty(),
-        )
-
-    indices = np.arange(0, len(data.test_images), settings.skip)[: settings.max]
-    images, labels = data.test_images[indices], data.test_labels[indices]
     with _timed("certify", seconds):
         levels = certify_levels(
             classifier,
-            images,
-            sigmas,
+            inputs.images,
+            inputs.sigmas,
             settings.n0,
             settings.n,
             settings.alpha,
-            indices=indices,
-            progress=True,
+            rule=settings.rule,
+            racing=settings.racing,
+            chosen_only=settings.chosen_only,
+            indices=inputs.indices,
+            progress=progress,
         )
-
-    points = images.reshape(len(images), -1).astype(np.float64)
-    R = levels.chosen(levels.radius)
+    points = inputs.images.reshape(len(inputs.images), -1).astype(np.float64)
     with _timed("allocate", seconds):
-        allocations = {name: allocate(points, R, levels.level) for name, allocate in ALLOCATIONS.items()}
-
-    clean = accuracy(model, images, labels, device=device)
-    return Run(settings, data.name, device, indices, labels, points, levels, allocations, clean, seconds)
+        allocations = {
+            name: allocate(points, levels.chosen.radius, levels.level) for name, allocate in ALLOCATIONS.items()
+        }
+    clean = accuracy(inputs.model, inputs.images, inputs.labels, device=inputs.device)
+    return Run(
+        settings,
+        inputs.data.name,
+        inputs.device,
+        inputs.indices,
+        inputs.labels,
+        points,
+        levels,
+        allocations,
+        clean,
+        seconds,
+    )
 
 
 def certify_levels(
@@ -162,10 +170,13 @@ def certify_levels(
     n: int,
     alpha: float,
     *,
+    rule: str = "max-radius",
+    racing: bool = False,
+    chosen_only: bool = False,
     indices: Int64[np.ndarray, " n"],
     progress: bool = False,
 ) -> Levels:
-    """Choose a noise level for every image (Eq. 7) and certify it at every level of the grid.
+    """Choose a noise level for every image (Eq. 7), certify it there, and at every level of the grid to compare with.
 
     With probability at least 1 - alpha, per image: the certificate at the chosen level holds. The same is true of the
     certificate at any one level that was fixed beforehand, but not of all of them at once.
@@ -181,54 +192,68 @@ def certify_levels(
         Selection and estimation samples per image and level.
     alpha : float
         Failure probability per image.
+    rule, racing
+        As in `SmoothedClassifier.select_sigma`.
+    chosen_only : bool, default=False
+        Leave out the levels that an image did not choose.
     indices : int array of shape (n,)
         Names the images' noise streams.
     progress : bool, default=False
-        Show a bar on stderr where that is a terminal.
+        Show a bar on stderr.
     """
     parts = []
-    with tqdm(total=len(images), desc="certify", unit="image", leave=False, disable=None if progress else True) as bar:
+    with tqdm(total=len(images), desc="certify", unit="image", leave=False, disable=not progress) as bar:
         for start in range(0, len(images), CHUNK_IMAGES):
-            chunk = slice(start, start + CHUNK_IMAGES)
-            parts.append(_certify_chunk(classifier, images[chunk], sigmas, n0, n, alpha, indices[chunk]))
-            bar.update(len(parts[-1].level))
+            chunk, names = images[start : start + CHUNK_IMAGES], indices[start : start + CHUNK_IMAGES]
+            began = time.perf_counter()
+            choice = classifier.select_sigma(
+                chunk, sigmas, n0, rule, alpha, n=None if rule == "max-radius" else n, racing=racing, indices=names
+            )
+            selecting = time.perf_counter() - began
+
+            # An image's estimation samples are named by (seed, stage, index): certifying it at its chosen level alone
+            # draws exactly those of the whole table, so its certificate is an entry of the table. Looking it up is
+            # sound because the selection samples picked the entry; the estimation samples had no say in it.
+            began = time.perf_counter()
+            if chosen_only:
+                constant: tuple[Certificates, ...] = ()
+                chosen = classifier.certify_classes(chunk, choice.sigma, choice.predict, n, alpha, indices=names)
+            else:
+                constant = classifier.certify_levels(chunk, sigmas, choice.classes, n, alpha, indices=names)
+                chosen = _picked(constant, choice.level)
+            estimating = (time.perf_counter() - began) / max(1, len(constant))
+            seconds = np.full(len(chunk), (selecting + estimating) / len(chunk))
+            parts.append((choice.level, chosen, constant, seconds))
+            bar.update(len(chunk))
+    level, chosen_parts, constant_parts, seconds_parts = zip(*parts, strict=True)
     return Levels(
         sigmas,
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in Levels.__annotations__
-            if name != "sigmas"
-        ),
+        np.concatenate(level),
+        _joined(chosen_parts),
+        {
+            float(sigma): _joined(at_level)
+            for sigma, at_level in zip(sigmas, zip(*constant_parts, strict=True), strict=False)
+        },
+        np.concatenate(seconds_parts),
     )
 
 
-def _certify_chunk(
-    classifier: SmoothedClassifier,
-    images: Float32[np.ndarray, "n c h w"],
-    sigmas: Float64[np.ndarray, " k"],
-    n0: int,
-    n: int,
-    alpha: float,
-    indices: Int64[np.ndarray, " n"],
-) -> Levels:
-    start = time.perf_counter()
-    choice = classifier.select_sigma(images, sigmas, n0, alpha=alpha, indices=indices)
-    selecting = time.perf_counter() - start
+#: The entries of certificates that are one per image.
+_PER_IMAGE = ("predict", "radius", "sigma", "counts", "n", "p_lower")
 
-    # An image's estimation samples are named by (seed, stage, index): certifying it at its chosen level alone would
-    # draw exactly these again, so the sample-wise certificate is an entry of this table. Looking it up is sound because
-    # the selection samples picked the entry; the estimation samples had no say in it.
-    start = time.perf_counter()
-    certificates = classifier.certify_levels(images, sigmas, choice.classes, n, alpha, indices=indices)
-    estimating = (time.perf_counter() - start) / len(sigmas)
-    return Levels(
-        sigmas,
-        choice.level,
-        np.stack([c.predict for c in certificates], axis=1),
-        np.stack([c.radius for c in certificates], axis=1),
-        np.stack([c.p_lower for c in certificates], axis=1),
-        np.full(len(images), (selecting + estimating) / len(images)),
-    )
+
+def _joined(parts: Sequence[Certificates]) -> Certificates:
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_IMAGE}
+    return replace(parts[0], **joined)
+
+
+def _picked(table: Sequence[Certificates], level: Int64[np.ndarray, " n"]) -> Certificates:
+    """Return each image's entry at its level."""
+    rows = np.arange(len(level))
+    picked: dict[str, Any] = {
+        name: np.stack([getattr(column, name) for column in table])[level, rows] for name in _PER_IMAGE
+    }
+    return replace(table[0], **picked)
 
 
 def allocated(
@@ -240,10 +265,6 @@ def allocated(
     """
     inside: Bool[np.ndarray, " n"] = r > 0
     return np.where(inside, predict, ABSTAIN), np.minimum(R, r)
-
-
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 @contextmanager

@@ -21,9 +21,6 @@ from smoothing.tables import CertificateTable, floor_text, write_certificates, w
 from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.pipeline import Run, allocated
 
-#: The allocation that the run certifies with.
-MAIN = "lp"
-
 #: How the rules are named for readers. Overlapping regions prove nothing: they bound what an allocation can reach.
 TITLES = {
     "overlapping": "overlapping (unsound)",
@@ -55,16 +52,21 @@ class Rows:
     correct: Int64[np.ndarray, " n"]
 
 
+def main_rule(run: Run) -> str:
+    """Return the allocation that the run certifies with: the LP; on a grid of one level, that where it may overlap."""
+    return "lp" if len(run.levels.sigmas) > 1 else "lp-groups"
+
+
 def comparison(run: Run) -> dict[str, Rows]:
-    """Return the rows of every rule: each constant sigma, overlapping regions, and every allocation.
+    """Return the rows of every rule: each constant sigma that was certified, overlapping regions, every allocation.
 
     Keys are `sigma=0.1` and so on, then those of `TITLES`.
     """
     levels = run.levels
     rows = {}
-    for k, sigma in enumerate(levels.sigmas):
-        rows[f"sigma={sigma:g}"] = _rows(levels.predict[:, k], levels.radius[:, k], run.labels)
-    predict, R = levels.chosen(levels.predict), levels.chosen(levels.radius)
+    for sigma, votes in levels.constant.items():
+        rows[f"sigma={sigma:g}"] = _rows(votes.predict, votes.radius, run.labels)
+    predict, R = levels.chosen.predict, levels.chosen.radius
     rows["overlapping"] = _rows(predict, R, run.labels)
     for name, allocation in run.allocations.items():
         rows[name] = _rows(*allocated(predict, R, allocation.radii), run.labels)
@@ -74,7 +76,7 @@ def comparison(run: Run) -> dict[str, Rows]:
 def certificates(run: Run, rows: Rows) -> CertificateTable:
     """Return the run's table: the six usual columns, then sigma, R, r, p_lower and region (-1 where there is none)."""
     levels = run.levels
-    r = run.allocations[MAIN].radii
+    r = run.allocations[main_rule(run)].radii
     return CertificateTable(
         idx=run.indices,
         label=run.labels,
@@ -83,10 +85,10 @@ def certificates(run: Run, rows: Rows) -> CertificateTable:
         correct=rows.correct,
         seconds=levels.seconds,
         extra={
-            "sigma": levels.sigmas[levels.level],
-            "R": levels.chosen(levels.radius),
+            "sigma": levels.sigma,
+            "R": levels.chosen.radius,
             "r": r,
-            "p_lower": levels.chosen(levels.p_lower),
+            "p_lower": levels.chosen.p_lower,
             "region": np.where(r > 0, np.arange(len(r)), -1),
         },
     )
@@ -94,6 +96,7 @@ def certificates(run: Run, rows: Rows) -> CertificateTable:
 
 def summarize(run: Run, rows: dict[str, Rows]) -> dict[str, Any]:
     """Return the summary as JSON-ready values; accuracies are fractions, radii l2 in [0, 1] pixel units."""
+    main = main_rule(run)
     epsilon = radius_grid(max(float(row.radius.max()) for row in rows.values()))
     return {
         "settings": {
@@ -105,8 +108,9 @@ def summarize(run: Run, rows: dict[str, Rows]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _DISTRIBUTIONS}},
         "guarantee": f"each sound certificate holds with probability at least 1 - {run.settings.alpha:g}, per image",
         "clean_accuracy": run.clean_accuracy,
-        "abstentions": int((rows[MAIN].predict == ABSTAIN).sum()),
-        "average_certified_radius": average_certified_radius(rows[MAIN].radius, rows[MAIN].correct),
+        "main": main,
+        "abstentions": int((rows[main].predict == ABSTAIN).sum()),
+        "average_certified_radius": average_certified_radius(rows[main].radius, rows[main].correct),
         "epsilon": epsilon.tolist(),
         "rules": {
             name: {
@@ -128,11 +132,11 @@ def write(run: Run, folder: Path) -> dict[str, Any]:
 
     rows = comparison(run)
     summary = summarize(run, rows)
-    write_certificates(folder / "certificates.tsv", certificates(run, rows[MAIN]))
+    main = main_rule(run)
+    write_certificates(folder / "certificates.tsv", certificates(run, rows[main]))
     write_rows(folder / "comparison.tsv", ("rule", "idx", "predict", "radius", "correct"), _comparison_rows(run, rows))
-    levels, r = run.levels, run.allocations[MAIN].radii
-    sigma = levels.sigmas[levels.level]
-    regions.RegionMap(run.points, r, sigma, classes=rows[MAIN].predict).save(folder / "regions.npz")
+    r, sigma = run.allocations[main].radii, run.levels.sigma
+    regions.RegionMap(run.points, r, sigma, classes=rows[main].predict).save(folder / "regions.npz")
     draw_curves({title(name): row for name, row in rows.items()}, folder / "curves.png")
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
@@ -151,7 +155,7 @@ def results_table(summary: dict[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for rule, result in summary["rules"].items():
         cells = [f"{100 * value:.1f}" if value else "-" for value in result["certified_accuracy"]]
-        style = "bold" if rule == MAIN else "dim" if not result["sound"] else None
+        style = "bold" if rule == summary["main"] else "dim" if not result["sound"] else None
         acr = f"{float(floor_text(result['average_certified_radius'], 3)):.3f}"
         table.add_row(title(rule), acr, str(result["abstentions"]), *cells, style=style)
     return table

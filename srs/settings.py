@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
@@ -16,26 +17,50 @@ class CertifySettings:
     Noise levels and radii are l2 distances between images whose pixels lie in [0, 1].
     """
 
-    sigma_min: float = 0.1
-    """Smallest noise level sigma_min; also the lower end of the noise in training."""
-    sigma_max: float = 0.6
-    """Largest noise level sigma_max; also the upper end of the noise in training."""
-    sigma_step: float = 0.1
-    """Distance between levels (sigma_interval): the grid is the multiples of it within [sigma_min, sigma_max]."""
+    checkpoint: Path | None = None
+    """Base classifier: what srs-train wrote, which says all that is needed, or a file of earlier work. Default: a small
+    network trained on scikit-learn's digits now."""
+    arch: str | None = None
+    """Architecture of a checkpoint that does not name it: as srs-train's --model."""
+    normalizer: str | None = None
+    """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    dataset: str | None = None
+    """Whose test images: digits, mnist, cifar10 or imagefolder:PATH. Default: the checkpoint's."""
+    data_dir: Path | None = None
+    """Folder that holds MNIST/raw or cifar-10-batches-py. Default: the checkpoint's, else data."""
+    image_size: int | None = None
+    """Side in pixels that images of a folder are scaled and cropped to. Default: the checkpoint's."""
+    sigma_min: float | None = None
+    """Smallest noise level sigma_min. Default: the checkpoint's; 0.1 without one, where it is training's as well."""
+    sigma_max: float | None = None
+    """Largest noise level sigma_max. Default: the checkpoint's; 0.6 without one, where it is training's as well."""
+    sigma_step: float | None = None
+    """Distance between levels (sigma_interval): the grid is the multiples of it within [sigma_min, sigma_max]. Default:
+    the checkpoint's; 0.1 without one."""
+    rule: Literal["max-radius", "expected-radius", "anchor"] = "max-radius"
+    """What chooses each image's sigma. max-radius: the radius that its n0 samples certify (Eq. 7). expected-radius: the
+    radius that n samples would certify if they voted likewise. anchor: the same, among levels that agree in class."""
+    racing: bool = False
+    """Draw no more selection samples at levels that cannot win."""
+    chosen_only: bool = False
+    """Certify each image at its chosen sigma alone: as many times faster as there are levels, but without the
+    comparison with every constant sigma."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
     """Estimation samples per image and level, fresh; they prove the radius (Eq. 2)."""
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha."""
-    batch: int = 512
-    """Noisy images per forward pass."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the network's arithmetic, a part of what is certified. Default: the checkpoint's; float32 without one."""
+    batch: int | None = None
+    """Noisy images per forward pass. Default: 128 on a CPU, 2048 elsewhere."""
     seed: int = 0
-    """Seed of training and of every noise stream."""
+    """Seed of every noise stream, and of training where there is no checkpoint."""
     device: str = "auto"
     """Where the classifier runs: auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
-    out: Path = Path("runs/digits")
-    """Folder for the results."""
+    out: Path | None = None
+    """Folder for the results. Default: certified, beside the checkpoint; runs/digits without one."""
     overwrite: bool = False
     """Replace the run that --out holds."""
     skip: int = 1
@@ -46,14 +71,12 @@ class CertifySettings:
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
         for flag, count in (("--n0", self.n0), ("--n", self.n), ("--batch", self.batch), ("--skip", self.skip)):
-            if not 1 <= count <= MOST:
+            if count is not None and not 1 <= count <= MOST:
                 raise ValueError(f"{flag} {count}: must be from 1 to {MOST:,}")
         if self.max is not None and self.max < 1:
             raise ValueError(f"--max {self.max}: must be at least 1")
-        if self.batch > 10**6:
+        if self.batch is not None and self.batch > 10**6:
             raise ValueError(f"--batch {self.batch}: must be at most 1,000,000 images")
-        if self.sigma_step > 0 and (self.sigma_max - self.sigma_min) / self.sigma_step > MOST_LEVELS:
-            raise ValueError(f"--sigma-step {self.sigma_step}: more than {MOST_LEVELS:,} levels; take larger steps")
         if not 0 < self.alpha < 1:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if not 0 <= self.seed < 2**63:

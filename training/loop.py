@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from smoothing.devices import usable_device
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.data import FolderImages
@@ -220,7 +221,7 @@ def fit(
     engine = engine or Engine()
     accelerator = Accelerator(cpu=engine.device == "cpu")
     world, rank = accelerator.num_processes, accelerator.process_index
-    device = accelerator.device if engine.device == "auto" else torch.device(engine.device)
+    device = accelerator.device if engine.device == "auto" else usable_device(engine.device)
     _check(images, labels, stage, world * engine.accumulate)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=layout)

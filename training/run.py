@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
+from smoothing.devices import usable_device
 from smoothing.files import replacing
 from smoothing.threads import threads_each
 from training.checkpoints import read_state, save_checkpoint
@@ -129,7 +130,7 @@ class _Run:
 
     def choose(self) -> Float64[np.ndarray, " n"]:
         """Return each image's sigma (Eq. 5) under the model as it is."""
-        device = PartialState().device if self.settings.device == "auto" else torch.device(self.settings.device)
+        device = PartialState().device if self.settings.device == "auto" else usable_device(self.settings.device)
         classifier = SmoothedClassifier(
             self.model,
             self.num_classes,

@@ -8,7 +8,7 @@ from torch import nn
 import regions
 from smoothing import ABSTAIN, SmoothedClassifier
 from srs.pipeline import ALLOCATIONS, CHUNK_IMAGES, Run, allocated, certify_levels
-from srs.report import certificates, comparison, summarize
+from srs.report import certificates, comparison, main_rule, summarize
 from srs.settings import CertifySettings
 
 SIGMAS = np.array([0.1, 0.25, 0.5])
@@ -39,7 +39,7 @@ def levels(images):
 @pytest.fixture(scope="module")
 def run(images, levels):
     points = images.reshape(len(images), -1).astype(np.float64)
-    R = levels.chosen(levels.radius)
+    R = levels.chosen.radius
     return Run(
         settings=CertifySettings(),
         data_name="balls",
@@ -61,10 +61,43 @@ def test_the_table_entry_is_the_certificate_at_the_chosen_level(images, levels):
     indices = np.arange(len(images)) * 3
     choice = smoothed.select_sigma(images, SIGMAS, N0, alpha=ALPHA, indices=indices)
     np.testing.assert_array_equal(choice.level, levels.level)
-    classes = levels.chosen(choice.classes)
-    alone = smoothed.certify_classes(images, choice.sigma, classes, N, ALPHA, indices=indices)
-    for name in ("predict", "radius", "p_lower"):
-        np.testing.assert_array_equal(levels.chosen(getattr(levels, name)), getattr(alone, name))
+    alone = smoothed.certify_classes(images, choice.sigma, choice.predict, N, ALPHA, indices=indices)
+    only = certify_levels(smoothed, images, SIGMAS, N0, N, ALPHA, chosen_only=True, indices=indices)
+    assert only.constant == {}
+    for name in ("predict", "radius", "sigma", "counts", "n", "p_lower"):
+        np.testing.assert_array_equal(getattr(levels.chosen, name), getattr(alone, name))
+        np.testing.assert_array_equal(getattr(only.chosen, name), getattr(alone, name))
+
+
+def test_constant_levels_are_certified_as_if_alone(images, levels):
+    smoothed = SmoothedClassifier(Ball(), 2)
+    indices = np.arange(len(images)) * 3
+    assert list(levels.constant) == SIGMAS.tolist()
+    for sigma, votes in levels.constant.items():
+        alone = certify_levels(smoothed, images, np.array([sigma]), N0, N, ALPHA, indices=indices)
+        np.testing.assert_array_equal(votes.radius, alone.chosen.radius)
+        assert np.all(alone.sigma == sigma)
+
+
+def test_the_rule_is_the_one_that_was_asked_for(images):
+    smoothed = SmoothedClassifier(Ball(), 2)
+    indices = np.arange(len(images))
+    found = certify_levels(smoothed, images, SIGMAS, N0, N, ALPHA, rule="anchor", chosen_only=True, indices=indices)
+    choice = smoothed.select_sigma(images, SIGMAS, N0, "anchor", ALPHA, n=N, indices=indices)
+    np.testing.assert_array_equal(found.level, choice.level)
+
+
+def test_of_one_noise_level_no_radius_is_lost_to_neighbours(run):
+    same = dataclasses.replace(run.levels, sigmas=SIGMAS[:1], level=np.zeros_like(run.levels.level))
+    R = same.chosen.radius
+    constant = dataclasses.replace(
+        run,
+        levels=same,
+        allocations={name: allocate(run.points, R, same.level) for name, allocate in ALLOCATIONS.items()},
+    )
+    assert main_rule(run) == "lp"
+    assert main_rule(constant) == "lp-groups"
+    np.testing.assert_array_equal(constant.allocations["lp-groups"].radii, R)
 
 
 def test_labels_change_what_is_correct_and_nothing_else(run):
@@ -79,7 +112,7 @@ def test_labels_change_what_is_correct_and_nothing_else(run):
 
 
 def test_sound_rules_stay_inside_their_certificate_and_region(run):
-    R = run.levels.chosen(run.levels.radius)
+    R = run.levels.chosen.radius
     rows = comparison(run)
     assert {*ALLOCATIONS, "overlapping"} < set(rows)
     for name, allocation in run.allocations.items():

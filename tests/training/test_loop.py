@@ -161,9 +161,7 @@ def test_the_cosine_schedule_falls_to_zero_step_by_step(data):
 def rates_of(data, stage):
     """The learning rate of every step, two an epoch, seen from inside the optimizer."""
     rates = []
-    hook = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
-    )
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
     try:
         fit(build("digits_cnn", 10), data.train_images[:80], data.train_labels[:80], changed(stage, batch_size=40), CPU)
     finally:
@@ -231,14 +229,14 @@ def test_engines_change_rounding_and_nothing_else(data, engine):
 def test_a_diverging_loss_stops_with_a_message_and_hands_on_nothing(data):
     images = np.full((8, 1, 8, 8), np.nan, np.float32)
     seen = []
-    with pytest.raises(FloatingPointError, match="loss = nan in epoch 0: training diverged; lower lr = 0.003"):
+    with pytest.raises(FloatingPointError, match=r"loss = nan in epoch 0: training diverged; lower lr = 0\.003"):
         fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:8], QUICK, CPU, after_epoch=seen.append)
     assert seen == []
 
 
 def test_divergence_is_noticed_within_a_long_epoch(data):
     stage = changed(epochs=1, lr=1e30, optimizer="sgd", batch_size=1)
-    with pytest.raises(FloatingPointError, match="train 1/1: loss = (nan|inf): training diverged"):
+    with pytest.raises(FloatingPointError, match=r"train 1/1: loss = (nan|inf): training diverged"):
         fit(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels, stage, CPU)
 
 
