@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Int64
 from numpy.typing import ArrayLike
@@ -29,6 +28,7 @@ from smoothing.adaptive import Ladder
 from smoothing.certify import SmoothedClassifier
 from smoothing.confidence import shared_alpha
 from smoothing.files import replacing
+from smoothing.processes import processes
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,
@@ -113,29 +113,33 @@ def certify_to_file(
         process is writing it.
     """
     run = _Run(Path(path), classifier, images, sigma, n0, n, alpha, labels, indices, simultaneous)
-    group = _Group()
-    if group.rank == 0:
+    group = processes()
+    if group.is_main_process:
         run.begin()
-    group.wait()
+    group.wait_for_everyone()
     run.check()
     if not run.path.exists():
         done = run.done()
-        group.wait()  # until everyone has read what was done: only then may parts grow
-        with run.part(group.rank) as append:
+        group.wait_for_everyone()  # until everyone has read what was done: only then may parts grow
+        with run.part(group.process_index) as append:
             mine = [row for row in range(len(run.indices)) if int(run.indices[row]) not in done][
-                group.rank :: group.size
+                group.process_index :: group.num_processes
             ]
             with tqdm(
-                total=len(mine), desc="certify", unit="image", leave=False, disable=not (progress and group.rank == 0)
+                total=len(mine),
+                desc="certify",
+                unit="image",
+                leave=False,
+                disable=not (progress and group.is_main_process),
             ) as bar:
                 for start in range(0, len(mine), run.together):
                     rows = np.array(mine[start : start + run.together])
                     append(run.certify(rows))
                     bar.update(len(rows))
-        group.wait()
-        if group.rank == 0:
+        group.wait_for_everyone()
+        if group.is_main_process:
             run.finish()
-        group.wait()
+        group.wait_for_everyone()
     return read_certificates(run.path)
 
 
@@ -291,23 +295,6 @@ class _Run:
         for part in self.parts():
             part.unlink()
             part.with_name(part.name + ".lock").unlink(missing_ok=True)
-
-
-class _Group:
-    """The processes that share a run: alone, unless a launcher says otherwise."""
-
-    def __init__(self) -> None:
-        self.rank, self.size = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState  # takes seconds to import
-
-            self._state = PartialState(cpu=not torch.cuda.is_available())
-            self.rank, self.size = self._state.process_index, self._state.num_processes
-
-    def wait(self) -> None:
-        """Return when all have come here."""
-        if self.size > 1:
-            self._state.wait_for_everyone()
 
 
 def _whole_lines(part: Path) -> bytes:

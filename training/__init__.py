@@ -9,7 +9,7 @@ from training.levels import choose_levels
 from training.loop import Engine, Epoch, Stage, fit
 from training.losses import Loss, Macer, cross_entropy
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
-from training.run import run
+from training.runs import run
 from training.settings import PRESETS, TrainSettings
 
 __all__ = [

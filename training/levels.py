@@ -2,14 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from accelerate import PartialState
 from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
 from smoothing import SmoothedClassifier
+from smoothing.processes import processes
 from training.data import FolderImages
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 #: Images between two writes of what was chosen. The choice does not depend on it.
 CHUNK_IMAGES = 256
@@ -51,7 +55,7 @@ def choose_levels(
     progress : bool, default=False
         Show a bar on stderr.
     """
-    group = PartialState()
+    group = processes()
     mine = np.array_split(np.arange(len(labels)), group.num_processes)[group.process_index]
     file = None if partial is None else Path(f"{partial}.{group.process_index}-of-{group.num_processes}")
     chosen = _resumed(file, len(mine))
@@ -82,7 +86,7 @@ def _resumed(file: Path | None, n: int) -> Float64[np.ndarray, " done"]:
     return done[:whole].astype(np.float64)
 
 
-def _gathered(chosen: Float64[np.ndarray, " mine"], group: PartialState) -> Float64[np.ndarray, " n"]:
+def _gathered(chosen: Float64[np.ndarray, " mine"], group: "PartialState") -> Float64[np.ndarray, " n"]:
     if group.num_processes == 1:
         return chosen
     from accelerate.utils import gather_object

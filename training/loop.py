@@ -10,12 +10,13 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothing.devices import usable_device
+from smoothing.processes import processes
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.data import FolderImages
@@ -219,7 +220,8 @@ def fit(
         When loss or weights stop being finite: `after_epoch` has seen the last epoch that was good.
     """
     engine = engine or Engine()
-    accelerator = Accelerator(cpu=engine.device == "cpu")
+    processes(engine.device)
+    accelerator = Accelerator()
     world, rank = accelerator.num_processes, accelerator.process_index
     device = accelerator.device if engine.device == "auto" else usable_device(engine.device)
     _check(images, labels, stage, world * engine.accumulate)
@@ -289,7 +291,7 @@ class _Meter:
         self._title = title
         self._seen = 0  # by this process
         self._steps = 0
-        shown = progress and PartialState().is_main_process
+        shown = progress and processes().is_main_process
         self._bar = tqdm(total=total, desc=title, unit="image", leave=False, disable=not shown)
 
     def __enter__(self) -> "_Meter":

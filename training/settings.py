@@ -219,8 +219,8 @@ PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
             sigma_min=0.1,
             sigma_max=0.6,
             sigma_step=0.1,
-            epochs=15,
-            finetune_epochs=5,
+            epochs=40,
+            finetune_epochs=20,
             optimizer="adam",
             weight_decay=0.0,
             lr=3e-3,
@@ -230,7 +230,8 @@ PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
             batch=128,
             m=2,
             k=2,
-            epsilon=0.5,
+            epsilon=0.25,
+            threads=1,  # the network is so small that threads would wait for each other
         ),
     ),
     "mnist-quick": (

@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train"):
         from training import PRESETS, run
-        from training.run import CHECKPOINT
+        from training.runs import CHECKPOINT
 
         settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
         epochs = run(settings, progress=sys.stderr.isatty())

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
-from smoothing.files import replacing
+from smoothing.files import forget_partial, replacing
+from smoothing.processes import processes
 from smoothing.threads import threads_each
 from training.checkpoints import read_state, save_checkpoint
 from training.data import FolderImages, ImageData, load_data
@@ -57,7 +57,8 @@ def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]
     FloatingPointError
         Where training diverges; the checkpoint is the last good one.
     """
-    main = PartialState().is_main_process
+    group = processes(settings.device)
+    main = group.is_main_process
     if main:
         _check_folder(settings)
     data = load_data(settings.dataset, settings.data_dir, download=settings.download, image_size=settings.image_size)
@@ -67,9 +68,9 @@ def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]
         training = _Run(settings, data, progress)
         if main:
             open_things.enter_context(_claimed(settings))
-        PartialState().wait_for_everyone()
+        group.wait_for_everyone()
         training.resume()
-        with _Logs(settings.out, len(training.epochs)) if main else nullcontext() as logs:
+        with _Logs(settings.out, training.epochs) if main else nullcontext() as logs:
             training.logs = logs
             chosen = training.chosen
             if chosen is None:
@@ -130,7 +131,7 @@ class _Run:
 
     def choose(self) -> Float64[np.ndarray, " n"]:
         """Return each image's sigma (Eq. 5) under the model as it is."""
-        device = PartialState().device if self.settings.device == "auto" else usable_device(self.settings.device)
+        device = processes().device if self.settings.device == "auto" else usable_device(self.settings.device)
         classifier = SmoothedClassifier(
             self.model,
             self.num_classes,
@@ -170,17 +171,20 @@ class _Run:
 
 
 class _Logs:
-    """The table and TensorBoard's events of a run; what an interruption left behind its checkpoint is replaced."""
+    """The table and TensorBoard's events of a run: they say what the checkpoint says, whatever was interrupted when."""
 
-    def __init__(self, out: Path, epochs: int) -> None:
+    def __init__(self, out: Path, epochs: list[dict[str, Any]]) -> None:
         self._file = out / LOG
         self._folder = out / TENSORBOARD
-        self._written = epochs
+        self._earlier = epochs
+        self._written = 0
 
     def __enter__(self) -> "_Logs":
         from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-        self._writer = SummaryWriter(str(self._folder), purge_step=self._written)
+        self._writer = SummaryWriter(str(self._folder), purge_step=0)  # events of earlier starts are replaced
+        if self._earlier:
+            self.add(self._earlier)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -248,6 +252,8 @@ def _claimed(settings: TrainSettings) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"--out {settings.out}: another process trains there; let it finish, or stop it") from error
     with lock:
+        for name in (CHECKPOINT, CONFIG, LOG):
+            forget_partial(settings.out / name)
         if not (settings.out / CONFIG).exists():
             with replacing(settings.out / CONFIG) as stream:
                 stream.write(yaml.safe_dump(settings.to_dict(), sort_keys=False).encode())

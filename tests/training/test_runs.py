@@ -1,0 +1,254 @@
+"""Training runs that are killed, resumed and shared end with the same weights; folders are never mixed."""
+
+import csv
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from smoothing import SmoothedClassifier
+from training import PRESETS, TrainSettings, digits, load_checkpoint, run, runs, training_config
+
+TINY = replace(
+    PRESETS["digits"][1],
+    train_images=150,
+    sigma_min=0.1,
+    sigma_max=0.3,
+    epochs=2,
+    finetune_epochs=2,
+    m=1,
+    k=1,
+    n0=30,
+    batch=50,
+)
+
+#: Runs TINY in the folder argv[1], and kills itself at argv[2]: so often, at such an event.
+PROGRAM = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import smoothing.files, training.levels, training.runs
+from smoothing import SmoothedClassifier
+from training import PRESETS, TrainSettings, run
+
+out, event, count, flags = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4])
+training.levels.CHUNK_IMAGES = 64
+left = iter(range(count - 1, -1, -1))
+
+def die_at(wanted):
+    if event == wanted and next(left) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+step, save, select = torch.optim.Adam.step, torch.save, SmoothedClassifier.select_training_sigma
+def stepped(self, *a, **k):
+    result = step(self, *a, **k); die_at("step"); return result
+def half(content, stream):
+    stream.write(b"half"); stream.flush(); die_at("write"); stream.seek(0); stream.truncate()
+    save(content, stream)
+def chosen(self, *a, **k):
+    die_at("choose"); return select(self, *a, **k)
+class Logs(training.runs._Logs):
+    def add(self, epochs):
+        die_at("saved"); super().add(epochs)
+torch.optim.Adam.step, torch.save, SmoothedClassifier.select_training_sigma = stepped, half, chosen
+training.runs._Logs = Logs
+run(replace(PRESETS["digits"][1], out=Path(out), **flags))
+"""
+
+
+def flags_of(settings):
+    default = PRESETS["digits"][1]
+    return {name: value for name, value in vars(settings).items() if value != getattr(default, name) and name != "out"}
+
+
+def start(out, event="never", count=1, launcher=(), **change):
+    flags = flags_of(replace(TINY, resume=True, **change))
+    command = [sys.executable, *(launcher or ["-c"]), PROGRAM, str(out), event, str(count), repr(flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def numbers(out):
+    """Everything in a checkpoint that is not a wall time."""
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    epochs = [(row["stage"], row["epoch"], row["loss"], row["accuracy"], row["lr"]) for row in content["epochs"]]
+    return content["state_dict"], content["chosen"], content["state"]["optimizer"]["state"], epochs
+
+
+def assert_same(left, right):
+    *tensors, epochs = numbers(left)
+    *others, other_epochs = numbers(right)
+    torch.testing.assert_close(tensors, others, rtol=0, atol=0)
+    assert epochs == other_epochs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    rows = run(replace(TINY, out=out))
+    return out, rows
+
+
+def test_a_run_leaves_what_certifying_needs(whole):
+    out, rows = whole
+    assert sorted(file.name for file in out.iterdir() if file.name != ".lock") == [
+        "checkpoint.pt",
+        "config.yaml",
+        "log.tsv",
+        "tensorboard",
+    ]
+    assert [(row.stage, row.epoch) for row in rows] == [
+        ("pretrain", 0),
+        ("pretrain", 1),
+        ("finetune", 0),
+        ("finetune", 1),
+    ]
+    with (out / "log.tsv").open(newline="") as stream:
+        logged = list(csv.DictReader(stream, delimiter="\t"))
+    assert [float(row["loss"]) for row in logged] == pytest.approx([row.loss for row in rows], rel=1e-5)
+    config = training_config(out / "checkpoint.pt")
+    assert config == yaml.safe_load((out / "config.yaml").read_text()) == replace(TINY, out=out).to_dict()
+    assert load_checkpoint(out / "checkpoint.pt")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert any((out / "tensorboard").iterdir())
+
+
+def test_the_chosen_levels_are_those_of_the_pretrained_model(whole, tmp_path):
+    out, _ = whole
+    alone = tmp_path / "run"
+    killed = start(alone, "choose")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    chosen = torch.load(out / "checkpoint.pt", weights_only=True)["chosen"].numpy()
+    assert set(chosen) <= {0.1, 0.2, 0.3}
+    data = digits()
+    which = np.sort(np.random.default_rng(0).permutation(len(data.train_labels))[:150])
+    smoothed = SmoothedClassifier(load_checkpoint(alone / "checkpoint.pt"), 10, threads=1)
+    found = smoothed.select_training_sigma(
+        data.train_images[which], data.train_labels[which], [0.1, 0.2, 0.3], 30, indices=2**31 + np.arange(150)
+    )
+    np.testing.assert_array_equal(found.sigma, chosen)
+
+
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(whole, tmp_path):
+    out = tmp_path / "run"
+    for event, count in [("step", 2), ("saved", 1), ("write", 1), ("choose", 2), ("step", 4), ("saved", 2)]:
+        killed = start(out, event, count)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        if (out / "checkpoint.pt").exists():
+            load_checkpoint(out / "checkpoint.pt")
+    finished = start(out)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(out, whole[0])
+    assert (out / "log.tsv").read_text().count("\n") == 5
+    assert sorted(file.name for file in out.iterdir()) == sorted(file.name for file in whole[0].iterdir())
+    logged = EventAccumulator(str(out / "tensorboard")).Reload()
+    losses = [*logged.Scalars("pretrain/loss"), *logged.Scalars("finetune/loss")]
+    assert [(event.step, event.value) for event in losses] == [
+        (step, pytest.approx(row[2], rel=1e-6)) for step, row in enumerate(numbers(out)[3])
+    ]
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    out, rows = whole
+    before = (out / "checkpoint.pt").read_bytes()
+    again = run(replace(TINY, out=out, resume=True))
+    assert again == rows
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    flags = repr(flags_of(replace(TINY, resume=True, method="gaussian", sigma=0.0, device="cpu")))
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out, how in zip(outs, ([str(program)], launcher), strict=True):
+        command = [sys.executable, *how, str(out), "never", "1", flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    # without noise the streams of the processes do not matter: only the order of sums differs
+    one, two = (numbers(out) for out in outs)
+    for key, value in one[0].items():
+        torch.testing.assert_close(value, two[0][key], rtol=1e-3, atol=1e-5)
+    assert [row[2] for row in one[3]] == pytest.approx([row[2] for row in two[3]], rel=1e-3)
+
+
+def test_two_processes_run_algorithm_1(tmp_path, whole):
+    program, out = tmp_path / "program.py", tmp_path / "run"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    flags = repr(flags_of(replace(TINY, resume=True, device="cpu")))
+    done = subprocess.run([*command, str(out), "never", "1", flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, chosen, _, epochs = numbers(out)
+    assert len(chosen) == 150
+    assert [row[:2] for row in epochs] == [row[:2] for row in numbers(whole[0])[3]]
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    fit, seen = runs.fit, []
+
+    def poisoned(model, images, labels, stage, *arguments, after_epoch, **options):
+        def keep(state):
+            after_epoch(state)
+            seen.append((out / "checkpoint.pt").read_bytes())
+            torch.nn.init.constant_(next(model.parameters()), float("nan"))
+
+        return fit(model, images, labels, stage, *arguments, after_epoch=keep, **options)
+
+    monkeypatch.setattr(runs, "fit", poisoned)
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        run(replace(TINY, out=out))
+    assert (out / "checkpoint.pt").read_bytes() == seen[0]
+    load_checkpoint(out / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "holds a run already; go on with it by --resume, or name another folder"),
+        ({"resume": True, "lr": 0.5}, "--lr 0.5: the run in .* has 0.003; give the same, or begin in another folder"),
+        ({"resume": True, "train_images": None}, "--train-images None: the run in .* has 150"),
+    ],
+)
+def test_two_runs_are_never_mixed(whole, change, message):
+    before = (whole[0] / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        run(replace(TINY, out=whole[0], **change))
+    assert (whole[0] / "checkpoint.pt").read_bytes() == before
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        run(replace(TINY, out=tmp_path / "file"))
+    with pytest.raises(ValueError, match="holds files but no training run"):
+        run(replace(TINY, out=tmp_path, resume=True))
+    (tmp_path / "config.yaml").write_text(": : :\n")
+    with pytest.raises(ValueError, match=r"config.yaml is damaged"):
+        run(replace(TINY, out=tmp_path, resume=True))
+    out = tmp_path / "busy"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(ValueError, match="holds files but no training run"):
+        run(replace(TINY, out=out))
+    (out / "config.yaml").write_text(yaml.safe_dump(replace(TINY, out=out).to_dict()))
+    with FileLock(out / ".lock"), pytest.raises(ValueError, match="another process trains there"):
+        run(replace(TINY, out=out, resume=True))
+
+
+def test_more_images_than_there_are_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--train-images 5000: digits has 1437"):
+        run(replace(TINY, train_images=5000, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_round_trip_and_are_checked():
+    assert TrainSettings(**{**TINY.to_dict(), "out": TINY.out, "data_dir": TINY.data_dir}) == TINY

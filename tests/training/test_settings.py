@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from training import PRESETS, Macer, TrainSettings
+
+
+def test_the_paper_presets_are_its_appendix_a():
+    for name, (_, settings) in PRESETS.items():
+        if "paper" not in name:
+            continue
+        pretrain, finetune = settings.stage(), settings.stage(np.array([0.5]))
+        assert (pretrain.epochs, finetune.epochs) == (150, 150)
+        assert (pretrain.lr, finetune.lr) == (0.1, 0.001)
+        assert (pretrain.schedule, pretrain.drop_every, pretrain.optimizer) == ("step", 50, "sgd")
+        assert (settings.n0, settings.sigma_min) == (500, 0.12)
+    table = {name: (s.sigma_max, s.m, s.k, s.epsilon) for name, (_, s) in PRESETS.items() if "paper" in name}
+    assert table == {  # Tables 4 and 5
+        "cifar10-paper-0.25": (0.25, 4, 4, 0.25),
+        "cifar10-paper-0.50": (0.50, 4, 2, 1.00),
+        "cifar10-paper": (1.00, 2, 4, 2.00),
+        "mnist-paper-0.25": (0.25, 4, 2, 0.25),
+        "mnist-paper-0.50": (0.50, 4, 2, 1.00),
+        "mnist-paper": (1.00, 4, 10, 2.00),
+    }
+
+
+def test_sample_wise_draws_levels_then_keeps_the_chosen_ones():
+    settings = TrainSettings(sigma_min=0.12, sigma_max=0.5)
+    assert settings.stage().sigma == (0.12, 0.5)
+    chosen = np.array([0.15, 0.5])
+    finetune = settings.stage(chosen)
+    np.testing.assert_array_equal(finetune.sigma, chosen.astype(np.float32))
+    assert settings.stage().name != finetune.name  # other random streams
+    assert finetune.attack == settings.stage().attack
+    assert settings.sigmas.tolist() == [0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+
+
+def test_the_baselines_are_one_stage_at_one_sigma():
+    gaussian = TrainSettings(method="gaussian", sigma=0.25).stage()
+    assert (gaussian.sigma, gaussian.attack) == ((0.25, 0.25), None)
+    adv = TrainSettings(method="smooth-adv", sigma=0.25, m=3, k=7, epsilon=0.5).stage()
+    assert (adv.m, adv.attack.steps, adv.attack.epsilon) == (3, 7, 0.5)
+    macer = TrainSettings(method="macer", sigma=0.25).stage()
+    assert (macer.m, macer.attack, macer.loss) == (16, None, Macer(16.0, 16.0, 8.0))
+    assert TrainSettings(method="macer", sigma=0.25).sigmas.tolist() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "macer"}, "--method macer trains at one noise level: give it with --sigma"),
+        ({"sigma": 0.5}, "--sigma 0.5: sample-wise takes --sigma-min and --sigma-max"),
+        ({"method": "gaussian", "sigma": -0.5}, "--sigma -0.5: must be finite and >= 0"),
+        ({"sigma_min": 0.9, "sigma_max": 0.5}, "sigma_min = 0.9 is above sigma_max = 0.5"),
+        ({"n0": 0}, "--n0 0: must be at least 1"),
+        ({"threads": 0}, "--threads 0: must be at least 1"),
+        ({"seed": -1}, "--seed -1"),
+        ({"k": -1}, "steps = -1"),
+        ({"epsilon": -1.0}, "epsilon = -1.0"),
+        ({"finetune_epochs": 0}, "epochs = 0"),
+        ({"accumulate": 0}, "accumulate = 0"),
+        ({"batch": 0}, "batch_size = 0"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**change)
