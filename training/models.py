@@ -65,10 +65,21 @@ class LeNet(nn.Module):
     def forward(self, images: Float[Tensor, "b 1 28 28"]) -> Float[Tensor, "b classes"]:
         """Return logits."""
         # the largest of the rectified is the rectified largest: pooling first leaves a quarter of the work
-        x = functional.relu(functional.max_pool2d(self.conv1(images), 2))
-        x = functional.relu(functional.max_pool2d(self.conv2(x), 2))
+        x = functional.relu(_largest_of_four(self.conv1(images)))
+        x = functional.relu(_largest_of_four(self.conv2(x)))
         logits: Tensor = self.fc2(functional.relu(self.fc1(x.flatten(1))))
         return logits
+
+
+def _largest_of_four(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Return max_pool2d(x, 2), for even h and w.
+
+    Without a gradient to keep, maxima of pairs are the same numbers in a fifth of the time on a CPU.
+    """
+    if torch.is_grad_enabled():
+        return functional.max_pool2d(x, 2)
+    rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 class BasicBlock(nn.Module):

@@ -24,6 +24,18 @@ def test_lenet_has_the_layers_of_the_paper():
     }
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_lenet_scores_alike_with_and_without_a_gradient(precision):
+    model = build("lenet", 10).eval().to(memory_format=torch.channels_last)
+    images = torch.rand(30, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        with_gradient = model(images)
+        with torch.no_grad():
+            without = model(images)
+    assert with_gradient.dtype == precision
+    torch.testing.assert_close(without, with_gradient.detach(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("depth", [20, 56, 110])
 def test_resnet_has_as_many_parameters_as_its_definition(depth):
     n = (depth - 2) // 6
