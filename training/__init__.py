@@ -4,7 +4,7 @@ from training.attack import SmoothAdv, smoothed_loss
 from training.augment import AUGMENTATIONS
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
 from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, image_folder, load_data, mnist
-from training.evaluate import accuracy
+from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.loop import Engine, Epoch, Stage, fit
 from training.losses import Loss, Macer, cross_entropy
@@ -33,6 +33,7 @@ __all__ = [
     "TrainSettings",
     "accuracy",
     "build",
+    "check_fit",
     "choose_levels",
     "cifar10",
     "cross_entropy",

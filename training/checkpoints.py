@@ -140,6 +140,8 @@ def _network_state(file: Path, content: Mapping[str, Any]) -> tuple[dict[str, Te
     state = content.get("state_dict", content.get("net", content))
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file} holds no weights: expected a state_dict, under 'state_dict' or 'net' or alone")
+    if "normalizer" in content:  # ours: the names are the network's own, whatever they look like
+        return dict(state), False
     plain = {".".join(part for part in key.split(".") if part != "module"): value for key, value in state.items()}
     wrapped = all(key.startswith("1.") for key in plain)
     return {key.removeprefix("1.") if wrapped else key: value for key, value in plain.items()}, wrapped

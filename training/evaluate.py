@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import nn
 
-from training.data import FolderImages
+from training.data import FolderImages, ImageData
 
 
 @torch.inference_mode()
@@ -24,3 +24,31 @@ def accuracy(
         predicted = model(torch.from_numpy(images[part]).to(device)).argmax(dim=1).cpu()
         right += int((predicted == torch.from_numpy(labels[part])).sum())
     return right / len(labels)
+
+
+@torch.inference_mode()
+def check_fit(model: nn.Module, data: ImageData, name: str) -> None:
+    """Raise where the model does not take a data set's images, or does not return a logit for each of its classes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On the CPU; left in evaluation mode.
+    data : ImageData
+    name : str
+        What the message calls the model.
+
+    Raises
+    ------
+    ValueError
+        One line: the model's name, and the images or classes that it does not fit.
+    """
+    image = torch.from_numpy(data.test_images[:1])
+    size = "x".join(map(str, image.shape[1:]))
+    try:
+        logits = model.eval()(image)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not take {data.name}'s images of {size}: {error}") from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (1, data.num_classes):
+        raise ValueError(f"{name} returns {shape} for one image of {data.name}, which has {data.num_classes} classes")

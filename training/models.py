@@ -216,7 +216,10 @@ def network(arch: str, num_classes: int) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"arch = {arch!r}: {error}; name package.module:factory, importable from here") from error
+        raise ValueError(
+            f"arch = {arch!r}: {error}; name package.module:factory, importable from here (PYTHONPATH=. adds the "
+            "folder that you are in)"
+        ) from error
     net = factory(num_classes)
     if not isinstance(net, nn.Module):
         raise ValueError(f"arch = {arch!r}: returned a {type(net).__name__}; a factory returns a torch.nn.Module")

@@ -22,6 +22,7 @@ from smoothing.processes import processes
 from smoothing.threads import threads_each
 from training.checkpoints import read_state, save_checkpoint
 from training.data import FolderImages, ImageData, load_data
+from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
 from training.models import build, normalized
@@ -90,6 +91,7 @@ class _Run:
         self.images, self.labels = _subset(data, settings.train_images, settings.seed)
         self.net = build(settings.model, data.num_classes, seed=settings.seed)
         self.model = normalized(self.net, settings.normalizer)
+        check_fit(self.model, data, f"--model {settings.model}")
         self.chosen: Float64[np.ndarray, " n"] | None = None
         self.epochs: list[dict[str, Any]] = []
         self.logs: _Logs | None = None

@@ -1,8 +1,14 @@
 """`srs-train`: train a base classifier by any of the methods, from a preset and overrides."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srs.commands._errors import one_line_errors, parse_preset
+
+if TYPE_CHECKING:
+    from training import Epoch
 
 _DESCRIPTION = """Train a base classifier for certification: sample-wise (Algorithm 1), or a baseline at one sigma.
 
@@ -15,28 +21,34 @@ it from there. A run that was stopped, in whatever way, goes on with the same co
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train"):
+        from smoothing.processes import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT
 
         settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
         epochs = run(settings, progress=sys.stderr.isatty())
 
-        from rich.console import Console
-        from rich.table import Table
+        if processes(settings.device).is_main_process:
+            _print(epochs, settings.out / CHECKPOINT)
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("stage", "epoch", "loss", "accuracy", "lr", "seconds", "images/s"):
-            table.add_column(name, justify="left" if name == "stage" else "right")
-        for row in epochs:
-            table.add_row(
-                row.stage,
-                str(row.epoch + 1),
-                f"{row.loss:.4f}",
-                f"{row.accuracy:.1%}",
-                f"{row.lr:.2g}",
-                f"{row.seconds:.1f}",
-                f"{row.images_per_second:.0f}",
-            )
-        console = Console(highlight=False)
-        console.print(table)
-        console.print(f"written to {settings.out / CHECKPOINT}", soft_wrap=True)
+
+def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "epoch", "loss", "accuracy", "lr", "seconds", "images/s"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for row in epochs:
+        table.add_row(
+            row.stage,
+            str(row.epoch + 1),
+            f"{row.loss:.4f}",
+            f"{row.accuracy:.1%}",
+            f"{row.lr:.2g}",
+            f"{row.seconds:.1f}",
+            f"{row.images_per_second:.0f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"written to {checkpoint}", soft_wrap=True)

@@ -1,6 +1,8 @@
 """Files of earlier work are read; damaged, foreign and malicious ones are refused in one line."""
 
 import pathlib
+import sys
+import types
 
 import pytest
 import torch
@@ -70,6 +72,31 @@ def test_ours_say_everything(tmp_path, net):
         load_checkpoint(tmp_path / "ours.pt", normalizer="none")
     with pytest.raises(ValueError, match=r"arch = 'lenet', but .*ours\.pt is for 'cifar_resnet20'"):
         load_checkpoint(tmp_path / "ours.pt", arch="lenet")
+
+
+class Wrapping(torch.nn.Module):
+    """Names of its own that look like those of a normaliser and of DataParallel."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.module = torch.nn.Linear(4, num_classes)
+
+
+def sequential(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, num_classes))
+
+
+@pytest.mark.parametrize("factory", [sequential, Wrapping])
+def test_ours_keep_the_names_of_a_users_own_layers(tmp_path, monkeypatch, factory):
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=factory))
+    net = factory(3)
+    save_checkpoint(tmp_path / "mine.pt", net, arch="mine:make", num_classes=3)
+    loaded = load_checkpoint(tmp_path / "mine.pt", arch="mine:make")
+    assert {name: value.tolist() for name, value in loaded.state_dict().items()} == {
+        name: value.tolist() for name, value in net.state_dict().items()
+    }
+    with pytest.raises(ValueError, match=r"pass arch='mine:make' if you trust that module"):
+        load_checkpoint(tmp_path / "mine.pt")
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, net):

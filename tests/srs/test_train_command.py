@@ -1,0 +1,89 @@
+"""srs-train as a person runs it: in an empty folder, with a model of one's own, in two processes, with bad flags."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+TRAIN, CERTIFY = (
+    [sys.executable, "-c", f"from srs.commands.{name} import main; main()"] for name in ("train", "certify")
+)
+TINY = ["--train-images", "100", "--epochs", "1", "--finetune-epochs", "1", "--n0", "20", "--m", "1", "--k", "1"]
+
+
+def start(command, folder, **environment):
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_certifying_needs_no_more_than_the_checkpoint(tmp_path):
+    trained = start([*TRAIN, "digits", *TINY, "--sigma-min", "0.2", "--sigma-max", "0.3", "--out", "mine"], tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines()[-1] == "written to mine/checkpoint.pt"
+    assert [line.split()[:2] for line in trained.stdout.splitlines()[1:-1]] == [["pretrain", "1"], ["finetune", "1"]]
+    certified = start(
+        [*CERTIFY, "--checkpoint", "mine/checkpoint.pt", "--max", "3", "--n0", "20", "--n", "50"], tmp_path
+    )
+    assert certified.returncode == 0, certified.stderr
+    assert "sigma = 0.2" in certified.stdout
+    assert "sigma = 0.3" in certified.stdout
+    assert (tmp_path / "mine" / "certified" / "certificates.tsv").is_file()
+
+
+def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\ndef make(k):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, k))\n"
+    )
+    (tmp_path / "train.py").write_text("from srs.commands.train import main\n\nmain()\n")
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--",
+        "train.py",
+    ]
+    flags = ["digits", *TINY, "--model", "mine:make", "--device", "cpu", "--out", "run"]
+    trained = start([*TORCHRUN, "train.py", *flags], tmp_path, PYTHONPATH=str(tmp_path))
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("written to run/checkpoint.pt") == 1
+    again = start([*TRAIN, *flags, "--resume"], tmp_path, PYTHONPATH=str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    with (tmp_path / "run" / "log.tsv").open(newline="") as stream:
+        assert [row["stage"] for row in csv.DictReader(stream, delimiter="\t")] == ["pretrain", "finetune"]
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"] == "mine:make"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["digits", "--lr", "much"], "could not convert string to float"),
+        (["nothing"], "nothing"),
+        (["digits", "--method", "macer"], "--method macer trains at one noise level: give it with --sigma"),
+        (["digits", "--sigma-min", "0.9"], "sigma_min = 0.9 is above sigma_max = 0.6"),
+        (["mnist-quick", "--data-dir", "nowhere"], "put train-images-idx3-ubyte"),
+        (["cifar10-quick", "--data-dir", "nowhere"], "put data_batch_1 to data_batch_5"),
+        (["digits", "--dataset", "imagefolder:nowhere"], "nowhere has no folder train"),
+        (["digits", "--dataset", "svhn"], "dataset 'svhn': choose digits, mnist, cifar10 or imagefolder:PATH"),
+        (["digits", "--model", "alexnet"], "arch = 'alexnet': choose lenet"),
+        (["digits", "--model", "no.such:thing"], "name package.module:factory, importable from here"),
+        (["digits", "--out", "file"], "--out file: is a file; name a folder"),
+        (["digits", "--model", "lenet"], "--model lenet does not take digits's images of 1x8x8"),
+        (["digits", "--model", "torch.nn:Identity"], "--model torch.nn:Identity returns (1, 1, 8, 8)"),
+    ],
+)
+def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, flags, message):
+    (tmp_path / "file").write_text("")
+    failed = start([*TRAIN, *flags], tmp_path)
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stdout == ""
+    assert len(failed.stderr.splitlines()) == 1, failed.stderr
+    assert failed.stderr.startswith("srs-train: ")
+    assert message in failed.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
