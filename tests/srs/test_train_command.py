@@ -8,9 +8,9 @@ import sys
 import pytest
 import yaml
 
-TRAIN, CERTIFY = (
-    [sys.executable, "-c", f"from srs.commands.{name} import main; main()"] for name in ("train", "certify")
-)
+TRAIN = [sys.executable, "-c", "from srs.commands.train import main; main()"]
+CERTIFY = [sys.executable, "-c", "from srs.commands.certify import main; main()"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
 TINY = ["--train-images", "100", "--epochs", "1", "--finetune-epochs", "1", "--n0", "20", "--m", "1", "--k", "1"]
 
 
@@ -39,16 +39,6 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
         "from torch import nn\n\ndef make(k):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, k))\n"
     )
     (tmp_path / "train.py").write_text("from srs.commands.train import main\n\nmain()\n")
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--",
-        "train.py",
-    ]
     flags = ["digits", *TINY, "--model", "mine:make", "--device", "cpu", "--out", "run"]
     trained = start([*TORCHRUN, "train.py", *flags], tmp_path, PYTHONPATH=str(tmp_path))
     assert trained.returncode == 0, trained.stderr
