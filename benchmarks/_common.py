@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs" / "results"
 SIGMAS = ("0.25", "0.5", "1.0")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LIBRARIES = ("numpy", "scipy", "faiss-cpu", "highspy", "cvxpy", "numba", "torch")
@@ -226,18 +227,18 @@ def write_rows(name: str, rows: Sequence[Row]) -> None:
     (RESULTS / f"{name}.jsonl").write_text(text)
 
 
-def write_markdown(name: str, title: str, parts: Sequence[str]) -> None:
-    """Write results/NAME.md: which command made it, on what hardware, then the parts; and print it."""
+def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = RESULTS) -> None:
+    """Write NAME.md into the folder: which command made it, on what hardware, then the parts; and print it."""
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
     head = (
         f"# {title}\n\nMade by `{command}` on {m['cores']} cores of an {m['cpu']} processor with Python {m['python']}, "
-        f"{versions}. Every number is in [{name}.jsonl]({name}.jsonl).\n"
+        f"{versions}. Every number is in `benchmarks/results/{name}.jsonl`.\n"
     )
     text = "\n".join([head, *parts]).rstrip() + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.md").write_text(text)
     print(text)
 
 

@@ -11,7 +11,7 @@ import pytest
 import regions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "smoothing", "samplers"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "training", "smoothing", "samplers"))]
 MODULES = ["regions", *(module.name for module in pkgutil.walk_packages(regions.__path__, "regions."))]
 
 
