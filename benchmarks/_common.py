@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs" / "results"
 SIGMAS = ("0.25", "0.5", "1.0")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LIBRARIES = ("numpy", "scipy", "faiss-cpu", "highspy", "cvxpy", "numba", "torch")
@@ -71,6 +72,27 @@ def cifar10_test(labels: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Logs:
+    """What the certification logs of one model say at every sigma: radius 0 and class -1 where it abstains."""
+
+    radius: np.ndarray  # (n, 3)
+    predict: np.ndarray  # (n, 3)
+    label: np.ndarray  # (n,)
+
+
+def certification_logs(dataset: str, model: str) -> Logs:
+    """Read the logs (`idx label predict radius correct time`) of one model at three sigmas."""
+    files = [data_folder() / "certify-logs" / f"{dataset}_{model}_{sigma}.tsv" for sigma in SIGMAS]
+    logs = np.stack([np.loadtxt(f, delimiter="\t", skiprows=1, usecols=(0, 1, 2, 3)) for f in files])
+    idx, label, predict, radius = np.moveaxis(logs, 2, 0)
+    if (idx != np.arange(idx.shape[1])).any() or (label != label[0]).any():
+        raise ValueError(f"the logs of {dataset} {model} do not list the same images in the same order")
+    radius = np.where(predict != -1, radius, 0.0)
+    predict = np.where(radius > 0, predict, -1).astype(np.int64)
+    return Logs(np.ascontiguousarray(radius.T), np.ascontiguousarray(predict.T), label[0].astype(np.int64))
+
+
+@dataclass(frozen=True)
 class Bounds:
     """R_j = the largest certified radius of the sigmas that do not abstain, 0 if none; with its sigma and class."""
 
@@ -79,23 +101,17 @@ class Bounds:
     predict: np.ndarray
     label: np.ndarray
 
+    @classmethod
+    def best(cls, logs: Logs) -> Bounds:
+        """Every image at the sigma of its largest radius; ties: the smallest sigma."""
+        best = logs.radius.argmax(axis=1)
+        pick = (np.arange(best.size), best)
+        return cls(logs.radius[pick], np.array(SIGMAS, dtype=np.float64)[best], logs.predict[pick], logs.label)
+
 
 def certified_bounds(dataset: str, model: str) -> Bounds:
-    """Combine the certification logs (`idx label predict radius correct time`) of one model at three sigmas."""
-    files = [data_folder() / "certify-logs" / f"{dataset}_{model}_{sigma}.tsv" for sigma in SIGMAS]
-    logs = np.stack([np.loadtxt(f, delimiter="\t", skiprows=1, usecols=(0, 1, 2, 3)) for f in files])
-    idx, label, predict, radius = np.moveaxis(logs, 2, 0)
-    if (idx != np.arange(idx.shape[1])).any() or (label != label[0]).any():
-        raise ValueError(f"the logs of {dataset} {model} do not list the same images in the same order")
-    radius = np.where(predict != -1, radius, 0.0)
-    best = radius.argmax(axis=0)  # ties: the smallest sigma
-    pick = (best, np.arange(best.size))
-    return Bounds(
-        R=radius[pick],
-        sigma=np.array(SIGMAS, dtype=np.float64)[best],
-        predict=np.where(radius[pick] > 0, predict[pick], -1).astype(np.int64),
-        label=label[0].astype(np.int64),
-    )
+    """The largest radius of every image in the logs of one model."""
+    return Bounds.best(certification_logs(dataset, model))
 
 
 def load(dataset: str, model: str) -> tuple[np.ndarray, Bounds]:
@@ -226,18 +242,18 @@ def write_rows(name: str, rows: Sequence[Row]) -> None:
     (RESULTS / f"{name}.jsonl").write_text(text)
 
 
-def write_markdown(name: str, title: str, parts: Sequence[str]) -> None:
-    """Write results/NAME.md: which command made it, on what hardware, then the parts; and print it."""
+def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = RESULTS) -> None:
+    """Write NAME.md into the folder: which command made it, on what hardware, then the parts; and print it."""
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
     head = (
         f"# {title}\n\nMade by `{command}` on {m['cores']} cores of an {m['cpu']} processor with Python {m['python']}, "
-        f"{versions}. Every number is in [{name}.jsonl]({name}.jsonl).\n"
+        f"{versions}. Every number is in `benchmarks/results/{name}.jsonl`.\n"
     )
     text = "\n".join([head, *parts]).rstrip() + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.md").write_text(text)
     print(text)
 
 
