@@ -138,7 +138,11 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts KiB
 
 
-def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], tuple[Any, ...]]], repeat: int) -> Row:
+def contest(
+    contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], tuple[Any, ...]]],
+    repeat: int,
+    limit: float | None = None,
+) -> Row:
     """Let contenders take turns, each in a process of its own, and return what each measured.
 
     Parameters
@@ -148,11 +152,14 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
         returned into JSON values and is not.
     repeat : int
         Timed rounds, after one round of warm-up that is reported as `first_call_seconds`.
+    limit : float, default=None
+        Seconds after which a call is given up: its process is killed and has no further turn.
 
     Returns
     -------
     dict of name to {seconds, first_call_seconds, peak_memory_mb, baseline_memory_mb, answer}
-        `baseline_memory_mb` is the peak before the first run: libraries and data.
+        `baseline_memory_mb` is the peak before the first run: libraries and data. A contender that failed has
+        `failed`, a sentence, and an `answer` only if it has finished before.
     """
     # numba compiles afresh, so that the first call is what a new user waits for
     with tempfile.TemporaryDirectory() as cache:
@@ -171,16 +178,8 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
             for turn in range(repeat + 1):
                 shift = turn % len(names)  # nobody always follows the same contender
                 for name in names[shift:] + names[:shift]:
-                    ours = workers[name][0]
-                    ours.send("run")
-                    seconds, peak, answer = ours.recv()
-                    row = measured[name]
-                    row.setdefault("first_call_seconds", seconds)
-                    row.setdefault("seconds", [])
-                    row["peak_memory_mb"] = peak
-                    row["answer"] = answer
-                    if turn:
-                        row["seconds"].append(seconds)
+                    if "failed" not in measured[name]:
+                        _turn(*workers[name], measured[name], turn > 0, limit)
         finally:
             for ours, process in workers.values():
                 ours.close()  # ends the worker's loop
@@ -188,6 +187,28 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
                 if process.is_alive():
                     process.terminate()
     return measured
+
+
+def _turn(ours: Any, process: Any, row: Row, timed: bool, limit: float | None) -> None:
+    """Let one contender run once, and write down what it measured."""
+    ours.send("run")
+    if not ours.poll(limit):
+        process.kill()
+        row["failed"] = f"did not finish in {limit:g} s"
+        return
+    try:
+        found = ours.recv()
+    except EOFError:
+        found = "crashed"
+    if isinstance(found, str):
+        row["failed"] = found
+        return
+    seconds, peak, answer = found
+    row.setdefault("first_call_seconds", seconds)
+    row.setdefault("seconds", [])
+    row.update(peak_memory_mb=peak, answer=answer)
+    if timed:
+        row["seconds"].append(seconds)
 
 
 def _work(connection: Any, prepare: Callable[..., tuple[Run, Describe]], arguments: tuple[Any, ...]) -> None:
@@ -199,7 +220,11 @@ def _work(connection: Any, prepare: Callable[..., tuple[Run, Describe]], argumen
         except EOFError:
             return
         began = time.perf_counter()
-        answer = run()
+        try:
+            answer = run()
+        except Exception as error:  # whatever a library raises: the others go on
+            connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            continue
         seconds = time.perf_counter() - began
         connection.send((seconds, peak_memory(), describe(answer)))
 

@@ -156,9 +156,9 @@ images that are classified correctly with a radius above that of the header.
 - *descending*, *ascending*, *arrival*: greedy (Eq. 11) in these orders of degree, or by index. *LP*: Eq. 10.
 - *LP, sigma groups*: regions of equal sigma may overlap. *Joint levels*: sigma and radii chosen together
   (`regions.allocate_levels`) from the three radii of each image.
-- *at once*: every certificate at level alpha / (3 n), so that all hold at once with probability 1 - alpha, computed from
-  the fewest votes that explain the printed radius. Only then may regions of equal *class* overlap, too. The rows above
-  hold per image, with probability 1 - 3 alpha, since the best of three certificates is taken.
+- *at once*: every certificate at level alpha / (3 n), so that all hold at once with probability 1 - alpha, computed
+  from the fewest votes that explain the printed radius. Only then may regions of equal *class* overlap, too. The rows
+  above hold per image, with probability 1 - 3 alpha, since the best of three certificates is taken.
 
 The sum of all radii is maximised, right or wrong: labels are not known when regions are made. So a larger mean radius
 does not always mean a larger ACR. Every allocation was checked by `regions.verify`, with zero tolerance.

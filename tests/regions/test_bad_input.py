@@ -50,6 +50,7 @@ CASES = {
     "negative start": ({"method": "matching", "start": [0.0, -1.0, 0.0]}, r"start\[1\] = -1.0: radii must be finite and >= 0"),
     "short start": ({"method": "matching", "start": [0.0]}, r"start has shape \(1,\): expected \(3,\)"),
     "unequal weights": ({"method": "matching", "weights": [1.0, 1.0, 2.0]}, r"weights differ, which method='matching' cannot treat: use 'lp' or 'auto'"),
+    "no jobs": ({"parallel": 0}, r"parallel = 0: expected a number of jobs \(-1: all\), the name of a joblib backend, or None"),
     "negative weight": ({"weights": [1.0, -1.0, 1.0]}, r"weights\[1\] = -1.0: weights must be finite and >= 0"),
     "nan weight": ({"weights": [1.0, np.nan, 1.0]}, r"weights\[1\] = nan"),
     "short weights": ({"weights": [1.0]}, r"weights has shape \(1,\)"),
