@@ -55,19 +55,29 @@ def mnist_test() -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=16).reshape(shape[0], -1) / 255.0
 
 
+def cifar10_files(part: str) -> dict[str, bytes]:
+    """The JPEG files of CIFAR-10's "train" or "test" by name, PART/CLASS/NNNN.jpg."""
+    with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:  # one pass: random access in gzip is slow
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.startswith(f"{part}/")}
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    """An image as 3072 values from 0 to 255."""
+    from PIL import Image  # a dependency of matplotlib
+
+    return np.asarray(Image.open(io.BytesIO(jpeg))).reshape(-1)
+
+
 def cifar10_test(labels: np.ndarray) -> np.ndarray:
     """CIFAR-10 test images in the order of the original test set, (n, 3072) float64 in [0, 1].
 
     Inside a class the files are numbered in the original order, and `labels` says which class comes next.
     """
-    from PIL import Image  # a dependency of matplotlib
-
-    with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:  # one pass: random access in gzip is slow
-        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.startswith("test/")}
+    files = cifar10_files("test")
     queues = {c: iter(sorted(f for f in files if f.split("/")[1] == c)) for c in CIFAR10}
     images = np.empty((len(labels), 3072), dtype=np.uint8)
     for k, label in enumerate(labels):
-        images[k] = np.asarray(Image.open(io.BytesIO(files[next(queues[CIFAR10[label]])]))).reshape(-1)
+        images[k] = decoded(files[next(queues[CIFAR10[label]])])
     return images / 255.0
 
 

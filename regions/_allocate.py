@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from regions import _greedy, _lp, _matching, _validate
+from regions import _greedy, _lp, _matching, _maxmin, _validate
 from regions._allocation import Allocation, Answer, Problem
 from regions._bounds import caps_above
 from regions._capped import near_graph, sparse_enough
@@ -47,6 +47,7 @@ METHODS: Mapping[str, Method] = {
     "lp": Method(_lp.solve, frozenset({"solver", "time_limit", "parallel"})),
     "matching": Method(_matching.solve, frozenset({"start", "parallel"}), weighted=False),
     "greedy": Method(_greedy.solve, frozenset({"order", "reserve"})),
+    "max-min": Method(_maxmin.solve, frozenset()),
     "auto": Method(_auto, frozenset({"parallel"})),
 }
 
@@ -76,14 +77,17 @@ def allocate(
         k-d trees hold float64).
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
-    method : {"lp", "matching", "greedy", "auto"}, default="lp"
+    method : {"lp", "matching", "greedy", "max-min", "auto"}, default="lp"
         "lp": the optimum of Eq. 10. "matching": the same for equal weights, by our own combinatorial solver: many times
         faster, and with a `certificate`. "greedy": Eq. 11, in O(n + m) once the m overlapping pairs are known.
+        "max-min": not the largest sum but the fairest radii: the smallest is as large as possible, then the second
+        smallest, and so on; their sum is at least half of the largest.
         "auto": "matching" where the weights are equal, else "lp"; `status` says which.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap. None: every pair conflicts (the paper).
     weights : array-like, shape (n,), default=None
-        Weights >= 0 of the radii in the objective; None: all 1. Greedy's radii do not depend on them.
+        Weights >= 0 of the radii in the objective; None: all 1. The radii of "greedy" and "max-min" do not depend on
+        them.
     order : {"ascending", "descending", "arrival"} or permutation, default="ascending"
         Greedy only: by degree in the overlap graph (ties by index), by index, or as given.
     solver : {"highs", "cvxpy"}, default="highs"

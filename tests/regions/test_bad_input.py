@@ -34,7 +34,7 @@ CASES = {
     "labels merged by rounding": ({"groups": [2**53, 2**53 + 1, 0.5]}, r"groups\[1\] = 9007199254740993: cannot be told from other labels"),
     "labels of two types": ({"groups": [1, "1", 2]}, r"groups\[0\] = 1: cannot be told from other labels; give labels of one type"),
     "nan group": ({"groups": [0.5, np.nan, 0.5]}, r"groups\[1\] = nan: a label must not be NaN"),
-    "unknown method": ({"method": "magic"}, r"method = 'magic': choose 'lp', 'matching', 'greedy', 'auto'"),
+    "unknown method": ({"method": "magic"}, r"method = 'magic': choose 'lp', 'matching', 'greedy', 'max-min', 'auto'"),
     "unknown order": ({"method": "greedy", "order": "up"}, r"order = 'up': choose 'ascending', 'descending', 'arrival'"),
     "repeated order": ({"method": "greedy", "order": [0, 1, 1]}, r"order is not a permutation of 0 .. 2"),
     "short order": ({"method": "greedy", "order": [0, 1]}, r"order has shape \(2,\)"),
@@ -79,7 +79,7 @@ for bad in ({"points": 3.0}, {"R": None}, {"method": 3}, {"time_limit": "soon"},
     assert result.stdout.splitlines() == [
         "points has shape (): expected (n, d), or (n, ...) to be flattened to it",
         "R has dtype object: expected real numbers",
-        "method = 3: choose 'lp', 'matching', 'greedy', 'auto'",
+        "method = 3: choose 'lp', 'matching', 'greedy', 'max-min', 'auto'",
         "time_limit = 'soon': expected a positive number of seconds, or None for no limit",
         "order has shape (): expected (2,), one value for each of 2 points",
     ]
