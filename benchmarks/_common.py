@@ -55,20 +55,51 @@ def mnist_test() -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=16).reshape(shape[0], -1) / 255.0
 
 
+def cifar10_files(part: str) -> dict[str, bytes]:
+    """The JPEG files of CIFAR-10's "train" or "test" by name, PART/CLASS/NNNN.jpg."""
+    with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:  # one pass: random access in gzip is slow
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.startswith(f"{part}/")}
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    """An image as 3072 values from 0 to 255."""
+    from PIL import Image  # a dependency of matplotlib
+
+    return np.asarray(Image.open(io.BytesIO(jpeg))).reshape(-1)
+
+
 def cifar10_test(labels: np.ndarray) -> np.ndarray:
     """CIFAR-10 test images in the order of the original test set, (n, 3072) float64 in [0, 1].
 
     Inside a class the files are numbered in the original order, and `labels` says which class comes next.
     """
-    from PIL import Image  # a dependency of matplotlib
-
-    with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:  # one pass: random access in gzip is slow
-        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.startswith("test/")}
+    files = cifar10_files("test")
     queues = {c: iter(sorted(f for f in files if f.split("/")[1] == c)) for c in CIFAR10}
     images = np.empty((len(labels), 3072), dtype=np.uint8)
     for k, label in enumerate(labels):
-        images[k] = np.asarray(Image.open(io.BytesIO(files[next(queues[CIFAR10[label]])]))).reshape(-1)
+        images[k] = decoded(files[next(queues[CIFAR10[label]])])
     return images / 255.0
+
+
+@dataclass(frozen=True)
+class Logs:
+    """What the certification logs of one model say at every sigma: radius 0 and class -1 where it abstains."""
+
+    radius: np.ndarray  # (n, 3)
+    predict: np.ndarray  # (n, 3)
+    label: np.ndarray  # (n,)
+
+
+def certification_logs(dataset: str, model: str) -> Logs:
+    """Read the logs (`idx label predict radius correct time`) of one model at three sigmas."""
+    files = [data_folder() / "certify-logs" / f"{dataset}_{model}_{sigma}.tsv" for sigma in SIGMAS]
+    logs = np.stack([np.loadtxt(f, delimiter="\t", skiprows=1, usecols=(0, 1, 2, 3)) for f in files])
+    idx, label, predict, radius = np.moveaxis(logs, 2, 0)
+    if (idx != np.arange(idx.shape[1])).any() or (label != label[0]).any():
+        raise ValueError(f"the logs of {dataset} {model} do not list the same images in the same order")
+    radius = np.where(predict != -1, radius, 0.0)
+    predict = np.where(radius > 0, predict, -1).astype(np.int64)
+    return Logs(np.ascontiguousarray(radius.T), np.ascontiguousarray(predict.T), label[0].astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -80,23 +111,17 @@ class Bounds:
     predict: np.ndarray
     label: np.ndarray
 
+    @classmethod
+    def best(cls, logs: Logs) -> Bounds:
+        """Every image at the sigma of its largest radius; ties: the smallest sigma."""
+        best = logs.radius.argmax(axis=1)
+        pick = (np.arange(best.size), best)
+        return cls(logs.radius[pick], np.array(SIGMAS, dtype=np.float64)[best], logs.predict[pick], logs.label)
+
 
 def certified_bounds(dataset: str, model: str) -> Bounds:
-    """Combine the certification logs (`idx label predict radius correct time`) of one model at three sigmas."""
-    files = [data_folder() / "certify-logs" / f"{dataset}_{model}_{sigma}.tsv" for sigma in SIGMAS]
-    logs = np.stack([np.loadtxt(f, delimiter="\t", skiprows=1, usecols=(0, 1, 2, 3)) for f in files])
-    idx, label, predict, radius = np.moveaxis(logs, 2, 0)
-    if (idx != np.arange(idx.shape[1])).any() or (label != label[0]).any():
-        raise ValueError(f"the logs of {dataset} {model} do not list the same images in the same order")
-    radius = np.where(predict != -1, radius, 0.0)
-    best = radius.argmax(axis=0)  # ties: the smallest sigma
-    pick = (best, np.arange(best.size))
-    return Bounds(
-        R=radius[pick],
-        sigma=np.array(SIGMAS, dtype=np.float64)[best],
-        predict=np.where(radius[pick] > 0, predict[pick], -1).astype(np.int64),
-        label=label[0].astype(np.int64),
-    )
+    """The largest radius of every image in the logs of one model."""
+    return Bounds.best(certification_logs(dataset, model))
 
 
 def load(dataset: str, model: str) -> tuple[np.ndarray, Bounds]:
@@ -123,7 +148,11 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts KiB
 
 
-def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], tuple[Any, ...]]], repeat: int) -> Row:
+def contest(
+    contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], tuple[Any, ...]]],
+    repeat: int,
+    limit: float | None = None,
+) -> Row:
     """Let contenders take turns, each in a process of its own, and return what each measured.
 
     Parameters
@@ -133,11 +162,14 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
         returned into JSON values and is not.
     repeat : int
         Timed rounds, after one round of warm-up that is reported as `first_call_seconds`.
+    limit : float, default=None
+        Seconds after which a call is given up: its process is killed and has no further turn.
 
     Returns
     -------
     dict of name to {seconds, first_call_seconds, peak_memory_mb, baseline_memory_mb, answer}
-        `baseline_memory_mb` is the peak before the first run: libraries and data.
+        `baseline_memory_mb` is the peak before the first run: libraries and data. A contender that failed has
+        `failed`, a sentence, and an `answer` only if it has finished before.
     """
     # numba compiles afresh, so that the first call is what a new user waits for
     with tempfile.TemporaryDirectory() as cache:
@@ -156,16 +188,8 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
             for turn in range(repeat + 1):
                 shift = turn % len(names)  # nobody always follows the same contender
                 for name in names[shift:] + names[:shift]:
-                    ours = workers[name][0]
-                    ours.send("run")
-                    seconds, peak, answer = ours.recv()
-                    row = measured[name]
-                    row.setdefault("first_call_seconds", seconds)
-                    row.setdefault("seconds", [])
-                    row["peak_memory_mb"] = peak
-                    row["answer"] = answer
-                    if turn:
-                        row["seconds"].append(seconds)
+                    if "failed" not in measured[name]:
+                        _turn(*workers[name], measured[name], turn > 0, limit)
         finally:
             for ours, process in workers.values():
                 ours.close()  # ends the worker's loop
@@ -173,6 +197,28 @@ def contest(contenders: Mapping[str, tuple[Callable[..., tuple[Run, Describe]], 
                 if process.is_alive():
                     process.terminate()
     return measured
+
+
+def _turn(ours: Any, process: Any, row: Row, timed: bool, limit: float | None) -> None:
+    """Let one contender run once, and write down what it measured."""
+    ours.send("run")
+    if not ours.poll(limit):
+        process.kill()
+        row["failed"] = f"did not finish in {limit:g} s"
+        return
+    try:
+        found = ours.recv()
+    except EOFError:
+        found = "crashed"
+    if isinstance(found, str):
+        row["failed"] = found
+        return
+    seconds, peak, answer = found
+    row.setdefault("first_call_seconds", seconds)
+    row.setdefault("seconds", [])
+    row.update(peak_memory_mb=peak, answer=answer)
+    if timed:
+        row["seconds"].append(seconds)
 
 
 def _work(connection: Any, prepare: Callable[..., tuple[Run, Describe]], arguments: tuple[Any, ...]) -> None:
@@ -184,7 +230,11 @@ def _work(connection: Any, prepare: Callable[..., tuple[Run, Describe]], argumen
         except EOFError:
             return
         began = time.perf_counter()
-        answer = run()
+        try:
+            answer = run()
+        except Exception as error:  # whatever a library raises: the others go on
+            connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            continue
         seconds = time.perf_counter() - began
         connection.send((seconds, peak_memory(), describe(answer)))
 

@@ -50,12 +50,15 @@ def prepare_ours(dataset: str, model: str) -> tuple[Run, Describe]:
     return run, describe_edges
 
 
-def prepare_global(dataset: str, model: str, sharp: bool) -> tuple[Run, Describe]:
-    """Load the data for one search with the largest radius, then float64 distances."""
-    import faiss
-
+def prepare_named(dataset: str, model: str, sharp: bool) -> tuple[Run, Describe]:
+    """Load the data for `prepare_global`."""
     points, bounds = load(dataset, model)
-    R = bounds.R
+    return prepare_global(points, bounds.R, sharp)
+
+
+def prepare_global(points: np.ndarray, R: np.ndarray, sharp: bool) -> tuple[Run, Describe]:
+    """One search with the largest radius, then float64 distances."""
+    import faiss
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         centred = np.ascontiguousarray(points - points.mean(axis=0), dtype=np.float32)
@@ -97,8 +100,8 @@ def main() -> None:
     for dataset, model in INSTANCES:
         contenders: dict[str, Any] = {
             OURS: (prepare_ours, (dataset, model)),
-            NAIVE: (prepare_global, (dataset, model, False)),
-            SHARP: (prepare_global, (dataset, model, True)),
+            NAIVE: (prepare_named, (dataset, model, False)),
+            SHARP: (prepare_named, (dataset, model, True)),
         }
         measured = contest(contenders, repeat)
         answers = [measured[name]["answer"] for name in contenders]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from regions import _greedy, _lp, _matching, _validate
+from regions import _greedy, _lp, _matching, _maxmin, _validate
 from regions._allocation import Allocation, Answer, Problem
 from regions._bounds import caps_above
 from regions._capped import near_graph, sparse_enough
@@ -44,10 +44,11 @@ def _auto(problem: Problem) -> Answer:
 
 
 METHODS: Mapping[str, Method] = {
-    "lp": Method(_lp.solve, frozenset({"solver", "time_limit"})),
-    "matching": Method(_matching.solve, frozenset({"start"}), weighted=False),
+    "lp": Method(_lp.solve, frozenset({"solver", "time_limit", "parallel"})),
+    "matching": Method(_matching.solve, frozenset({"start", "parallel"}), weighted=False),
     "greedy": Method(_greedy.solve, frozenset({"order", "reserve"})),
-    "auto": Method(_auto, frozenset()),
+    "max-min": Method(_maxmin.solve, frozenset()),
+    "auto": Method(_auto, frozenset({"parallel"})),
 }
 
 
@@ -63,6 +64,7 @@ def allocate(
     time_limit: float | None = None,
     reserve: bool = False,
     start: ArrayLike | None = None,
+    parallel: int | str | None = None,
     progress: Progress | None = None,
 ) -> Allocation:
     """Size open balls around the points so that no two that conflict overlap and the sum of radii is large.
@@ -75,14 +77,17 @@ def allocate(
         k-d trees hold float64).
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
-    method : {"lp", "matching", "greedy", "auto"}, default="lp"
+    method : {"lp", "matching", "greedy", "max-min", "auto"}, default="lp"
         "lp": the optimum of Eq. 10. "matching": the same for equal weights, by our own combinatorial solver: many times
         faster, and with a `certificate`. "greedy": Eq. 11, in O(n + m) once the m overlapping pairs are known.
+        "max-min": not the largest sum but the fairest radii: the smallest is as large as possible, then the second
+        smallest, and so on; their sum is at least half of the largest.
         "auto": "matching" where the weights are equal, else "lp"; `status` says which.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap. None: every pair conflicts (the paper).
     weights : array-like, shape (n,), default=None
-        Weights >= 0 of the radii in the objective; None: all 1. Greedy's radii do not depend on them.
+        Weights >= 0 of the radii in the objective; None: all 1. The radii of "greedy" and "max-min" do not depend on
+        them.
     order : {"ascending", "descending", "arrival"} or permutation, default="ascending"
         Greedy only: by degree in the overlap graph (ties by index), by index, or as given.
     solver : {"highs", "cvxpy"}, default="highs"
@@ -96,6 +101,11 @@ def allocate(
     time_limit : float, default=None
         LP only: seconds for the solver. When it does not finish, a `RuntimeWarning` says so and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
+    parallel : int or str, default=None
+        Share the search for pairs, and the small components of the graph, out among joblib's workers: so many jobs (-1:
+        all) of its current backend, which is loky unless `joblib.parallel_config` says otherwise; or all workers of the
+        backend named, "loky" here, "dask" or "ray" on a cluster. The answer is the same, bit for bit, if all workers
+        have processors of one kind. A component stays on one node. None: threads of this process.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
 
@@ -128,16 +138,17 @@ def allocate(
     options = _options(
         len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
     )
+    options["parallel"] = _validate.as_parallel(parallel)
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
     solve = METHODS[method].solve
     if (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels):
-        graph = build_graph(x, bounds, labels, progress)
+        graph = build_graph(x, bounds, labels, progress, options["parallel"])
     else:
         graph = near_graph(x, bounds, labels)
         caps = caps_above(graph)
         if method == "greedy" or sparse_enough(x, caps, labels):
-            graph = build_graph(x, caps, labels, progress)
+            graph = build_graph(x, caps, labels, progress, options["parallel"])
         else:
             solve = partial(generate_rows, solve, x, labels, progress)
     return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
@@ -153,6 +164,7 @@ def allocate_graph(
     time_limit: float | None = None,
     reserve: bool = False,
     start: ArrayLike | None = None,
+    parallel: int | str | None = None,
 ) -> Allocation:
     """Size the balls of an overlap graph: `allocate` for when several methods share one search.
 
@@ -160,7 +172,15 @@ def allocate_graph(
     """
     _validate.as_choice(method, tuple(METHODS), "method")
     options = _options(
-        graph.n, method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
+        graph.n,
+        method,
+        weights,
+        order=order,
+        solver=solver,
+        time_limit=time_limit,
+        reserve=reserve,
+        start=start,
+        parallel=parallel,
     )
     return _solve(Problem(graph, **options), METHODS[method].solve, {})
 
@@ -179,6 +199,8 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
         options["order"] = _validate.as_order(options["order"], n)
     if "start" in options:
         options["start"] = _validate.as_radii(options["start"], n, "start")
+    if "parallel" in options:
+        options["parallel"] = _validate.as_parallel(options["parallel"])
     if "solver" in options:
         _validate.as_choice(options["solver"], tuple(SOLVERS), "solver")
     if "time_limit" in options:

@@ -96,6 +96,7 @@ class Problem:
     time_limit: float | None = None
     reserve: bool = False
     start: Float64[np.ndarray, " n"] | None = None
+    parallel: int | str | None = None
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
         """Sum of the radii, correctly rounded; if weighted, of products rounded down."""

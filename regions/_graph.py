@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from regions import _validate
 from regions._distance import distances_below, raised, relative_error
-from regions._search import Progress, near_pairs
+from regions._search import Progress, _Frame, near_pairs
+from regions._shards import shard_pairs, shared_out
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -110,7 +111,12 @@ def connected_components(n: int, i: Int64[np.ndarray, " m"], j: Int64[np.ndarray
 
 
 def overlap_graph(
-    points: ArrayLike, R: ArrayLike, *, groups: Any = None, progress: Progress | None = None
+    points: ArrayLike,
+    R: ArrayLike,
+    *,
+    groups: Any = None,
+    parallel: int | str | None = None,
+    progress: Progress | None = None,
 ) -> OverlapGraph:
     """List every conflicting pair of points with |x_i - x_j| < R_i + R_j (paper, appendix C.2).
 
@@ -122,6 +128,8 @@ def overlap_graph(
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap and are no edges. None: every pair conflicts.
+    parallel : int or str, default=None
+        Share the search out among joblib's workers, as in `allocate`. The graph is the same, bit for bit.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
 
@@ -148,7 +156,8 @@ def overlap_graph(
     """
     x = _validate.as_points(points)
     bounds = _validate.as_radii(R, len(x))
-    return build_graph(x, bounds, _validate.as_groups(groups, len(x)), progress)
+    labels = _validate.as_groups(groups, len(x))
+    return build_graph(x, bounds, labels, progress, _validate.as_parallel(parallel))
 
 
 def build_graph(
@@ -156,9 +165,11 @@ def build_graph(
     bounds: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,
+    parallel: int | str | None = None,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
-    return from_blocks(bounds, relative_error(x.shape[1]), overlaps(x, bounds, labels, progress))
+    blocks = overlaps(x, bounds, labels, progress, parallel=parallel)
+    return from_blocks(bounds, relative_error(x.shape[1]), blocks)
 
 
 def overlaps(
@@ -168,6 +179,7 @@ def overlaps(
     progress: Progress | None = None,
     centres: Int64[np.ndarray, " e"] | None = None,
     known: OverlapGraph | None = None,
+    parallel: int | str | None = None,
 ) -> Iterator[Edges]:
     """Blocks (i, j, distance rounded down), i < j, of all conflicting pairs with |x_i - x_j| < r_i + r_j, exactly.
 
@@ -175,17 +187,50 @@ def overlaps(
     `known` are passed over.
     """
     listed = np.empty(0, dtype=np.int64) if known is None else known.i * known.n + known.j
-    for a, b in near_pairs(x, radii, progress, centres):
-        conflict = np.ones(a.size, dtype=bool)
-        for label in labels:
-            conflict &= label[a] != label[b]
-        i, j = np.minimum(a, b)[conflict], np.maximum(a, b)[conflict]
-        if listed.size:
-            key = i * len(x) + j
-            new = listed[np.minimum(np.searchsorted(listed, key), listed.size - 1)] != key
-            i, j = i[new], j[new]
-        closer, distance = distances_below(x, x, i, j, radii[i], radii[j])
-        yield i[closer], j[closer], distance[closer]
+    if parallel is None:
+        for a, b in near_pairs(x, radii, progress, centres):
+            yield _edges(x, radii, labels, listed, a, b)
+        return
+    extra = np.empty(0, dtype=np.int64) if centres is None else centres
+    yield from shared_out((_shard_edges, (listed, *labels)), x, radii, extra, parallel, progress)
+
+
+def _edges(
+    x: Real[np.ndarray, "n d"],
+    radii: Float64[np.ndarray, " n"],
+    labels: tuple[Int64[np.ndarray, " n"], ...],
+    listed: Int64[np.ndarray, " l"],
+    a: Int64[np.ndarray, " k"],
+    b: Int64[np.ndarray, " k"],
+) -> Edges:
+    """Those of the pairs that conflict, are not `listed` (sorted i * n + j), and overlap."""
+    conflict = np.ones(a.size, dtype=bool)
+    for label in labels:
+        conflict &= label[a] != label[b]
+    i, j = np.minimum(a, b)[conflict], np.maximum(a, b)[conflict]
+    if listed.size:
+        key = i * len(x) + j
+        new = listed[np.minimum(np.searchsorted(listed, key), listed.size - 1)] != key
+        i, j = i[new], j[new]
+    closer, distance = distances_below(x, x, i, j, radii[i], radii[j])
+    return i[closer], j[closer], distance[closer]
+
+
+def _shard_edges(
+    x: Real[np.ndarray, "n d"],
+    radii: Float64[np.ndarray, " n"],
+    frame: _Frame | None,
+    rows: Int64[np.ndarray, " p"],
+    columns: Int64[np.ndarray, " q"],
+    same: bool,
+    listed: Int64[np.ndarray, " l"],
+    *labels: Int64[np.ndarray, " n"],
+) -> Edges:
+    """The edges of one shard of the search: what a worker does."""
+    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
+    found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns, same)]
+    i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
+    return i, j, distance
 
 
 def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks: Iterable[Edges]) -> OverlapGraph:

@@ -3,6 +3,7 @@
 All run without the interpreter lock, so that callers may share blocks among threads.
 """
 
+import heapq
 from typing import no_type_check
 
 import numpy as np
@@ -76,6 +77,37 @@ def greedy(start, neighbour, distance, bounds, order, radii):
                     room = 0.0
                     break
         radii[k] = room
+
+
+@_strict
+@no_type_check
+def rise(start, neighbour, distance, bounds, radii):
+    """Set radii to the max-min fair ones: all rise together, each until its bound or a ball that it touches.
+
+    A ball stops at its bound, half-way to a neighbour that rises too, or at one that has stopped. That only moves up
+    when neighbours stop, so what the heap says is never too late, and is looked at again when its turn comes.
+    """
+    stopped = np.zeros(radii.size, np.bool_)
+    heap = [(_stop(start, neighbour, distance, bounds, radii, stopped, k), k) for k in range(radii.size)]
+    heapq.heapify(heap)
+    while heap:
+        level, k = heapq.heappop(heap)
+        now = _stop(start, neighbour, distance, bounds, radii, stopped, k)
+        if now > level:
+            heapq.heappush(heap, (now, k))
+        else:
+            radii[k] = now
+            stopped[k] = True
+
+
+@_strict
+@no_type_check
+def _stop(start, neighbour, distance, bounds, radii, stopped, k):
+    room = bounds[k]
+    for e in range(start[k], start[k + 1]):
+        j = neighbour[e]
+        room = min(room, subtract_down(distance[e], radii[j]) if stopped[j] else distance[e] / 2)
+    return room
 
 
 @_strict

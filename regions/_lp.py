@@ -9,13 +9,14 @@ What remains falls into connected components, which are solved a few at a time: 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from regions import _greedy, solvers
+from regions import _greedy, _parallel, solvers
 from regions._allocation import Answer, Problem, relative_gap
 from regions._bounds import competing, dual_value, nearest_caps
 from regions._feasible import fill, trim
@@ -51,8 +52,8 @@ def solve(problem: Problem) -> Answer:
     failed: list[tuple[_Part, str]] = []
     began = time.perf_counter()
     parts = rows = 0
-    for part in _parts(problem, caps, weights, solvers.SOLVERS[solver]):
-        solution = _solve_part(solver, part, began, problem.time_limit)
+    made = _parts(problem, caps, weights, solvers.SOLVERS[solver])
+    for part, solution in _solutions(solver, made, began, problem):
         radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
         duals[part.edges] = solution.edge_duals * part.weight
         parts, rows = parts + 1, rows + part.edges.size
@@ -108,11 +109,25 @@ def _parts(
         yield _Part(v, e, scale[v], weight[i], model)
 
 
-def _solve_part(solver: str, part: _Part, began: float, time_limit: float | None) -> Solution:
-    left = None if time_limit is None else began + time_limit - time.perf_counter()
+def _solutions(solver: str, parts: Iterator[_Part], began: float, problem: Problem) -> Iterator[tuple[_Part, Solution]]:
+    """Every part with its solution; a part that is begun has the time that is left then."""
+    waiting: deque[_Part] = deque()
+
+    def calls() -> Iterator[_parallel.Call]:
+        for part in parts:
+            waiting.append(part)
+            limit = problem.time_limit
+            left = None if limit is None else began + limit - time.perf_counter()
+            yield _solve_part, (solver, part.model, left)
+
+    for solution in _parallel.results(problem.parallel, calls()):
+        yield waiting.popleft(), solution
+
+
+def _solve_part(solver: str, model: LinearProgram, left: float | None) -> Solution:
     if left is not None and left <= 0:
-        return Solution(np.zeros(part.vertices.size), np.zeros(part.edges.size), False, _OUT_OF_TIME)
-    return solvers.solve(solver, part.model, left)
+        return Solution(np.zeros(model.weights.size), np.zeros(model.i.size), False, _OUT_OF_TIME)
+    return solvers.solve(solver, model, left)
 
 
 def _improve(

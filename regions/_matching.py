@@ -9,15 +9,19 @@ problem give optimal radii (u + v) / 2, and the permutation proves it: docs/math
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from regions import _greedy
+from regions import _greedy, _parallel
 from regions._allocation import Answer, Certificate, Problem
 from regions._bounds import competing, dual_value, nearest_caps
 from regions._feasible import fill, trim
 from regions._graph import OverlapGraph
+
+_EDGES = 1 << 16  # worth sending to a worker
+_EACH = 8  # parts for each worker, since some take longer than others
 
 
 def solve(problem: Problem) -> Answer:
@@ -32,7 +36,7 @@ def solve(problem: Problem) -> Answer:
     rows = competing(graph, caps)
     reduced = OverlapGraph(caps, graph.i[rows], graph.j[rows], graph.distance[rows], graph.distance_error)
     began = time.perf_counter()
-    potentials, partner = _assign(reduced, problem.start)
+    potentials, partner = _assign_parts(reduced, problem.start, problem.parallel)
     stats = {"rows": reduced.n_edges, "seconds_solve": time.perf_counter() - began}
 
     radii = fill(reduced, caps, trim(reduced, np.clip(potentials, 0.0, caps)))
@@ -46,6 +50,34 @@ def solve(problem: Problem) -> Answer:
         certificate=Certificate(partner, _nearest(graph)),
         stats=stats,
     )
+
+
+def _assign_parts(
+    graph: OverlapGraph, earlier: Float64[np.ndarray, " n"] | None, parallel: _parallel.Workers | None
+) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """`_assign`, whole or by connected components, which do not interact: the outcome is the same."""
+    if parallel is None:
+        return _assign(graph, earlier)
+    potentials, partner = np.empty(graph.n), np.empty(graph.n, dtype=np.int64)
+    parts = list(_parts(graph, max(_EDGES, graph.n_edges // (_EACH * _parallel.count(parallel)))))
+    calls = ((_assign, (part, None if earlier is None else earlier[members])) for members, part in parts)
+    for (members, _), (u, mates) in zip(parts, _parallel.results(parallel, calls), strict=True):
+        potentials[members] = u
+        partner[members] = members[mates]
+    return potentials, partner
+
+
+def _parts(graph: OverlapGraph, edges: int) -> Iterator[tuple[Int64[np.ndarray, " p"], OverlapGraph]]:
+    """Members and graph of some connected components at a time, with about so many edges, or a single larger one."""
+    component = graph.components
+    sizes = np.bincount(component[graph.i], minlength=graph.n_components)
+    part = (np.cumsum(sizes) // max(1, edges))[component]
+    local = np.empty(graph.n, dtype=np.int64)
+    for name in np.unique(part):
+        members, e = np.flatnonzero(part == name), np.flatnonzero(part[graph.i] == name)
+        local[members] = np.arange(members.size)
+        ends = local[graph.i[e]], local[graph.j[e]]
+        yield members, OverlapGraph(graph.R[members], *ends, graph.distance[e], graph.distance_error)
 
 
 def _assign(

@@ -135,6 +135,17 @@ def as_level_groups(groups: Any, n: int, K: int) -> Int64[np.ndarray, "n K c"]:
     return labels
 
 
+def as_parallel(value: Any) -> int | str | None:
+    """A number of jobs other than 0, the name of a joblib backend, or None."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value == 0:
+        raise ValueError(
+            f"parallel = {value!r}: expected a number of jobs (-1: all), the name of a joblib backend, or None"
+        )
+    return int(value)
+
+
 def as_count(value: Any, name: str) -> int:
     """An integer >= 0."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:

@@ -64,6 +64,42 @@ def optimum(points, R, groups=(), weights=None):
     return -result.fun * scale
 
 
+def max_min(points, R, groups=()):
+    """Lexicographic max-min radii by linear programs, up to about 1e-6 of the largest bound.
+
+    Find the largest level that all who may still rise can reach together; who cannot exceed it alone, while the others
+    keep what they have, stays there.
+    """
+    points, R = _flat(points), np.asarray(R, dtype=float)
+    n = len(R)
+    scale = R.max(initial=0.0) or 1.0
+    pairs = [(i, j) for i, j in combinations(range(n), 2) if R[i] > 0 and R[j] > 0 and conflicts(groups, i, j)]
+    A = np.zeros((len(pairs), n + 1))
+    for k, (i, j) in enumerate(pairs):
+        A[k, [i, j]] = 1
+    b = np.array([np.linalg.norm(points[i] - points[j]) for i, j in pairs]) / scale
+    lower, upper = np.zeros(n), R / scale
+    rising = list(range(n))
+
+    def most(k, rows, limits):
+        bounds = [*zip(lower, upper, strict=True), (0, None)]
+        result = linprog(-np.eye(n + 1)[k], A_ub=rows, b_ub=limits, bounds=bounds, method="highs")
+        return -result.fun
+
+    while rising:
+        floor = np.zeros((len(rising), n + 1))
+        floor[np.arange(len(rising)), rising] = -1
+        floor[:, n] = 1
+        level = most(n, np.vstack([A, floor]), np.append(b, np.zeros(len(rising))))
+        lower[rising] = max(level - 1e-9, 0.0)
+        stopped = [k for k in rising if most(k, A, b) <= level + 1e-6]
+        assert stopped
+        upper[stopped] = np.minimum(upper[stopped], level)
+        lower[stopped] = np.minimum(lower[stopped], upper[stopped])
+        rising = [k for k in rising if k not in stopped]
+    return lower * scale
+
+
 def greedy(points, R, order, groups=()):
     """Eq. 11 as the paper writes it, ball by ball over all earlier balls.
 

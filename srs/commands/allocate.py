@@ -41,9 +41,10 @@ class AllocateSettings:
     """File for the result."""
     overwrite: bool = False
     """Replace the file that --out names."""
-    method: Literal["lp", "matching", "greedy", "auto"] = "lp"
+    method: Literal["lp", "matching", "greedy", "max-min", "auto"] = "lp"
     """lp: the optimum of Eq. 10, with a proven bound. matching: the same for equal weights, much faster.
-    greedy: Eq. 11, one ball after the other. auto: matching or lp, and the status says why."""
+    greedy: Eq. 11, one ball after the other. max-min: the fairest radii, smallest first. auto: matching or lp, and the
+    status says why."""
     order: Order | None = None
     """Order of greedy: by degree in the overlap graph, or as the points arrive. Default: ascending."""
     groups: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE ...")] = ()
@@ -56,6 +57,8 @@ class AllocateSettings:
     """Solver of lp. Default: highs."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Seconds for the solver; when they are over, the best radii at hand are used, with a warning."""
+    parallel: int | str | None = None
+    """Share the work out among so many processes (-1: all), or name a backend of joblib that is set up."""
     compare: bool = False
     """Also print a table of lp, the greedy orders, and the sum of R that ignores overlaps."""
     verify: bool = False
@@ -83,11 +86,17 @@ def allocate(settings: AllocateSettings) -> None:
         task = bars.add_task("searching for overlaps", total=None)
         began = time.perf_counter()
         graph = overlap_graph(
-            points, R, groups=groups, progress=lambda _, done, total: bars.update(task, completed=done, total=total)
+            points,
+            R,
+            groups=groups,
+            parallel=settings.parallel,
+            progress=lambda _, done, total: bars.update(task, completed=done, total=total),
         )
         seconds = time.perf_counter() - began
         bars.update(task, visible=False)
         options = {name: getattr(settings, name) for name in ("order", "reserve", "solver", "time_limit")}
+        if settings.method in ("lp", "matching", "auto"):
+            options["parallel"] = settings.parallel
         allocation = _solve(bars, graph, weights, settings.method, **options)
         others = _others(bars, graph, weights, allocation, settings) if settings.compare else []
         if settings.verify:

@@ -59,6 +59,17 @@ def test_one_npz_with_groups_and_greedy(folder):
         assert np.isnan(written["upper_bound"])
 
 
+def test_several_processes_write_the_same(folder):
+    expected = allocate(POINTS, R, "matching")
+    result = run(folder, "both.npz", "--method", "matching", "--parallel", "2")
+    assert result.returncode == 0, result.stderr
+    with np.load(folder / "allocation.npz") as written:
+        np.testing.assert_array_equal(written["radii"], expected.radii)
+    refused = run(folder, "both.npz", "--parallel", "abacus", "--overwrite")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("srs-allocate: parallel = 'abacus': joblib cannot use this backend here")
+
+
 def test_weights(folder):
     np.save(folder / "weights.npy", [5.0, 1.0, 1.0, 1.0])
     assert run(folder, "both.npz", "--weights", "weights.npy").returncode == 0

@@ -1,0 +1,41 @@
+"""Calls shared out among workers by joblib, in order; or made here, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function of a module, and its arguments: both travel to the workers."""
+
+Workers = int | str
+"""A number of jobs of joblib's current backend, or the name of a backend with all its workers."""
+
+
+def results(parallel: Workers | None, calls: Iterable[Call]) -> Iterator[Any]:
+    """What the calls return, in their order. Calls are drawn as workers become free."""
+    if parallel is None:
+        return (function(*arguments) for function, arguments in calls)
+    from joblib import delayed
+
+    found: Iterator[Any] = _pool(parallel)(delayed(function)(*arguments) for function, arguments in calls)
+    return found
+
+
+def count(parallel: Workers) -> int:
+    """How many calls run at once."""
+    return int(_pool(parallel)._effective_n_jobs())
+
+
+def _pool(parallel: Workers) -> Any:
+    from joblib import Parallel, parallel_config
+
+    named = isinstance(parallel, str)
+    try:
+        # by the context, not by Parallel's own argument, which joblib 1.6 hands on to Dask with one too many
+        with parallel_config(backend=parallel, n_jobs=-1) if named else nullcontext():
+            return Parallel(None if named else parallel, return_as="generator", batch_size=1)
+    except (ValueError, ImportError) as error:  # an unknown name; Dask without a client, or not installed
+        reason = " ".join(str(error).split())
+        raise ValueError(f"parallel = {parallel!r}: joblib cannot use this backend here ({reason})") from error
