@@ -36,7 +36,7 @@ class OnlineAllocator:
         Which regions conflict. "none", for new files the default: every pair (the paper). "sigma": pairs of different
         sigma only, so that regions of one sigma may overlap. None: what the file says.
     read_only : bool, default=False
-        Look points up and never write.
+        Look points up and never write. In a folder that may not be written, the file is read as it is now.
     synchronous : {"full", "normal"}, default="full"
         "full": a region that was returned outlives a power failure, at the price of one wait for the disk each.
         "normal": it outlives the end of every process, SIGKILL included, but perhaps not a power failure, after which

@@ -66,10 +66,9 @@ class Store:
         self.path = Path(path)
         self.read_only = read_only
         self._check_path(may_create=dimension is not None and not read_only)
-        mode = "ro" if read_only else "rwc"
         with in_words(self.path):
             self._connection = sqlite3.connect(
-                f"file:{quote(str(self.path.absolute()))}?mode={mode}",
+                f"file:{quote(str(self.path.absolute()))}?{self._mode()}",
                 uri=True,
                 timeout=timeout,
                 isolation_level=None,
@@ -100,6 +99,13 @@ class Store:
             raise PermissionError(f"{self.path} may not be written: change its permissions, or give read_only=True")
         if start and start != b"SQLite format 3\0":
             raise ValueError(f"{self.path} is no file of regions (not SQLite): give another path")
+
+    def _mode(self) -> str:
+        if not self.read_only:
+            return "mode=rwc"
+        # Readers share an index in the folder; where none may be made, the file is read as it is, if it is complete.
+        log, folder = Path(f"{self.path}-wal"), self.path.absolute().parent
+        return "mode=ro" if log.exists() or os.access(folder, os.W_OK) else "immutable=1"
 
     def _prepare(self, dimension: int | None, groups: str | None, synchronous: str, timeout: float) -> None:
         """Look at the file, which may be new, before anything in it is changed."""

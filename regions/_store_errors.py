@@ -15,7 +15,10 @@ _WORDS: Mapping[int, tuple[type[Exception], str]] = {
         OSError,
         "cannot be read or written, and nothing was stored: free space or check the disk",
     ),
-    sqlite3.SQLITE_READONLY: (PermissionError, "may not be written: change its permissions, or give read_only=True"),
+    sqlite3.SQLITE_READONLY: (
+        PermissionError,
+        "may not be written: check the permissions of the file and of its folder",
+    ),
     sqlite3.SQLITE_PERM: (PermissionError, "may not be opened: change its permissions"),
     sqlite3.SQLITE_CANTOPEN: (OSError, "cannot be opened: check the permissions of the file and of its folder"),
     sqlite3.SQLITE_CORRUPT: (ValueError, "is damaged: restore a copy"),
