@@ -2,7 +2,7 @@
 
 |t - q|^2 < (r + R)^2 is t.q + r R + (r^2 - |t|^2) / 2 > (|q|^2 - R^2) / 2: with r and (r^2 - |t|^2) / 2 as two more
 coordinates, FAISS compares all balls with one threshold. t and q are projections, which only shrink distances; all
-rounding is on the safe side (docs/mathematics.md, Eq. M14). Balls are appended; the projection is chosen anew only when
+rounding is on the safe side (docs/mathematics.md, Eq. M15). Balls are appended; the projection is chosen anew only when
 there are many times as many as it was chosen for.
 """
 
