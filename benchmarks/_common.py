@@ -282,9 +282,11 @@ def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = R
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
+    file = f"{name}.jsonl"
+    where = f"[{file}]({file})" if folder == RESULTS else f"`benchmarks/results/{file}`"
     head = (
         f"# {title}\n\nMade by `{command}` on {m['cores']} cores of an {m['cpu']} processor with Python {m['python']}, "
-        f"{versions}. Every number is in `benchmarks/results/{name}.jsonl`.\n"
+        f"{versions}. Every number is in {where}.\n"
     )
     text = "\n".join([head, *parts]).rstrip() + "\n"
     folder.mkdir(exist_ok=True)
