@@ -270,10 +270,10 @@ def machine() -> Row:
 
 
 def write_rows(name: str, rows: Sequence[Row]) -> None:
-    """Write one JSON object a line into results/NAME.jsonl, each with the date and the machine."""
+    """Write one JSON object a line into results/NAME.jsonl, each with its date and machine, or those of today."""
     RESULTS.mkdir(exist_ok=True)
     stamp = {"date": datetime.date.today().isoformat(), "machine": machine()}
-    text = "".join(json.dumps({**row, **stamp}) + "\n" for row in rows)
+    text = "".join(json.dumps(row if "date" in row else {**row, **stamp}) + "\n" for row in rows)
     (RESULTS / f"{name}.jsonl").write_text(text)
 
 

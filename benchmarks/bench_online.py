@@ -2,6 +2,8 @@
 
 SRS_DATA=... python benchmarks/bench_online.py [--parts growth latency] [--datasets mnist cifar10] [--largest N]
 
+Parts that are not asked for are reported from the rows of the last run; `--parts` alone only writes the report anew.
+
 Growth (Table 7 of the paper): the optimum (matching) and Algorithm 2 as the number of images grows. The first 10,000
 are the test images with their own published certificates. Training images follow, in a seeded order; each takes all
 the certificates of one test image of its class, drawn with a seed: so class and certificates match, and beyond its
@@ -13,7 +15,9 @@ Latency: Algorithm 2 on MNIST, and on copies of it moved by a pixel, until there
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
+import json
 import os
 import tarfile
 import tempfile
@@ -25,6 +29,7 @@ import faiss
 import numpy as np
 from _common import (
     CIFAR10,
+    RESULTS,
     SIGMAS,
     Row,
     cifar10_test,
@@ -42,6 +47,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "results"
 SEED = 20260501
 MODEL = "catrs"
 LEVELS = np.array(SIGMAS, dtype=np.float64)
+OVERLAPPING = "overlapping (no guarantee)"
 EPSILON = np.arange(10) * 0.25
 SIZES = {"mnist": (10_000, 20_000, 30_000, 50_000, 70_000), "cifar10": (10_000, 20_000, 30_000, 45_000, 60_000)}
 REGIONS = (1_000, 10_000, 100_000)
@@ -116,7 +122,7 @@ def growth(dataset: str, largest: int) -> Iterator[Row]:
         yield describe(dataset, n, "optimum (Eq. 10)", optimum.radii, right[:n], seconds=seconds, **graph)
         online_row = {"seconds": online_seconds * n / sizes[-1], "own_region": own, "inside_another": inside}
         yield describe(dataset, n, "online (Algorithm 2)", online[:n], online_right[:n], **online_row)
-        yield describe(dataset, n, "overlapping (no guarantee)", R[:n], right[:n])
+        yield describe(dataset, n, OVERLAPPING, R[:n], right[:n])
 
 
 def arrivals(points: np.ndarray, radius: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -262,23 +268,31 @@ def wait_for_disk(path: str) -> None:
 def main() -> None:
     """Run the parts asked for and write rows, table and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["growth", "latency"], choices=["growth", "latency"])
+    parser.add_argument("--parts", nargs="*", default=["growth", "latency"], choices=["growth", "latency"])
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--largest", type=int, default=100_000, help="most images and regions (default: 100,000)")
     given = parser.parse_args()
-    grown: list[Row] = []
+    file = RESULTS / "online.jsonl"
+    stored = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    grown, timings = ([row for row in stored if row["benchmark"] == part] for part in ("growth", "latency"))
     if "growth" in given.parts:
         grown = [row for dataset in given.datasets for row in growth(dataset, given.largest)]
-    timings = list(latency(given.largest)) if "latency" in given.parts else []
+    if "latency" in given.parts:
+        timings = list(latency(given.largest))
     write_rows("online", grown + timings)
     DOCS.mkdir(exist_ok=True)
     parts = []
     if grown:
         plot(grown, DOCS / "online.png")
-        parts += ["## As the number of images grows\n", PICTURE, growth_table(grown), GROWTH_NOTE]
+        parts += [f"## As the number of images grows\n\n{when(grown)}\n", PICTURE, growth_table(grown), GROWTH_NOTE]
     if timings:
-        parts += ["## What an insertion costs\n", latency_table(timings), LATENCY_NOTE]
+        parts += [f"## What an insertion costs\n\n{when(timings)}\n", latency_table(timings), LATENCY_NOTE]
     write_markdown("online", "Points that arrive one at a time", parts, DOCS)
+
+
+def when(rows: list[Row]) -> str:
+    """Say on which day this part ran."""
+    return f"Measured on {rows[0].get('date', datetime.date.today().isoformat())}."
 
 
 def growth_table(rows: list[Row]) -> str:
@@ -314,24 +328,27 @@ def latency_table(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Left: mean radius against the number of images. Right: certified accuracy at the smallest and largest size."""
+    """Left: the share of the radii that is kept, against the number of images. Right: accuracy at the largest one."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     styles = {  # Okabe and Ito's colours, and dashes for those who cannot tell them apart
         "optimum (Eq. 10)": {"color": "#D55E00", "ls": "-", "marker": "o"},
         "online (Algorithm 2)": {"color": "#0072B2", "ls": "--", "marker": "s"},
-        "overlapping (no guarantee)": {"color": "#555555", "ls": ":", "marker": "^"},
+        OVERLAPPING: {"color": "#555555", "ls": ":", "marker": "^"},
     }
     figure = Figure(figsize=(10, 3.6 * len(datasets)), dpi=120, layout="constrained")
     grid = figure.subplots(len(datasets), 2, squeeze=False)
     for (left, right), dataset in zip(grid, datasets, strict=True):
         mine = [row for row in rows if row["dataset"] == dataset]
         largest = max(row["n"] for row in mine)
+        whole = {row["n"]: row["mean_radius"] for row in mine if row["rule"] == OVERLAPPING}
         for rule, style in styles.items():
             of_rule = [row for row in mine if row["rule"] == rule]
-            left.plot([row["n"] for row in of_rule], [row["mean_radius"] for row in of_rule], label=rule, **style)
+            if rule != OVERLAPPING:
+                kept = [100 * row["mean_radius"] / whole[row["n"]] for row in of_rule]
+                left.plot([row["n"] for row in of_rule], kept, label=rule, **style)
             curve = next(row for row in of_rule if row["n"] == largest)["certified_accuracy"]
             right.plot([float(e) for e in curve], [100 * v for v in curve.values()], label=rule, **style)
-        left.set(title=f"{dataset}: mean radius", xlabel="images", ylabel="mean radius", ylim=(0, None))
+        left.set(title=f"{dataset}: what is left of the radii", xlabel="images", ylabel="mean radius, % of mean R")
         right.set(title=f"{dataset}: {largest:,} images", xlabel="radius", ylabel="certified accuracy, %")
         right.legend(frameon=False)
         for axes in (left, right):
@@ -339,7 +356,7 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path)
 
 
-PICTURE = "![Mean radius against the number of images, and certified accuracy at the largest number](online.png)\n"
+PICTURE = "![Share of the radii that is kept, and certified accuracy at the largest number of images](online.png)\n"
 GROWTH_NOTE = f"""Table 7 of the paper, on data that anybody can fetch. The first 10,000 images are the test images with
 their published certificates (`{MODEL}`, sigma 0.25, 0.5 and 1.0, N = 100,000, alpha = 0.001). Further images are
 training images in a seeded order; each takes the certificates of one test image of its class at all three sigmas,

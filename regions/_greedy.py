@@ -9,6 +9,9 @@ from regions._allocation import Answer, Problem
 from regions._bounds import dual_value, nearest_caps
 from regions._graph import OverlapGraph
 
+#: Bounds on a distance's relative error: what is less than so many of them is not told from 0.
+_SLIVER = 64
+
 
 def solve(problem: Problem) -> Answer:
     """Every ball takes what the non-empty balls before it leave (Eq. 11). O(n + m) after sorting.
@@ -43,11 +46,15 @@ def permutation(graph: OverlapGraph, order: str | np.ndarray) -> Int64[np.ndarra
 
 
 def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Radii of Eq. 11."""
+    """Radii of Eq. 11.
+
+    Where balls touch, distances that are rounded down can leave a ball a room that is nothing but rounding. It would not be
+    empty, and so cut those that come later: it counts as none.
+    """
     from regions._kernels import greedy
 
     radii = np.zeros(graph.n)
-    greedy(*graph.adjacency, graph.R, order, radii)
+    greedy(*graph.adjacency, graph.R, order, _SLIVER * graph.distance_error, radii)
     return radii
 
 
@@ -61,5 +68,5 @@ def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64
 
     caps = nearest_caps(graph)
     radii = caps / 2
-    greedy(*graph.adjacency, caps, order, radii)
+    greedy(*graph.adjacency, caps, order, 0.0, radii)
     return radii

@@ -61,11 +61,12 @@ def exceeds(a, b, limit):
 
 @_strict
 @no_type_check
-def greedy(start, neighbour, distance, bounds, order, radii):
+def greedy(start, neighbour, distance, bounds, order, sliver, radii):
     """Eq. 11: in the given order, every ball takes what the non-empty balls of its neighbours leave.
 
     start, neighbour, distance: adjacency of the overlap graph in compressed rows. On entry `radii` holds what the balls
-    that are still to come have reserved (0 in Eq. 11 itself), on return the result.
+    that are still to come have reserved (0 in Eq. 11 itself), on return the result. Room of less than `sliver` of a
+    distance counts as none.
     """
     for k in order:
         room = bounds[k]
@@ -73,7 +74,7 @@ def greedy(start, neighbour, distance, bounds, order, radii):
             other = radii[neighbour[e]]
             if other > 0.0:
                 room = min(room, subtract_down(distance[e], other))
-                if room <= 0.0:
+                if room <= sliver * distance[e]:
                     room = 0.0
                     break
         radii[k] = room

@@ -108,6 +108,15 @@ def test_tiny_isolated_balls_do_not_warn():
     np.testing.assert_array_equal(allocate([[0.0], [1.0]], [1e-310, 0.1]).radii, [1e-310, 0.1])
 
 
+def test_a_room_that_is_rounding_alone_is_no_ball():
+    # ball 2 leaves ball 0 a radius of 2, less rounding; point 1 lies on its boundary, and ball 3 conflicts with 1 alone
+    points, R = np.array([[0.0], [2.0], [3.0], [1.0]]), np.array([2.0, 0.5, 1.0, 1.5])
+    graph = overlap_graph(points, R, groups=[[0, 1, 1, 0], [0, 1, 2, 2]])
+    radii = allocate_graph(graph, "greedy", order=np.array([2, 0, 1, 3])).radii
+    np.testing.assert_allclose(radii, [2.0, 0.0, 1.0, 1.5], rtol=1e-12)
+    assert radii[0] < 2
+
+
 @settings(max_examples=200)
 @given(instance=strategies.grouped_instances(max_points=12), seed=st.integers(0, 2**32 - 1))
 def test_greedy_is_equation_11(instance, seed):

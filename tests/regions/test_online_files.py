@@ -5,7 +5,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,30 +220,29 @@ def run_python(script, *arguments, **options):
 
 
 def test_a_file_that_may_not_be_written(path, filled):
-    path.chmod(0o444)
-    for folder in path.parent.parents[:2]:
-        folder.chmod(0o755)
-    path.parent.chmod(0o555)
-    printed = run_python(
-        """
-        import os, sys
-        import numpy, regions  # before rights are given up
-        if os.getuid() == 0:
-            os.setuid(65534)
-        try:
-            regions.OnlineAllocator(sys.argv[1])
-        except OSError as error:
-            print(error)
-        with regions.OnlineAllocator(sys.argv[1], read_only=True) as online:
-            print(online.content_hash, len(online))
-        """,
-        path,
-    )
-    path.parent.chmod(0o755)
-    path.chmod(0o644)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        copy = Path(shutil.copy(path, folder))
+        copy.chmod(0o444)
+        Path(folder).chmod(0o555)
+        printed = run_python(
+            """
+            import os, sys
+            import numpy, regions  # before rights are given up
+            if os.getuid() == 0:
+                os.setuid(65534)
+            try:
+                regions.OnlineAllocator(sys.argv[1])
+            except OSError as error:
+                print(error)
+            with regions.OnlineAllocator(sys.argv[1], read_only=True) as online:
+                print(online.content_hash, len(online))
+            """,
+            copy,
+        )
+        Path(folder).chmod(0o755)
     with OnlineAllocator(path) as online:
         assert printed.splitlines() == [
-            f"{path} may not be written: change its permissions, or give read_only=True",
+            f"{copy} may not be written: change its permissions, or give read_only=True",
             f"{online.content_hash} 40",
         ]
 
