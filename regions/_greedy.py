@@ -48,8 +48,8 @@ def permutation(graph: OverlapGraph, order: str | np.ndarray) -> Int64[np.ndarra
 def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Radii of Eq. 11.
 
-    Where balls touch, distances that are rounded down can leave a ball a room that is nothing but rounding. It would not be
-    empty, and so cut those that come later: it counts as none.
+    Where balls touch, distances that are rounded down can leave a ball a room that is nothing but rounding. It would
+    not be empty, and so cut those that come later: it counts as none.
     """
     from regions._kernels import greedy
 

@@ -109,12 +109,12 @@ def test_tiny_isolated_balls_do_not_warn():
 
 
 def test_a_room_that_is_rounding_alone_is_no_ball():
-    # ball 2 leaves ball 0 a radius of 2, less rounding; point 1 lies on its boundary, and ball 3 conflicts with 1 alone
-    points, R = np.array([[0.0], [2.0], [3.0], [1.0]]), np.array([2.0, 0.5, 1.0, 1.5])
-    graph = overlap_graph(points, R, groups=[[0, 1, 1, 0], [0, 1, 2, 2]])
-    radii = allocate_graph(graph, "greedy", order=np.array([2, 0, 1, 3])).radii
-    np.testing.assert_allclose(radii, [2.0, 0.0, 1.0, 1.5], rtol=1e-12)
-    assert radii[0] < 2
+    # ball 0 leaves ball 1 a radius of 1, less rounding; point 2 lies on its boundary, and ball 3 conflicts with 2 alone
+    points, R = np.array([[0.0], [3.0], [2.0], [1.0]]), np.array([2.0, 1.5, 0.5, 1.5])
+    graph = overlap_graph(points, R, groups=[[0, 1, 0, 1], [0, 1, 2, 0]])
+    radii = allocate_graph(graph, "greedy", order="arrival").radii
+    np.testing.assert_allclose(radii, [2.0, 1.0, 0.0, 1.5], rtol=1e-12)
+    assert radii[1] < 1
 
 
 @settings(max_examples=200)
