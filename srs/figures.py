@@ -19,7 +19,7 @@ RADIUS = "l2 radius (pixels in [0, 1])"
 def curves(results: Results) -> Figure:
     """Draw certified accuracy against radius: the run, the same without regions, each constant sigma."""
     constants = [name for name in results.rules if name.startswith("sigma=")]
-    shades = colormaps["viridis"](np.linspace(0.3, 0.85, len(constants)))
+    shades = colormaps["viridis"](np.linspace(0.4, 0.9, len(constants)))
     others = [name for name in ("sigma-lp",) if name in results.rules and name != results.main.name]
     drawn = {results.main.name: {"color": COLOURS["main"], "lw": 2.4, "zorder": 5}}
     drawn |= {name: {"color": COLOURS["second"], "lw": 1.8, "ls": SERIES[2][1], "zorder": 4} for name in others}
@@ -92,13 +92,14 @@ def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
     axes.plot(record.sigmas, radii_of_image(record, j, results.alpha), "o-", color=COLOURS["second"], ms=3, lw=1.4)
     axes.plot(record.sigmas[record.level[j]], results.radii[j], "D", color=COLOURS["main"], ms=6, label="r")
+    axes.margins(y=0.12)
     axes.set(xlabel="sigma", ylabel="radius", ylim=(0, None), xlim=(0, None))
 
 
 def _steps(rules: Mapping[str, Rows], styles: Sequence[Mapping[str, object]]) -> Figure:
     right = max(float(row.radius.max(initial=0)) for row in rules.values())
     with style():
-        figure = Figure(figsize=(6.4, 3.9))
+        figure = Figure(figsize=(5.2, 4.4))
         axes = figure.add_subplot()
         for (name, rows), how in zip(rules.items(), styles, strict=True):
             radius = np.sort(rows.radius[(rows.correct == 1) & (rows.radius > 0)])
@@ -106,5 +107,5 @@ def _steps(rules: Mapping[str, Rows], styles: Sequence[Mapping[str, object]]) ->
             x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
             axes.step(x, y, where="post", label=name, **how)  # type: ignore[arg-type]
         axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102), xlabel=RADIUS, ylabel="certified accuracy (%)")
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -15,6 +15,7 @@ from torch import nn
 from smoothing import Identity, SmoothedClassifier, sigma_grid
 from smoothing.devices import usable_device
 from smoothing.fingerprint import hash_arrays
+from smoothing.samplers import make_sampler
 from srs.base_classifiers import base_classifiers, check_fit, check_model, experts, to_train, train, trained_here
 from srs.run_folder import FORMAT
 from srs.settings import MOST_LEVELS, CertifySettings
@@ -156,6 +157,7 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
     data = load_data(str(settings.dataset), Path(str(settings.data_dir)), image_size=settings.image_size)
     indices = np.arange(0, len(data.test_images), settings.skip)[: settings.max]
     images = data.test_images[indices]
+    make_sampler(settings.sampler).check(torch.from_numpy(images))
     models = base_classifiers(settings, sigmas, data)
     for model, source in {id(model): (model, source) for model, source in models.values()}.values():
         check_fit(source, model, images, data)

@@ -18,6 +18,7 @@ from srs import figures
 from srs.drawing import image_uri, inline_svg, save
 from srs.losses import Losses, losses
 from srs.modes import title
+from srs.numbers import floored, percent
 from srs.report import guarantee, write_summary, write_tables
 from srs.results import Results, Rows
 from srs.rule_tables import RuleTable, rule_table
@@ -132,8 +133,8 @@ def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]
     """Return the numbers at the top: what they are, and what they are worth, rounded to the safe side."""
     accuracy = dict(zip(summary["epsilon"], summary["rules"][summary["main"]]["certified_accuracy"], strict=True))
     return [
-        ("average certified radius", floor_text(summary["average_certified_radius"], 3)),
-        ("certified accuracy at radius 0.5", f"{floor_text(round(100 * accuracy[0.5], 9), 1)}%"),
+        ("average certified radius", floored(summary["average_certified_radius"], 3)),
+        ("certified accuracy at radius 0.5", f"{percent(accuracy[0.5])}%"),
         ("clean accuracy of the base classifier", f"{100 * summary['clean_accuracy']:.1f}%"),
         ("images", f"{len(results.record.idx):,}"),
         ("abstentions", f"{summary['abstentions']:,}"),
@@ -155,8 +156,8 @@ def _sample(chapter: Chapter, number: int, j: int) -> dict[str, Any]:
     return _picture(chapter, j) | {
         "figure": Markup(inline_svg(figure, f"r{number}-s{j}")),
         "sigma": f"{results.sigma[j]:g}",
-        "R": floor_text(float(results.bounds.radius[j]), 3),
-        "r": floor_text(float(results.radii[j]), 3),
+        "R": floored(float(results.bounds.radius[j]), 3),
+        "r": floored(float(results.radii[j]), 3),
     }
 
 
@@ -170,8 +171,8 @@ def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]
     return [
         {
             "title": title(name),
-            "before": floor_text(float(results.modes[name].bounds.radius.sum()), 2),
-            "after": floor_text(float(np.minimum(mode.allocation.radii, mode.bounds.radius).sum()), 2),
+            "before": floored(float(results.modes[name].bounds.radius.sum()), 2),
+            "after": floored(float(np.minimum(mode.allocation.radii, mode.bounds.radius).sum()), 2),
             "share": f"{100 * lost[name].lost.sum() / max(mode.bounds.radius.sum(), 1e-300):.1f}%",
             "losers": f"{int((lost[name].lost > 0).sum()):,}",
             "empty": f"{int(((mode.allocation.radii == 0) & (mode.bounds.radius > 0)).sum()):,}",
@@ -202,8 +203,8 @@ def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
 def _region(results: Results, j: int) -> dict[str, str]:
     return {
         "sigma": f"{results.sigma[j]:g}",
-        "R": floor_text(float(results.bounds.radius[j]), 3),
-        "r": floor_text(float(results.radii[j]), 3),
+        "R": floored(float(results.bounds.radius[j]), 3),
+        "r": floored(float(results.radii[j]), 3),
     }
 
 

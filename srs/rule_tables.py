@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from smoothing import ABSTAIN
-from smoothing.tables import floor_text
 from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.modes import OVERLAPPING, title
+from srs.numbers import floored, percent
 from srs.results import Rows
 
 
@@ -37,8 +37,8 @@ def rule_table(rules: Mapping[str, Rows], main: str | None = None, *, named: Cal
     rows = []
     for name, row in rules.items():
         accuracy = certified_accuracy(row.radius, row.correct, epsilon).tolist()
-        cells = [floor_text(average_certified_radius(row.radius, row.correct), 3), str(_abstentions(row))]
-        cells += [floor_text(round(100 * value, 9), 1) if value else "-" for value in accuracy]
+        cells = [floored(average_certified_radius(row.radius, row.correct), 3), str(_abstentions(row))]
+        cells += [percent(value) if value else "-" for value in accuracy]
         rows.append((named(name), tuple(cells)))
     columns = ("ACR", "abstain", *(f"{value:.2f}" for value in epsilon))
     return RuleTable(

@@ -10,12 +10,12 @@ from jaxtyping import Float32, Float64
 
 import regions
 from smoothing.fingerprint import difference, hash_arrays
-from srs.modes import Mode
+from srs.modes import GROUPS, Mode
 from srs.modes import main_mode as mode_of
 from srs.record import Record, RecordFiles
 from srs.report import summarize
 from srs.results import Results, evaluate
-from srs.run_folder import REGIONS, SUMMARY, read_description
+from srs.run_folder import CONFIG, REGIONS, SUMMARY, read_description
 from srs.settings import CertifySettings
 
 
@@ -91,6 +91,8 @@ def load_run(folder: Path) -> StoredRun:
         files = RecordFiles.existing(folder, sigmas, bool(config["chosen_only"]))
         if not (folder / SUMMARY).is_file():
             raise ValueError(f"{folder}: the run has not come to its end; go on with srs-certify --resume")
+        if config["overlap"] not in GROUPS or not isinstance(config["alpha"], float):
+            raise ValueError(f"{folder / CONFIG} is damaged: restore it")
         record = files.read()
         stored = StoredRun(folder, config, manifest, record, _points(folder))
         digest = hash_arrays(_images(stored.points, manifest), record.idx, record.label)

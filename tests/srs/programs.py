@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Flags of a run of a second: two levels, 24 images.
+#: Flags of a run of a second: two levels, 60 images.
 TINY = (
     "--checkpoint", "model.pt", "--dataset", "digits", "--sigma-min", "0.2", "--sigma-max", "0.4",
     "--sigma-step", "0.2",
-    "--n0", "50", "--n", "300", "--skip", "3", "--max", "24", "--seed", "1",
+    "--n0", "50", "--n", "300", "--skip", "3", "--max", "60", "--seed", "1",
 )  # fmt: skip
 
 
