@@ -1,0 +1,204 @@
+"""What `srs-certify` is told: flags, files, presets and checkpoints, and where the classifier comes from."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from srs.commands._config import parse_over_file
+from srs.commands.certify import certify
+from srs.inputs import completed, load
+from srs.settings import CertifySettings
+from training import PRESETS, save_checkpoint
+
+GRID = {"dataset": "digits", "sigma_min": 0.2, "sigma_max": 0.4, "sigma_step": 0.2}
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def told(monkeypatch, *flags):
+    monkeypatch.setattr("sys.argv", ["srs-certify", *flags])
+    return parse_over_file(CertifySettings, "srs-certify", "")
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(here, monkeypatch):
+    (here / "settings.yaml").write_text("n: 77\nn0: 5\nracing: true\nexpert: [0.2=a, 0.4=b]\nmax: null\n")
+    found = told(monkeypatch, "--config", "settings.yaml", "--n", "88")
+    assert (found.n, found.n0, found.racing, found.alpha) == (88, 5, True, CertifySettings.alpha)
+    assert found.expert == ("0.2=a", "0.4=b")
+    anew = told(monkeypatch, "--config=settings.yaml", "--no-racing", "--expert", "0.3=c")
+    assert (anew.racing, anew.expert) == (False, ("0.3=c",))
+
+
+def test_what_a_run_keeps_can_be_told_again(here, monkeypatch):
+    settings = CertifySettings(checkpoint=Path("model.pt"), overlap="joint", chosen_only=True, max=3, **GRID)
+    (here / "config.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+    found = told(monkeypatch, "--config", "config.yaml")
+    assert dataclasses.replace(found, config=None) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n: many", "invalid literal for int() with base 10: 'many'"),
+        ("samples: 3", "--config settings.yaml: samples is no setting; there are checkpoint, model"),
+        ("just words", "--config settings.yaml: holds no settings"),
+        ("a: [", "--config settings.yaml: cannot be read as YAML"),
+        (None, "--config settings.yaml: no such file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(here, monkeypatch, capsys, text, message):
+    if text is not None:
+        (here / "settings.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        told(monkeypatch, "--config", "settings.yaml")
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_preset_fills_in_what_nobody_else_says(here):
+    _, preset = PRESETS["mnist-paper-0.50"]
+    found = completed(CertifySettings(checkpoint=Path("model.pt"), preset="mnist-paper-0.50", sigma_max=0.3))
+    assert (found.dataset, found.sigma_min, found.sigma_max) == ("mnist", preset.sigma_min, 0.3)
+    save_checkpoint("ours.pt", torch.nn.Linear(1, 1), arch="lenet", config={"dataset": "digits", "sigma": 0.25})
+    found = completed(CertifySettings(checkpoint=Path("ours.pt"), preset="mnist-paper-0.50"))
+    assert (found.dataset, found.sigma_min, found.sigma_max) == ("digits", 0.25, 0.25)
+    assert found.overlap == "sigma"  # of one level: there is nothing to keep apart
+
+
+def test_each_level_has_its_expert(here, weights):
+    (here / "other.pt").write_bytes(weights.read_bytes())
+    settings = CertifySettings(expert=("0.5=other.pt", "0.25=model.pt"), dataset="digits", max=2)
+    inputs = load(completed(settings))
+    assert inputs.sigmas.tolist() == [0.25, 0.5]
+    assert inputs.models[0.25] is not inputs.models[0.5]
+    assert set(inputs.classifier._bank) == {0.25, 0.5}
+
+
+def test_a_model_of_ones_own_is_taken_as_it_is(here, monkeypatch):
+    (here / "own_model.py").write_text(
+        "import torch\n"
+        "def make(classes):\n"
+        "    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
+        "    torch.nn.init.constant_(model[1].weight, 0.5)\n"
+        "    return model\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    inputs = load(completed(CertifySettings(model="own_model:make", out=Path("run"), max=2, **GRID)))
+    assert {id(model) for model in inputs.models.values()} == {id(inputs.models[0.2])}
+    assert bool((inputs.models[0.2][1].weight == 0.5).all())
+
+
+REFUSED = {
+    "two sources": (
+        {"checkpoint": Path("model.pt"), "model": "a:b"},
+        "--checkpoint and --model both name a base classifier",
+    ),
+    "order of lp": ({"order": "arrival"}, "--order arrival has no effect with --method lp: use --method greedy"),
+    "racing and joint": ({"racing": True, "overlap": "joint"}, "--racing leaves out samples that --overlap joint"),
+    "resume and overwrite": ({"resume": True, "overwrite": True}, "give one of them"),
+    "levels of experts": (
+        {"expert": ("0.2=model.pt",), "sigma_min": 0.1},
+        "--sigma-min: the levels are those of",
+    ),
+    "no level": ({"expert": ("model.pt",)}, "--expert model.pt: expected SIGMA=FILE"),
+    "level 0": ({"expert": ("0=model.pt",)}, "--expert 0=model.pt: expected SIGMA=FILE with SIGMA > 0"),
+    "level twice": ({"expert": ("0.2=model.pt", "0.20=b.pt")}, "--expert 0.20=b.pt: sigma 0.2 has model.pt already"),
+    "no expert": ({"expert": ("0.2=none.pt",), "dataset": "digits"}, "none.pt: no such file; name a checkpoint"),
+    "no preset": ({"checkpoint": Path("model.pt"), "preset": "paper"}, "--preset paper: choose digits, mnist-quick"),
+    "preset of nothing": ({"preset": "digits"}, "--preset digits: describes a --checkpoint; name one"),
+    "no factory": ({"model": "own", "dataset": "digits"}, "--model own: expected package.module:factory"),
+    "no module": ({"model": "no.such:f", "out": Path("run"), **GRID}, "No module named 'no'"),
+    "factory and normalizer": ({"model": "a:b", "normalizer": "none"}, "--normalizer: describes a --checkpoint"),
+    "no data set": ({"checkpoint": Path("model.pt")}, "model.pt does not say it: give --dataset"),
+    "no out": ({"model": "a:b", **GRID}, "--model a:b does not say it: give --out"),
+    "damaged": ({"checkpoint": Path("half.pt"), **GRID}, "half.pt is damaged"),
+    "no images": (
+        {"checkpoint": Path("model.pt"), **GRID, "dataset": "imagefolder:nowhere"},
+        "nowhere has no folder train",
+    ),
+    "other images": (
+        {"checkpoint": Path("model.pt"), **GRID, "dataset": "mnist", "data_dir": Path("nowhere")},
+        "nowhere holds no readable MNIST",
+    ),
+    "grey levels": (
+        {"checkpoint": Path("model.pt"), **GRID, "sampler": "discrete"},
+        "sampler 'discrete' is for 8-bit images",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_honoured_is_refused_before_anything_is_written(here, settings, message):
+    (here / "half.pt").write_bytes((here / "model.pt").read_bytes()[:3000])
+    before = sorted(here.iterdir())
+    with pytest.raises((ValueError, OSError)) as caught:
+        certify(CertifySettings(**settings))
+    assert message in str(caught.value)
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("held", ["thesis.tex", "selection.tsv"])
+def test_folders_that_hold_no_run_are_left_alone(here, held):
+    (here / "run").mkdir()
+    (here / "run" / held).write_text("years of work")
+    for flags in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ValueError, match="--out run: holds files but no run; name another folder"):
+            certify(CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), **GRID, **flags))
+    assert (here / "run" / held).read_text() == "years of work"
+
+
+def test_overwriting_spares_files_that_no_run_wrote(here):
+    (here / "run").mkdir()
+    (here / "run/config.yaml").write_text("n: 3")
+    (here / "run/thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds thesis\.tex, which no run wrote"):
+        certify(CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), overwrite=True, **GRID))
+    assert (here / "run/thesis.tex").exists()
+
+
+def test_another_process_in_the_folder_is_refused(here):
+    from smoothing.appending import locked
+
+    settings = CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), max=2, n=20, n0=10, **GRID)
+    (here / "run").mkdir()
+    with locked(here / "run/.lock", here / "run"), pytest.raises(ValueError, match="run is being written by another"):
+        certify(settings)
+    assert [file.name for file in (here / "run").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"skip": 2}, "--skip 2"), ({"overlap": "class"}, "--overlap class"), ({"sigma_max": 0.6}, "--sigma-max 0.6")],
+)
+def test_two_configurations_never_share_a_folder(here, change, key):
+    settings = CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), max=3, n=20, n0=10, **GRID)
+    certify(settings)
+    before = {file.name: file.read_bytes() for file in (here / "run").iterdir()}
+    with pytest.raises(ValueError, match=f"{key}: the run in run has"):
+        certify(dataclasses.replace(settings, resume=True, **change))
+    state = torch.load("model.pt", weights_only=True)
+    state["state_dict"]["layers.6.bias"] += 1
+    torch.save(state, "model.pt")
+    with pytest.raises(ValueError, match="--out run: belongs to a run with another classifier weights"):
+        certify(dataclasses.replace(settings, resume=True))
+    assert {file.name: file.read_bytes() for file in (here / "run").iterdir()} == before
+
+
+def test_labels_and_images_are_part_of_what_a_run_is(here):
+    inputs = load(completed(CertifySettings(checkpoint=Path("model.pt"), max=3, **GRID)))
+    manifest = inputs.manifest(inputs.classifier.identity)
+    for other in (
+        dataclasses.replace(inputs, labels=inputs.labels[::-1].copy()),
+        dataclasses.replace(inputs, images=np.nextafter(inputs.images, np.float32(1))),
+    ):
+        assert other.manifest(inputs.classifier.identity)["data"]["sha256"] != manifest["data"]["sha256"]

@@ -1,0 +1,334 @@
+"""`srs-report` as a person runs it: a program, on folders that `srs-certify` wrote."""
+
+import csv
+import json
+import re
+import resource
+import shutil
+import subprocess
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+import regions
+from srs.commands.report import main
+from srs.stored import load_run
+from tests.srs.programs import TINY, assert_refused, call, program
+
+
+def table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def reported(finished, tmp_path_factory):
+    """A folder with a run and its report, which the command was asked for with everything it can add."""
+    folder = tmp_path_factory.mktemp("reported")
+    shutil.copytree(finished[0] / "run", folder / "run")
+    log = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.7\t1\t0.5\n1\t2\t-1\t0\t0\t0.5\n"
+    (folder / "other <method>.tsv").write_text(log)
+    flags = ["--baseline", "other <method>.tsv", "--tables", "latex", "--tables", "markdown"]
+    return folder / "run-report", call("report", folder, "run", *flags)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the run that may be damaged."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+class Page(HTMLParser):
+    """What a page refers to, its text, and whether its elements nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.references, self.text, self.open, self.identifiers = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.references += [attrs[name] for name in ("src", "href", "xlink:href", "data", "srcset") if name in attrs]
+        self.identifiers += [attrs["id"]] if "id" in attrs else []
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_it_writes_one_page_and_files_beside_it(reported):
+    out, process = reported
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert process.stdout.splitlines()[-1].endswith("run-report/report.html")
+    names = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    tables = {f"run/{name}" for name in ("certificates.tsv", "comparison.tsv", "summary.json", "losses.tsv")}
+    figures = {f"run/{name}.{kind}" for name in ("curves", "degrees", "lost", "sigma") for kind in ("png", "pdf")}
+    both = {"comparison.png", "comparison.pdf"}
+    assert names == {"report.html", "tables.tex", "tables.md", *tables, *figures, *both}
+    assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_everything_comes_out_of_the_rows_again(finished, reported):
+    for name in ("certificates.tsv", "comparison.tsv", "summary.json"):
+        assert (reported[0] / "run" / name).read_bytes() == (finished[0] / "run" / name).read_bytes()
+
+
+def test_the_page_needs_nothing_but_itself(reported):
+    page = Page((reported[0] / "report.html").read_text())
+    assert page.open == []
+    assert len(page.references) > 20
+    assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in page.references)
+    assert len(page.identifiers) == len(set(page.identifiers))
+    for reference in page.references:
+        assert not reference.startswith("#") or reference[1:] in page.identifiers
+    source = (reported[0] / "report.html").read_text()
+    assert "<script" not in source
+    assert not re.search(r"url\((?!#)|@import", source)
+
+
+def test_names_are_shown_as_text(reported):
+    source = (reported[0] / "report.html").read_text()
+    assert "<method>" not in source
+    assert "other &lt;method&gt;" in source
+
+
+def test_figures_take_the_colours_of_the_page(reported):
+    source = (reported[0] / "report.html").read_text()
+    drawn = source[source.index("</style>") :]
+    assert "var(--ink)" in drawn
+    assert not re.search(r"#1b1b1f|#d55e00|#0072b2|fill: #ffffff", drawn)
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_the_page_shows_what_was_found(reported, finished):
+    text = " ".join(" ".join(Page((reported[0] / "report.html").read_text()).text).split())
+    manifest = json.loads((finished[0] / "run/manifest.json").read_text())
+    summary = json.loads((finished[0] / "run/summary.json").read_text())
+    assert manifest["classifier"]["weights"] in text
+    assert manifest["data"]["sha256"] in text
+    assert "Each certificate holds with probability at least 1 - 0.001, per image" in text
+    for title in ("sample-wise, LP", "sample-wise, ascending", "one sigma may overlap, LP", "sigma = 0.4"):
+        assert title in text
+    shown = Decimal(re.search(r"([\d.]+) average certified radius", text).group(1))
+    assert shown <= Decimal(summary["average_certified_radius"]) < shown + Decimal("0.001")
+
+
+def test_losses_name_the_neighbour_in_the_way(reported, finished):
+    rows = [row for row in table(reported[0] / "run/losses.tsv") if row["rule"] == "paper-lp"]
+    assert rows
+    stored = regions.RegionMap.load(finished[0] / "run/regions.npz")
+    certified = table(finished[0] / "run/certificates.tsv")
+    position = {row["idx"]: j for j, row in enumerate(certified)}
+    losing = {row["idx"] for row in certified if Decimal(row["r"]) < Decimal(row["R"])}
+    assert {row["idx"] for row in rows} == losing
+    for row in rows:
+        i, j = position[row["idx"]], position[row["neighbour"]]
+        distance = np.linalg.norm(stored.centres[i] - stored.centres[j])
+        assert float(row["distance"]) == pytest.approx(distance, abs=1e-6)
+        assert stored.radii[i] + stored.radii[j] == pytest.approx(distance, abs=1e-6)  # their regions touch
+
+
+def test_another_alpha_changes_bounds_and_never_the_levels(finished, tmp_path):
+    folder = finished[0]
+    process = call("report", folder, "run", "--alpha", "0.1", "--out", str(tmp_path / "out"))
+    assert process.returncode == 0, process.stderr
+    before, after = table(folder / "run/certificates.tsv"), table(tmp_path / "out/run/certificates.tsv")
+    for old, new in zip(before, after, strict=True):
+        assert (old["sigma"], old["counts"], old["n"]) == (new["sigma"], new["counts"], new["n"])
+        p = stats.binomtest(int(new["counts"]), int(new["n"])).proportion_ci(0.8).low  # two-sided 80%: one-sided 90%
+        expected = max(0.0, float(new["sigma"]) * stats.norm.ppf(p))
+        assert float(new["R"]) == pytest.approx(expected, abs=2e-6)
+        assert Decimal(new["R"]) >= Decimal(old["R"])
+    summary = json.loads((tmp_path / "out/run/summary.json").read_text())
+    assert summary["alpha"] == 0.1
+    assert summary["settings"]["alpha"] == 0.001
+    assert "the run was made at 0.001" in (tmp_path / "out/report.html").read_text()
+    stored = regions.RegionMap.load(folder / "run/regions.npz")
+    r = np.array([float(row["r"]) for row in after])
+    assert regions.verify(stored.centres, r)
+
+
+def test_several_runs_share_a_plot(finished, tmp_path):
+    folder = finished[0]
+    shutil.copytree(folder / "run", tmp_path / "run")
+    process = call("report", tmp_path, str(folder / "run"), "run", "--out", "both", "--tables", "latex")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "both/comparison.pdf").exists()
+    assert (tmp_path / "both/run/summary.json").exists()
+    assert (tmp_path / "both/run-2/summary.json").exists()
+    refused = call("report", tmp_path, str(folder / "run"), "run")
+    assert_refused(refused, "srs-report", "several runs: name a folder for their report with --out")
+
+
+def test_tables_in_latex_and_markdown_hold_the_same_numbers(reported, finished):
+    summary = json.loads((finished[0] / "run/summary.json").read_text())
+    tex, md = ((reported[0] / f"tables.{suffix}").read_text() for suffix in ("tex", "md"))
+    for rule, name in (("paper-lp", "sample-wise, LP"), ("sigma=0.2", "sigma = 0.2")):
+        in_md = next(line for line in md.splitlines() if name in line).replace("*", "").strip("| ").split(" | ")
+        in_tex = next(line for line in tex.splitlines() if line.startswith(name)).removesuffix(r" \\").split(" & ")
+        assert in_md == in_tex
+        accuracy = [0.0 if cell == "-" else float(cell) for cell in in_md[3:]]
+        exact = [100 * value for value in summary["rules"][rule]["certified_accuracy"]]
+        assert all(shown <= value + 1e-9 and value - shown < 0.1 for shown, value in zip(accuracy, exact, strict=True))
+    assert r"\begin{tabular}" in tex
+
+
+def test_a_summary_that_was_changed_is_told(copy):
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["average_certified_radius"] = 9.0
+    (copy / "summary.json").write_text(json.dumps(summary))
+    process = call("report", copy.parent, "run")
+    assert process.returncode == 0
+    assert process.stderr.startswith("srs-report: warning: run/summary.json says average_certified_radius = 9.0, the")
+    assert "says average_certified_radius = 9.0" in (copy.parent / "run-report/report.html").read_text()
+
+
+def newer(run):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+
+
+def halve(name):
+    def damage(run):
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def change(name, old, new):
+    def damage(run):
+        text = (run / name).read_text()
+        assert old in text
+        (run / name).write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+DAMAGE = {
+    "newer version": (newer, "run: was written by a newer version of srs-certify (format 2, this one knows 1); update"),
+    "no description": (lambda run: (run / "config.yaml").unlink(), "run: holds no run; name a folder"),
+    "unfinished": (lambda run: (run / "summary.json").unlink(), "run: the run has not come to its end; go on with"),
+    "half the selection": (halve("selection.tsv"), "run: the run has not come to its end; go on with"),
+    "half the estimation": (halve("estimation.tsv"), "run: the run has not come to its end; go on with"),
+    "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
+    "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
+    "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
+    "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; make it anew with"),
+    "another header": (change("estimation.tsv", "count", "votes"), "run/estimation.tsv, line 1: the header is"),
+    "no number": (change("estimation.tsv", "\t300\t", "\tmany\t"), "= 'many' is not a number"),
+    "other labels": (change("selection.tsv", "0\t7\t0.2", "0\t6\t0.2"), "its images or labels are not those it was"),
+    "no mode": (change("config.yaml", "overlap: paper", "overlap: all"), "run/config.yaml is damaged"),
+    "no alpha": (change("config.yaml", "alpha:", "beta:"), "run: its description lacks 'alpha'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_runs_are_refused(copy, damage, message, monkeypatch):
+    damage(copy)
+    monkeypatch.chdir(copy.parent)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_run(Path("run"))
+
+
+def test_a_damaged_run_is_one_line_and_exit_code_2(copy):
+    halve("regions.npz")(copy)
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    assert_refused(call("report", copy.parent, "run"), "srs-report", "run/regions.npz is damaged")
+    assert [path.name for path in copy.parent.iterdir()] == ["run"]
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+BAD = {
+    "no run": ([], "RUN"),
+    "no folder": (["nowhere"], "nowhere: no such folder; name one that srs-certify wrote"),
+    "alpha": (["run", "--alpha", "1"], "--alpha 1.0: must lie strictly between 0 and 1"),
+    "no baseline": (["run", "--baseline", "none.tsv"], "--baseline none.tsv: no such file"),
+    "baseline of pixels": (
+        ["run", "--baseline", "run/curves.png"],
+        "--baseline run/curves.png: is no certification log",
+    ),
+    "baseline without columns": (["run", "--baseline", "run/levels.tsv"], "run/levels.tsv, line 1: the header is"),
+    "out is a file": (["run", "--out", "run/levels.tsv"], "--out run/levels.tsv: is a file; name a folder"),
+    "out is a run": (["run", "--out", "run"], "--out run: holds a run; name another folder"),
+    "table": (["run", "--tables", "word"], "word"),
+}
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD.values(), ids=BAD)
+def test_bad_flags_are_one_line_and_exit_code_2(copy, flags, message, monkeypatch, capsys):
+    monkeypatch.chdir(copy.parent)
+    monkeypatch.setattr("sys.argv", ["srs-report", *flags])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr()
+    assert_refused(
+        subprocess.CompletedProcess([], int(end.value.code), printed.out, printed.err), "srs-report", message
+    )
+    assert [path.name for path in copy.parent.iterdir()] == ["run"]
+
+
+def limited(command, folder, size, *flags):
+    """Run a command where no file can grow beyond so many bytes: what a full disk does to it."""
+    return subprocess.run(
+        [*program(command), *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1000, 50_000])
+def test_where_the_disk_is_full_no_report_appears(copy, size):
+    assert_refused(limited("report", copy.parent, size, "run"), "srs-report", "make room and try again")
+    assert [path.name for path in copy.parent.iterdir()] == ["run"]
+
+
+def test_where_the_disk_is_full_a_run_stops_and_goes_on(finished, folder):
+    flags = [*TINY, "--out", "run"]
+    assert_refused(limited("certify", folder, 300, *flags), "srs-certify", "File too large; make room and try again")
+    assert [path.name for path in folder.iterdir()] == ["model.pt"]
+    for size in (1500, 10_000):
+        process = limited("certify", folder, size, *flags, "--resume")
+        assert_refused(process, "srs-certify", "File too large; make room and try again")
+        for name in ("selection.tsv", "estimation.tsv"):
+            file = folder / "run" / name
+            assert not file.exists() or file.read_bytes().endswith(b"\n")
+        assert not [file for file in (folder / "run").iterdir() if file.name.endswith(".partial")]
+    assert (folder / "run/levels.tsv").exists()
+    assert not (folder / "run/summary.json").exists()
+    process = call("certify", folder, *flags, "--resume")
+    assert process.returncode == 0, process.stderr
+    for name in ("comparison.tsv", "levels.tsv", "regions.npz"):
+        assert (folder / "run" / name).read_bytes() == (finished[0] / "run" / name).read_bytes()
+
+
+def test_a_folder_of_a_newer_version_is_not_touched(copy, weights):
+    newer(copy)
+    (copy.parent / "model.pt").write_bytes(weights.read_bytes())
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    process = call("certify", copy.parent, *TINY, "--out", "run", "--resume")
+    assert_refused(process, "srs-certify", "was written by a newer version of srs-certify")
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+def test_resuming_takes_the_settings_of_the_run(copy, weights):
+    (copy.parent / "model.pt").write_bytes(weights.read_bytes())
+    (copy / "summary.json").unlink()
+    process = call("certify", copy.parent, "--out", "run", "--resume")
+    assert process.returncode == 0, process.stderr
+    assert yaml.safe_load((copy / "config.yaml").read_text())["n"] == 300
+    assert json.loads((copy / "summary.json").read_text())["settings"]["n"] == 300
