@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 from torch import nn
 
 from smoothing.threads import one_thread_each
@@ -82,22 +81,6 @@ def experts(pairs: Sequence[str]) -> dict[float, Path]:
             raise ValueError(f"--expert {pair}: sigma {sigma:g} has {files[sigma]} already; give each level once")
         files[sigma] = Path(file)
     return dict(sorted(files.items()))
-
-
-@torch.inference_mode()
-def check_fit(source: str, model: nn.Module, images: Float32[np.ndarray, "n c h w"], data: ImageData) -> None:
-    """Raise where the model does not take these images, or knows another number of classes."""
-    size = "x".join(map(str, images.shape[1:]))
-    try:
-        answer = model.eval()(torch.from_numpy(images[:1]))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"{source} does not take {data.name}'s images of {size}: {error}") from error
-    shape = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-    if shape != (1, data.num_classes):
-        raise ValueError(
-            f"{source} returns {shape} for one image of {data.name}, which has {data.num_classes} "
-            "classes; name its own --dataset"
-        )
 
 
 def train(model: nn.Module, data: ImageData, settings: CertifySettings, device: str, progress: bool) -> None:

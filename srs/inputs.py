@@ -16,10 +16,10 @@ from smoothing import Identity, SmoothedClassifier, sigma_grid
 from smoothing.devices import usable_device
 from smoothing.fingerprint import hash_arrays
 from smoothing.samplers import make_sampler
-from srs.base_classifiers import base_classifiers, check_fit, check_model, experts, to_train, train, trained_here
+from srs.base_classifiers import base_classifiers, check_model, experts, to_train, train, trained_here
 from srs.run_folder import FORMAT
 from srs.settings import MOST_LEVELS, CertifySettings
-from training import PRESETS, ImageData, load_data, training_config
+from training import PRESETS, ImageData, check_fit, load_data, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -160,7 +160,7 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
     make_sampler(settings.sampler).check(torch.from_numpy(images))
     models = base_classifiers(settings, sigmas, data)
     for model, source in {id(model): (model, source) for model, source in models.values()}.values():
-        check_fit(source, model, images, data)
+        check_fit(model, data, source)
     if to_train(settings):
         train(models[float(sigmas[0])][0], data, settings, device, progress)
     banks = {level: model for level, (model, _) in models.items()}

@@ -51,4 +51,7 @@ def check_fit(model: nn.Module, data: ImageData, name: str) -> None:
         raise ValueError(f"{name} does not take {data.name}'s images of {size}: {error}") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (1, data.num_classes):
-        raise ValueError(f"{name} returns {shape} for one image of {data.name}, which has {data.num_classes} classes")
+        raise ValueError(
+            f"{name} returns {shape} for one image of {data.name}, which has {data.num_classes} classes: they do not "
+            "belong together"
+        )
