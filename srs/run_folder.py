@@ -11,8 +11,8 @@ RUN_FILES = frozenset({"certificates.tsv", "comparison.tsv", "summary.json", "re
 """What a run writes, and so what replacing one may delete."""
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raise `ValueError` now, before any work, where the results could not be put into `out` later."""
+def check_free(out: Path, overwrite: bool, files: frozenset[str] = RUN_FILES) -> None:
+    """Raise `ValueError` now, before any work, where the results, these files, could not be put into `out` later."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
@@ -22,7 +22,7 @@ def check_free(out: Path, overwrite: bool) -> None:
             )
         if not (out / "summary.json").is_file():
             raise ValueError(f"--out {out}: holds files but no finished run, so --overwrite leaves it alone; empty it")
-        foreign = sorted({file.name for file in out.iterdir()} - RUN_FILES)
+        foreign = sorted({file.name for file in out.iterdir()} - files)
         if foreign:
             raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
@@ -31,12 +31,12 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+def whole_folder(out: Path, overwrite: bool, files: frozenset[str] = RUN_FILES) -> Iterator[Path]:
     """Give a folder to fill, and make it `out` if the block ends well; otherwise remove it and leave `out` alone.
 
     The folder is filled beside `out`, then renamed. With `overwrite`, a run that `out` holds is replaced.
     """
-    check_free(out, overwrite)
+    check_free(out, overwrite, files)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     old = staging / "old"
