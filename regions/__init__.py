@@ -6,17 +6,24 @@ balls overlap and the sum of the radii is as large as possible (Eq. 10 of the pa
 
 from regions._allocate import allocate, allocate_graph
 from regions._allocation import Allocation, Certificate
+from regions._arrival import Arrival, Place, PointHeld, Region
 from regions._graph import OverlapGraph, overlap_graph
 from regions._levels import LevelAllocation, allocate_levels
 from regions._map import Location, RegionMap
+from regions._online import OnlineAllocator
 from regions._verify import Verification, verify
 
 __all__ = [
     "Allocation",
+    "Arrival",
     "Certificate",
     "LevelAllocation",
     "Location",
+    "OnlineAllocator",
     "OverlapGraph",
+    "Place",
+    "PointHeld",
+    "Region",
     "RegionMap",
     "Verification",
     "allocate",

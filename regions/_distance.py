@@ -31,6 +31,13 @@ def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndar
     return distance * (1 + 4 * error) + 1e-144
 
 
+def margins_below(
+    radii: Float64[np.ndarray, " k"], distance: Float64[np.ndarray, " k"], d: int
+) -> Float64[np.ndarray, " k"]:
+    """Distances to the boundaries of balls that hold a point, rounded down, from what `distances_below` returned."""
+    return np.asarray(np.maximum(np.nextafter(radii - raised(distance, relative_error(d)), 0.0), 0.0))
+
+
 def distances_below(
     x: Real[np.ndarray, "n d"],
     y: Real[np.ndarray, "m d"],

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._distance import distances_below, raised, relative_error
+from regions._distance import distances_below, margins_below
 from regions._search import BallIndex
 from regions.files import read_arrays, write_arrays
 
@@ -128,9 +128,7 @@ class RegionMap:
         held = np.flatnonzero(region < nowhere)
         ball = region[held]
         _, distance = distances_below(x, self.centres, held, ball, self.radii[ball], np.zeros(ball.size))
-        margin[held] = np.maximum(
-            np.nextafter(self.radii[ball] - raised(distance, relative_error(x.shape[1])), 0.0), 0.0
-        )
+        margin[held] = margins_below(self.radii[ball], distance, x.shape[1])
         region[region == nowhere] = -1
         return Location(region, np.where(region >= 0, np.append(self.sigma, np.nan)[region], np.nan), margin)
 

@@ -48,6 +48,15 @@ def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"
     return np.ascontiguousarray(array)
 
 
+def as_point(point: ArrayLike, d: int) -> Float64[np.ndarray, " d"]:
+    """One point or image as float64 of shape (d,), copied."""
+    array = _to_numpy(point, "point")
+    x = as_points(array[None], "point").astype(np.float64).reshape(-1)
+    if x.size != d:
+        raise ValueError(f"point has shape {array.shape}: expected {d} coordinates")
+    return x
+
+
 def as_radii(radii: ArrayLike, n: int, name: str = "R") -> Float64[np.ndarray, " n"]:
     """Radii as float64 of shape (n,): finite and >= 0."""
     array = _as_vector(_as_float64(radii, name), n, name)
@@ -140,6 +149,14 @@ def as_count(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"{name} = {value!r}: expected an integer >= 0")
     return int(value)
+
+
+def as_number(value: Any, name: str, *, positive: bool = False) -> float:
+    """A number >= 0, or > 0, that is not too large for distances."""
+    number = float(value) if isinstance(value, (int, float, np.integer, np.floating)) else np.nan
+    if isinstance(value, bool) or not 0 <= number <= LARGEST or (positive and not number):
+        raise ValueError(f"{name} = {value!r}: expected a number {'>' if positive else '>='} 0, at most {LARGEST:g}")
+    return number
 
 
 def as_classes(classes: ArrayLike, n: int, name: str) -> Int64[np.ndarray, " n"]:

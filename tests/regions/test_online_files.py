@@ -1,0 +1,326 @@
+"""Files that are not what they should be, disks that are full: one clear line, and nothing is harmed."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from regions import OnlineAllocator, verify
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "regions.db"
+
+
+@pytest.fixture
+def filled(path, rng):
+    """A closed file with 40 regions of 60 coordinates, and their table."""
+    with OnlineAllocator(path, 60, synchronous="normal") as online:
+        for x in rng.random((40, 60)):
+            online.insert(x, 0.5, 0.8, class_=1)
+        return online.region_map()
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def change(path, *statements):
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"idx\tlabel\tpredict\n", "is no file of regions"),
+        (os.urandom(5000), "is no file of regions"),
+        (b"SQLite format 3\0" + bytes(3000), "is damaged: restore a copy"),
+        (b"SQLite format 3\0", "is damaged: restore a copy"),
+        (b"", "holds no regions yet: give dimension= to create it"),
+    ],
+)
+def test_not_such_a_file(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        OnlineAllocator(path)
+    assert str(path) in one_line(caught)
+    assert path.read_bytes() == content
+
+
+def test_the_database_of_another_program(path):
+    change(
+        path, "CREATE TABLE regions (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO regions VALUES (1, 'Bavaria')"
+    )
+    content = path.read_bytes()
+    for options in ({}, {"dimension": 3}, {"read_only": True}):
+        with pytest.raises(ValueError, match="is a SQLite file of another program: give another path") as caught:
+            OnlineAllocator(path, **options)
+        one_line(caught)
+    assert path.read_bytes() == content
+    assert [file.name for file in path.parent.iterdir()] == ["regions.db"]
+
+
+def test_a_newer_schema(path, filled):
+    change(path, "PRAGMA user_version = 2")
+    with pytest.raises(ValueError, match="has schema version 2, this program reads 1: use its version"):
+        OnlineAllocator(path)
+
+
+def test_other_settings_than_the_file_has(path, filled):
+    with pytest.raises(ValueError, match="holds regions of 60 coordinates, not dimension = 784"):
+        OnlineAllocator(path, 784)
+    with pytest.raises(ValueError, match="was made with groups = 'none', not 'sigma': give another path"):
+        OnlineAllocator(path, groups="sigma")
+    for options, message in (
+        ({"groups": "class"}, "groups = 'class': choose 'none', 'sigma'"),
+        ({"dimension": 0}, "dimension = 0: expected 1 to 1048576 coordinates"),
+        ({"synchronous": "off"}, "synchronous = 'off': choose 'full', 'normal'"),
+        ({"timeout": -1.0}, "timeout = -1.0: expected a number >= 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OnlineAllocator(path.with_name("new.db"), **{"dimension": 3, **options})
+    assert not path.with_name("new.db").exists()
+    with OnlineAllocator(path, 60, groups="none") as online:
+        assert len(online) == 40
+
+
+def test_paths_that_lead_nowhere(path):
+    with pytest.raises(ValueError, match="does not exist: give dimension= to create it"):
+        OnlineAllocator(path)
+    with pytest.raises(FileNotFoundError, match="does not exist: nothing to read"):
+        OnlineAllocator(path, 3, read_only=True)
+    with pytest.raises(FileNotFoundError, match="create this folder first"):
+        OnlineAllocator(path / "deeper" / "regions.db", 3)
+    with pytest.raises(ValueError, match="is a folder: give the path of a file"):
+        OnlineAllocator(path.parent, 3)
+    assert not list(path.parent.iterdir())
+
+
+def test_odd_names(tmp_path):
+    path = tmp_path / "a?b#c d%20.db"
+    OnlineAllocator(path, 3).close()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with OnlineAllocator(str(path)) as online:
+        assert online.dimension == 3
+
+
+@pytest.mark.parametrize("left", [10, 100, 4000, 8192, 40000, -8192, -1])
+def test_truncated(path, filled, left):
+    content = path.read_bytes()
+    path.write_bytes(content[:left])
+    with pytest.raises(ValueError, match=r"is damaged|is no file of regions") as caught:
+        OnlineAllocator(path)
+    one_line(caught)
+
+
+def test_flipped_bytes_are_noticed_or_do_not_matter(path, filled, rng):
+    content = path.read_bytes()
+    messages = []
+    for _ in range(150):
+        changed = bytearray(content)
+        changed[rng.integers(len(content)) if rng.random() < 0.8 else rng.integers(200)] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        try:
+            with OnlineAllocator(path, read_only=True) as online:
+                table = online.region_map()
+        except (ValueError, OSError) as error:
+            messages.append(str(error))
+        else:
+            for name in ("centres", "radii", "sigma", "classes"):
+                np.testing.assert_array_equal(getattr(table, name), getattr(filled, name))
+    assert len(messages) > 30
+    assert not any("\n" in message for message in messages)
+
+
+TAMPERING = {
+    "radius": "UPDATE regions SET radius = radius * 1.5 WHERE id = 7",
+    "sigma": "UPDATE regions SET sigma = 1.0 WHERE id = 7",
+    "class": "UPDATE regions SET class = 2 WHERE id = 40",
+    "centre": "UPDATE regions SET centre = zeroblob(480) WHERE id = 7",
+    "short centre": "UPDATE regions SET centre = zeroblob(8) WHERE id = 7",
+    "text": "UPDATE regions SET centre = 'text' WHERE id = 7",
+    "first row": "DELETE FROM regions WHERE id = 1",
+    "last row": "DELETE FROM regions WHERE id = 40",
+    "order": "UPDATE regions SET id = 41 WHERE id = 7",
+    "one more": "INSERT INTO regions SELECT 41, radius, sigma, class, centre, digest FROM regions WHERE id = 1",
+    "no state": "DELETE FROM state",
+    "state of another type": "UPDATE state SET regions = 'many'",
+    "dimension": "UPDATE state SET dimension = 30",
+    "conflicts": "UPDATE state SET conflicts = 'sigma'",
+    "no table": "DROP TABLE regions",
+}
+
+
+@pytest.mark.parametrize("statement", TAMPERING.values(), ids=TAMPERING)
+def test_rows_changed_by_others_are_noticed(path, filled, statement):
+    change(path, statement)
+    with pytest.raises(ValueError, match=r"is damaged .*: restore a copy") as caught:
+        OnlineAllocator(path)
+    one_line(caught)
+
+
+def test_changed_while_open(path, filled):
+    with OnlineAllocator(path) as online:
+        change(path, "UPDATE state SET regions = 39")
+        with pytest.raises(ValueError, match="is damaged"):
+            online.locate(np.zeros(60))
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_deleted_or_replaced_while_open(path, filled, replace):
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    with OnlineAllocator(path) as online:
+        path.unlink()
+        if replace:
+            copy.rename(path)
+        message = "was replaced while it was open" if replace else "was deleted while it was open"
+        for use in (lambda: online.locate(np.zeros(60)), lambda: online.insert(np.zeros(60), 0.5, 0.1)):
+            with pytest.raises(OSError, match=message):
+                use()
+
+
+def test_locked_by_another_process(path, filled):
+    with OnlineAllocator(path, timeout=0.05) as online:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert not online.locate(np.full(60, 9.0)).held  # readers go on
+        with pytest.raises(TimeoutError, match=r"is in use by another process: wait for it, or raise timeout="):
+            online.insert(np.full(60, 9.0), 0.5, 0.1)
+        other.execute("ROLLBACK")
+        other.close()
+        assert online.insert(np.full(60, 9.0), 0.5, 0.1).created
+
+
+def run_python(script, *arguments, **options):
+    """Run a script of its own and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True, text=True, timeout=60, check=False, **options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_file_that_may_not_be_written(path, filled):
+    path.chmod(0o444)
+    for folder in path.parent.parents[:2]:
+        folder.chmod(0o755)
+    path.parent.chmod(0o555)
+    printed = run_python(
+        """
+        import os, sys
+        import numpy, regions  # before rights are given up
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            regions.OnlineAllocator(sys.argv[1])
+        except OSError as error:
+            print(error)
+        with regions.OnlineAllocator(sys.argv[1], read_only=True) as online:
+            print(online.content_hash, len(online))
+        """,
+        path,
+    )
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    with OnlineAllocator(path) as online:
+        assert printed.splitlines() == [
+            f"{path} may not be written: change its permissions, or give read_only=True",
+            f"{online.content_hash} 40",
+        ]
+
+
+# --- disks ---
+
+
+def test_no_room_for_another_page(path, filled, rng):
+    with OnlineAllocator(path) as online:
+        pages = online._store._connection.execute("PRAGMA page_count").fetchone()[0]
+        online._store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        stored, messages = 40, set()
+        for x in rng.random((60, 60)):
+            try:
+                stored += online.insert(x, 0.5, 0.8).created
+            except OSError as error:
+                messages.add(str(error))
+        assert messages == {f"{path} cannot grow, and nothing was stored: free some disk space and try again"}
+        assert len(online) == stored > 40
+        online._store._connection.execute("PRAGMA max_page_count = 100000")
+        assert online.insert(np.full(60, 2.0), 0.5, 0.8).created
+    with OnlineAllocator(path) as again:
+        table = again.region_map()
+    assert len(table) == stored + 1
+    np.testing.assert_array_equal(table.centres[:40], filled.centres)
+    assert verify(table.centres, table.radii)
+
+
+WRITE_UNTIL_FULL = """
+    import os, resource, sys
+    import numpy as np, regions
+    path, limit, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    rng = np.random.default_rng(seed)
+    try:
+        online = regions.OnlineAllocator(path, 60)
+        for x in rng.random((500, 60)):
+            arrival = online.insert(x, 0.5, 0.8)
+            if arrival.created:
+                print(arrival.region, arrival.radius.hex(), flush=True)
+    except OSError as error:
+        print("error", error)
+    os._exit(0)  # no farewell: the file stays as the failure left it
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 8192, 10000, 40000, 150000, 300000])
+def test_the_disk_fills_up(path, limit):
+    *stored, last = run_python(WRITE_UNTIL_FULL, path, limit, limit).splitlines()
+    assert last.startswith(f"error {path} cannot "), last
+    assert "and nothing was stored: free" in last
+    assert limit < 100000 or len(stored) > 5
+    with OnlineAllocator(path, 60) as online:  # there is room again
+        table = online.region_map()
+        for line in stored:
+            region, radius = line.split()
+            assert table.radii[int(region)] == float.fromhex(radius)
+        assert len(table) == len(stored)
+        assert verify(table.centres, table.radii)
+        assert online.insert(np.full(60, 2.0), 0.5, 0.8).created
+
+
+def test_a_forked_child_must_open_its_own(path, filled):
+    printed = run_python(
+        """
+        import os, sys
+        import regions
+        with regions.OnlineAllocator(sys.argv[1]) as online:
+            child = os.fork()
+            if not child:
+                try:
+                    len(online)
+                except ValueError as error:
+                    print(error, flush=True)
+                online.close()
+                os._exit(0)
+            os.waitpid(child, 0)
+            print(len(online))
+        """,
+        path,
+    )
+    assert printed == f"{path} was opened before this process was forked: open it again in here\n40\n"
