@@ -6,7 +6,6 @@ valid table but for a last line that was torn when its process was killed.
 """
 
 import glob
-import hashlib
 import json
 import os
 import time
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -25,14 +23,15 @@ from tqdm import tqdm
 
 from smoothing import _validate
 from smoothing.adaptive import Ladder
+from smoothing.appending import appending, locked, whole_lines
 from smoothing.certify import SmoothedClassifier
 from smoothing.confidence import shared_alpha
 from smoothing.files import replacing
+from smoothing.fingerprint import difference, hash_arrays
 from smoothing.processes import processes
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,
-    line_of,
     parse_certificates,
     read_certificates,
     rows_of,
@@ -180,12 +179,12 @@ class _Run:
             grid = _validate.check_grid(self.sigma.sigmas).tolist()
             noise: Any = {"sigmas": grid, "rule": self.sigma.rule, "racing": self.sigma.racing}
         else:
-            noise = _hash(self.sigma)
+            noise = hash_arrays(self.sigma)
         self.together = max(1, FULL_BATCHES * classifier.batch_size * classifier.threads // rungs[0])
         self.config = {
             "format": 1,
             "classifier": asdict(classifier.identity),
-            "images": _hash(self.images.numpy(), self.indices, self.labels),
+            "images": hash_arrays(self.images.numpy(), self.indices, self.labels),
             "count": count,
             "sigma": noise,
             "n0": self.n0,
@@ -212,11 +211,9 @@ class _Run:
             other = json.loads(self.about.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew") from error
-        if other == self.config:
+        if (found := difference(self.config, other)) is None:
             return
-        ours, theirs = _flat(self.config), _flat(other)
-        key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
-        there, here = _short(theirs.get(key)), _short(ours.get(key))
+        key, here, there = found
         raise ValueError(
             f"{self.path} belongs to a run with another {key} ({there}, here {here}): name another file, or delete "
             f"{self.about.name} and what it describes"
@@ -235,22 +232,11 @@ class _Run:
     def part(self, rank: int) -> Iterator[Callable[[CertificateTable], None]]:
         """Give a function that appends a table's rows to this process's part."""
         file = self.path.with_name(f"{self.path.name}.part{rank}")
-        lock = FileLock(file.with_name(file.name + ".lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise ValueError(f"{file} is being written by another process: let it finish, or stop it") from error
-        with lock, file.open("ab") as stream:
-            size = stream.truncate(len(_whole_lines(file)))
-
-            def append(table: CertificateTable) -> None:
-                stream.write("".join(line_of(row) for row in rows_of(table)).encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-
-            if not size:
-                stream.write(line_of([*COLUMNS, *EXTRA]).encode())
-            yield append
+        with (
+            locked(file.with_name(file.name + ".lock"), file),
+            appending(file, [*COLUMNS, *EXTRA]) as append,
+        ):
+            yield lambda table: append(rows_of(table))
 
     def certify(self, rows: Int64[np.ndarray, " rows"]) -> CertificateTable:
         """Certify these rows of the images, wherever the others are certified."""
@@ -297,15 +283,9 @@ class _Run:
             part.with_name(part.name + ".lock").unlink(missing_ok=True)
 
 
-def _whole_lines(part: Path) -> bytes:
-    """Return a file up to its last line break: a line that was torn is as if it had not been written."""
-    text = part.read_bytes()
-    return text[: text.rfind(b"\n") + 1]
-
-
 def _rows_of_part(part: Path) -> CertificateTable | None:
     """Return the rows of a part; None where not even its header is whole."""
-    lines = _whole_lines(part).decode(errors="replace").splitlines()
+    lines = whole_lines(part)
     return parse_certificates(part, lines) if lines else None
 
 
@@ -322,25 +302,3 @@ def _merged(tables: Sequence[CertificateTable], order: Int64[np.ndarray, " n"]) 
         **{name: column(name) for name in ("idx", "label", "predict", "radius", "correct", "seconds")},
         extra={name: np.concatenate([table.extra[name] for table in tables])[rows] for name in EXTRA},
     )
-
-
-def _hash(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a nested configuration with one name for each setting."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    return {
-        key: value for name, part in config.items() for key, value in _flat(part, f"{prefix} {name}".strip()).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 16 else text[:12] + "..."

@@ -1,6 +1,6 @@
 """Figures, drawn from rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,26 +8,28 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from smoothing.files import replacing
+
 if TYPE_CHECKING:
-    from srs.report import Rows
+    from srs.results import Rows
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; each rule has a dash pattern as well.
 _STYLES = {
     "sample-wise, LP": {"color": "#D55E00", "lw": 2.6, "zorder": 5},
-    "LP, one sigma may overlap": {"color": "#0072B2", "lw": 1.8, "ls": (0, (6, 1, 1, 1)), "zorder": 4},
+    "one sigma may overlap, LP": {"color": "#0072B2", "lw": 1.8, "ls": (0, (6, 1, 1, 1)), "zorder": 4},
     "overlapping (unsound)": {"color": "#000000", "lw": 1.6, "ls": (0, (4, 2)), "zorder": 4},
 }
 
 
-def draw_curves(rules: Mapping[str, "Rows"], path: Path) -> None:
+def draw_curves(rules: Mapping[str, "Rows"], paths: Sequence[Path]) -> None:
     """Draw certified accuracy against radius as PNG: both LPs, the overlapping reference and every constant sigma.
 
     Parameters
     ----------
     rules : mapping of title to Rows
         Rules without a style here whose title does not start with "sigma" are left to the table.
-    path : Path
-        Where to write.
+    paths : sequence of Path
+        Where to write; the suffix says in which format.
     """
     figure = Figure(figsize=(7.5, 4.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -35,7 +37,7 @@ def draw_curves(rules: Mapping[str, "Rows"], path: Path) -> None:
     shades = colormaps["viridis"](np.linspace(0.05, 0.92, len(constants)))
     styles = {name: {"color": shade, "lw": 1.2} for name, shade in zip(constants, shades, strict=True)} | _STYLES
     right = max(float(row.radius.max()) for row in rules.values())
-    for name in (*_STYLES, *constants):
+    for name in (*(name for name in _STYLES if name in rules), *constants):
         x, y = _steps(rules[name], right)
         axes.step(x, 100 * y, where="post", label=name, **styles[name])
     axes.set(
@@ -47,7 +49,9 @@ def draw_curves(rules: Mapping[str, "Rows"], path: Path) -> None:
     axes.grid(alpha=0.3, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper right")
-    figure.savefig(path, format="png")
+    for path in paths:
+        with replacing(path) as stream:
+            figure.savefig(stream, format=path.suffix[1:])
 
 
 def _steps(rows: "Rows", right: float) -> tuple[np.ndarray, np.ndarray]:

@@ -14,31 +14,14 @@ from smoothing.confidence import shared_alpha
 from smoothing.tables import floor_text
 from srs.logs import Logs
 from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
+from srs.modes import COMPARED, GROUPS, OVERLAPPING, Mode
 from srs.rounding import Votes
-
-#: How a level is chosen for each image from its certificates.
-RULES = ("max-radius", "anchor")
-
-#: Which regions must not overlap.
-OVERLAPS: Mapping[str, str] = {
-    "paper": "every pair conflicts",
-    "sigma": "one sigma may overlap",
-    "joint": "sigma chosen with the regions, one sigma may overlap",
-    "class": "one sigma or class may overlap",
-}
 
 #: Orders of the greedy method (Eq. 11).
 GREEDY = ("ascending", "descending", "arrival")
 
-#: What is compared besides the constant levels: overlap mode and method.
-COMPARED = (
-    ("paper", "ascending"),
-    ("paper", "descending"),
-    ("paper", "lp"),
-    ("sigma", "lp"),
-    ("joint", "lp"),
-    ("class", "lp"),
-)
+#: What is compared besides the constant levels. A joint choice of level and radius takes as long as all others.
+MODES = (*COMPARED, Mode("joint", "lp"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +134,7 @@ def compare(
     points: np.ndarray,
     bounds: Bounds,
     rule: str,
-    main: tuple[str, str],
+    main: Mode,
     options: Mapping[str, Any],
 ) -> dict[str, Answer]:
     """Answer by every constant level, with overlapping regions, and by each way to size them.
@@ -162,17 +145,17 @@ def compare(
         What the logs say, and prove.
     points : array of shape (n, d)
         The images.
-    rule : str
-        One of `RULES`.
-    main : pair of str
-        Overlap mode and method of the answer that is wanted; is added where it is not compared anyway.
+    rule : {"max-radius", "anchor"}
+        As in `choose`.
+    main : Mode
+        That of the answer that is wanted; is added where it is not compared anyway.
     options : mapping
         Passed to `regions.allocate` where it solves for the optimum.
 
     Returns
     -------
     dict
-        Keys are "sigma=0.25" and so on, "overlapping", and mode and method as in "paper-lp".
+        Keys are "sigma=0.25" and so on, "overlapping", and the names of modes, as in "paper-lp".
     """
     found = {}
     whole = np.full(len(points), np.inf)
@@ -181,25 +164,26 @@ def compare(
         found[f"sigma={sigma:g}"] = Answer(level, _certified(logs, level, R), R, whole, logs.predict[:, k])
     level = choose(logs.predict, bounds.chosen, rule)
     R, answers = _at(bounds.chosen, level), _at(logs.predict, level)
-    found["overlapping"] = Answer(level, _certified(logs, level, R), R, whole, answers, sound=False)
-    tables = {overlap: bounds.simultaneous if overlap == "class" else bounds.chosen for overlap in OVERLAPS}
-    levels = {overlap: choose(logs.predict, table, rule) for overlap, table in tables.items()}
+    found[OVERLAPPING] = Answer(level, _certified(logs, level, R), R, whole, answers, sound=False)
+    modes = list(dict.fromkeys([*MODES, main]))
+    tables = {mode: bounds.simultaneous if mode.simultaneous else bounds.chosen for mode in modes}
+    levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
     # One search among the largest bounds serves every mode.
-    largest = np.maximum.reduce([_at(tables[overlap], levels[overlap]) for overlap in OVERLAPS])
-    near = regions.overlap_graph(points, largest)
-    for overlap, method in dict.fromkeys([*COMPARED, main]):
-        table, level = tables[overlap], levels[overlap]
-        if overlap == "joint":
+    near = regions.overlap_graph(points, np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes]))
+    for mode in modes:
+        table, level = tables[mode], levels[mode]
+        if mode.overlap == "joint":
             joint = regions.allocate_levels(points, logs.sigmas, table)
             level, allocation = joint.level, joint.allocation
         else:
-            groups = {"paper": [], "sigma": [level], "class": [level, _at(logs.predict, level)]}[overlap]
-            how = {"method": "greedy", "order": method} if method in GREEDY else {"method": method, **options}
+            groups = GROUPS[mode.overlap](level, _at(logs.predict, level)) or []
+            exact = {"method": mode.how, **options}
+            how = {"method": "greedy", "order": mode.how} if mode.how in GREEDY else exact
             allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
         R, r = _at(table, level), allocation.radii
         predict = np.where(r > 0, _certified(logs, level, R), ABSTAIN)
-        sound = bounds.certified or overlap != "class"
-        found[f"{overlap}-{method}"] = Answer(level, predict, R, r, _answers(logs, points, level, r), sound, allocation)
+        sound = bounds.certified or not mode.simultaneous
+        found[mode.name] = Answer(level, predict, R, r, _answers(logs, points, level, r), sound, allocation)
     return found
 
 

@@ -1,52 +1,157 @@
-"""A run's folder appears whole or not at all."""
+"""A run's folder: what is in it, whose it is, and who may write it."""
 
+import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-RUN_FILES = frozenset({"certificates.tsv", "comparison.tsv", "summary.json", "regions.npz", "curves.png"})
+import yaml
+
+from smoothing.appending import locked
+from smoothing.files import forget_partial, replacing
+from smoothing.fingerprint import difference
+from srs.record import ESTIMATION, LEVELS, SELECTION
+from srs.settings import CIRCUMSTANCES
+
+FORMAT = 1
+"""Of the folder: a program that knows a smaller one cannot read it."""
+
+CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
+CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
+
+LOCK = ".lock"
+
+RUN_FILES = frozenset(
+    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}
+)
 """What a run writes, and so what replacing one may delete."""
 
+#: What there may be before `config.yaml`, which is written last of a run's description.
+_BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
 
-def check_free(out: Path, overwrite: bool, files: frozenset[str] = RUN_FILES) -> None:
-    """Raise `ValueError` now, before any work, where the results, these files, could not be put into `out` later."""
+#: What of the manifest must be the same for a run to go on.
+IDENTITY = ("data", "classifier", "sigmas")
+
+
+def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
+    if out.is_dir() and not _only_begun(out):
+        held = (out / CONFIG).is_file() or (out / SUMMARY).is_file()
+        if not held:
+            raise ValueError(f"--out {out}: holds files but no run; name another folder")
+        if resume and not (out / CONFIG).is_file():
             raise ValueError(
-                f"--out {out}: holds files already; name another folder, or replace a run with --overwrite"
+                f"--out {out}: was written by an earlier version, which cannot be resumed; replace it with --overwrite"
             )
-        if not (out / "summary.json").is_file():
-            raise ValueError(f"--out {out}: holds files but no finished run, so --overwrite leaves it alone; empty it")
-        foreign = sorted({file.name for file in out.iterdir()} - files)
-        if foreign:
+        if not resume and not overwrite:
+            state = "a finished run" if (out / SUMMARY).is_file() else "an unfinished run; go on with it by --resume"
+            raise ValueError(f"--out {out}: holds {state}; name another folder, or replace it with --overwrite")
+        foreign = sorted(name for name in _names(out) if name not in RUN_FILES)
+        if overwrite and foreign:
             raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
 
 
 @contextmanager
-def whole_folder(out: Path, overwrite: bool, files: frozenset[str] = RUN_FILES) -> Iterator[Path]:
-    """Give a folder to fill, and make it `out` if the block ends well; otherwise remove it and leave `out` alone.
+def claimed(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool) -> Iterator[bool]:
+    """Make the folder this process's own, and this run's: begin it, or see that it is the same run.
 
-    The folder is filled beside `out`, then renamed. With `overwrite`, a run that `out` holds is replaced.
+    Gives whether the run is new: then its `model.pt`, if any, is still to be written, and `describe` to be called.
     """
-    check_free(out, overwrite, files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    old = staging / "old"
+    absent = not out.exists()
+    fresh = absent or not any(out.iterdir())
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        (staging / "new").mkdir()
-        yield staging / "new"
-        if out.exists():
-            out.rename(old)
-        (staging / "new").rename(out)
+        with locked(out / LOCK, out):
+            for name in RUN_FILES:
+                forget_partial(out / name)
+            if overwrite:
+                for name in sorted(_names(out) & RUN_FILES - {LOCK}, key=lambda name: name == CONFIG):
+                    (out / name).unlink()
+            new = not (out / CONFIG).exists()
+            if not new:
+                _check_same(out, config, manifest)
+            yield new
     finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(staging)
+        if fresh and not (out / CONFIG).exists():  # nothing came of it
+            for name in _BEGINNING:
+                (out / name).unlink(missing_ok=True)
+            if absent:
+                out.rmdir()
+
+
+def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write `manifest.json` and then `config.yaml`, with which a run has begun."""
+    with replacing(out / MANIFEST) as stream:
+        stream.write(json.dumps(dict(manifest), indent=2).encode() + b"\n")
+    with replacing(out / CONFIG) as stream:
+        stream.write(yaml.safe_dump(dict(config), sort_keys=False).encode())
+
+
+def read_description(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `config.yaml` and `manifest.json` of a run hold.
+
+    Raises
+    ------
+    ValueError
+        Where there is no run, where a newer version wrote it, or where a file is damaged.
+    """
+    if not out.is_dir():
+        raise ValueError(f"{out}: no such folder; name one that srs-certify wrote")
+    if not (out / CONFIG).is_file() or not (out / MANIFEST).is_file():
+        raise ValueError(f"{out}: holds no run; name a folder that srs-certify wrote")
+    manifest = _mapping(out / MANIFEST, json.loads)
+    found = manifest.get("format")
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(f"{out / MANIFEST}: format = {found!r} is not one of ours; restore the file")
+    if found > FORMAT:
+        raise ValueError(
+            f"{out}: was written by a newer version of srs-certify (format {found}, this one knows {FORMAT}); update it"
+        )
+    return _mapping(out / CONFIG, yaml.safe_load), manifest
+
+
+def _check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Refuse to put two configurations into one folder."""
+    before, described = read_description(out)
+    for name in {**before, **config}:
+        if name not in CIRCUMSTANCES and before.get(name) != config.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{flag} {config.get(name)}: the run in {out} has {before.get(name)}; give the same, or name another "
+                "--out"
+            )
+    found = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
+    if found is not None:
+        key, here, there = found
+        raise ValueError(f"--out {out}: belongs to a run with another {key} ({there}, here {here}); name another --out")
+
+
+def _only_begun(out: Path) -> bool:
+    """Whether the folder is empty but for what a start that was killed at once may leave."""
+    return _names(out) <= _BEGINNING
+
+
+def _names(out: Path) -> set[str]:
+    """Return the names of the folder's files, but for partial ones of ours, which are swept."""
+    return {
+        file.name
+        for file in out.iterdir()
+        if not (file.name.startswith(".") and file.name.endswith(".partial") and file.is_file())
+    }
+
+
+def _mapping(file: Path, parse: Any) -> dict[str, Any]:
+    try:
+        content = parse(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder")
+    return content

@@ -1,13 +1,22 @@
 """What a certification run can be told. Light to import: `srs-certify --help` needs nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
 
 MOST_LEVELS = 1000
+
+CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "device", "batch"})
+"""Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
+whether it is the same run."""
+
+INVOCATION = frozenset({"out", "resume", "overwrite", "preset"})
+"""Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +29,19 @@ class CertifySettings:
     checkpoint: Path | None = None
     """Base classifier: what srs-train wrote, which says all that is needed, or a file of earlier work. Default: a small
     network trained on scikit-learn's digits now."""
+    model: str | None = None
+    """Base classifier of your own, with its weights: package.module:factory, called with the number of classes; returns
+    a torch.nn.Module from images in [0, 1] to logits."""
+    expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
+    """One checkpoint for one noise level sigma, as in --expert 0.25=a.pt --expert 0.5=b.pt; these levels are the
+    grid."""
     arch: str | None = None
     """Architecture of a checkpoint that does not name it: as srs-train's --model."""
     normalizer: str | None = None
     """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    preset: str | None = None
+    """Preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither flags nor the
+    checkpoint say. Not needed for what srs-train wrote."""
     dataset: str | None = None
     """Whose test images: digits, mnist, cifar10 or imagefolder:PATH. Default: the checkpoint's."""
     data_dir: Path | None = None
@@ -45,12 +63,25 @@ class CertifySettings:
     chosen_only: bool = False
     """Certify each image at its chosen sigma alone: as many times faster as there are levels, but without the
     comparison with every constant sigma."""
+    overlap: Literal["paper", "sigma", "joint", "class"] | None = None
+    """Which regions must not overlap. paper: all. sigma: those of different sigma. joint: the same, and each image's
+    sigma is chosen together with the radii r, from selection samples. class: those that differ in sigma and in class;
+    one certificate then relies on its neighbours', so each is made at alpha / number of images and all hold at once.
+    Default: paper; sigma where the grid has one level."""
+    method: Literal["lp", "matching", "greedy"] = "lp"
+    """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
+    one region after the other."""
+    order: Literal["ascending", "descending", "arrival"] | None = None
+    """Order of greedy: by degree in the overlap graph, or as the images come. Default: ascending."""
+    sampler: Literal["gaussian", "discrete"] = "gaussian"
+    """Noise: float32 Gaussian, or discrete Gaussian, which is exact for 8-bit pixels."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
-    """Estimation samples per image and level, fresh; they prove the radius (Eq. 2)."""
+    """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
     alpha: float = 0.001
-    """Failure probability per image: each certificate holds with probability at least 1 - alpha."""
+    """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
+    that of any image's certificate being wrong."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the network's arithmetic, a part of what is certified. Default: the checkpoint's; float32 without one."""
     batch: int | None = None
@@ -60,7 +91,9 @@ class CertifySettings:
     device: str = "auto"
     """Where the classifier runs: auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
     out: Path | None = None
-    """Folder for the results. Default: certified, beside the checkpoint; runs/digits without one."""
+    """Folder of the run. Default: certified, beside the checkpoint; runs/digits without one."""
+    resume: bool = False
+    """Go on with the run that --out holds; a run that is finished is left as it is."""
     overwrite: bool = False
     """Replace the run that --out holds."""
     skip: int = 1
@@ -81,3 +114,27 @@ class CertifySettings:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**63)")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
+        sources = [name for name in ("checkpoint", "model", "expert") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")
+        if self.order is not None and self.method != "greedy":
+            raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
+        if self.racing and self.overlap == "joint":
+            raise ValueError("--racing leaves out samples that --overlap joint chooses by: drop one of them")
+        for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings that a run keeps, as plain values: what `config.yaml` holds."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INVOCATION}
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

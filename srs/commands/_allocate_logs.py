@@ -29,13 +29,14 @@ def allocate_logs(settings: AllocateSettings) -> None:
     out = settings.out or Path("allocation")
     _check(settings)
 
-    from srs.run_folder import check_free, whole_folder
+    from srs.whole_folder import check_free, whole_folder
 
-    check_free(out, settings.overwrite, FILES)
+    check_free(out, FILES, overwrite=settings.overwrite)
 
     import regions
     from srs.from_logs import bounds_from, compare, describe
     from srs.logs import read_logs
+    from srs.modes import Mode
     from srs.rounding import lower, recover_votes
 
     seconds = {}
@@ -53,17 +54,16 @@ def allocate_logs(settings: AllocateSettings) -> None:
 
     began = time.perf_counter()
     method = (settings.order or "ascending") if settings.method == "greedy" else settings.method
-    main = settings.overlap or "paper", method
+    main = Mode(settings.overlap or "paper", method)
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
     answers = compare(logs, points, bounds, settings.rule, main, options)
     seconds["regions"] = time.perf_counter() - began
 
-    name = "-".join(main)
-    answer = answers[name]
+    answer = answers[main.name]
     sigma = logs.sigmas[answer.level]
-    checked = _verify(points, answer, sigma, main[0]) if settings.verify else None
+    checked = _verify(points, answer, main.overlap) if settings.verify else None
     summary = {
         "logs": [str(file) for file in logs.files],
         "sigmas": logs.sigmas.tolist(),
@@ -73,11 +73,11 @@ def allocate_logs(settings: AllocateSettings) -> None:
         "alpha": settings.alpha,
         "guarantee": bounds.guarantee,
         "rounding": _ROUNDED[settings.rounding],
-        "main": name,
+        "main": main.name,
         **describe(answers, logs.labels),
         "seconds": seconds,
     }
-    with whole_folder(out, settings.overwrite, FILES) as folder:
+    with whole_folder(out, FILES, overwrite=settings.overwrite) as folder:
         _write_rows(folder / "allocation.tsv", logs, answer)
         regions.RegionMap(points, answer.r, sigma, classes=answer.predict).save(folder / "regions.npz")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -118,11 +118,11 @@ def _points(settings: AllocateSettings, logs: Logs) -> np.ndarray:
     return log_points(logs, str(settings.dataset), settings.data_dir, image_size=size, order=order)
 
 
-def _verify(points: np.ndarray, answer: Answer, sigma: np.ndarray, overlap: str) -> str:
+def _verify(points: np.ndarray, answer: Answer, overlap: str) -> str:
     from regions import verify
+    from srs.modes import GROUPS
 
-    groups = {"paper": None, "class": [sigma, answer.predict]}.get(overlap, sigma)
-    checked = verify(points, answer.r, answer.R, groups=groups)
+    checked = verify(points, answer.r, answer.R, groups=GROUPS[overlap](answer.level, answer.predict))
     if not checked:
         raise AssertionError(f"{checked.status}; please report this")
     return checked.status
@@ -151,30 +151,20 @@ def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
     write_certificates(path, table)
 
 
-def _title(name: str, sound: bool) -> str:
-    if name.startswith("sigma="):
-        return name.replace("=", " = ")
-    if name == "overlapping":
-        return "overlapping (unsound)"
-    overlap, method = name.split("-")
-    title = f"{overlap}, {'LP' if method == 'lp' else method}"
-    return title if sound else f"{title} (NOT certified)"
-
-
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from smoothing.tables import floor_text
-    from srs.from_logs import OVERLAPS
     from srs.metrics import LAST
+    from srs.modes import OVERLAPPING, title
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 120  # a pipe has no width: do not fold the table
+        console.width = 140  # a pipe has no width: do not fold the table
     shown = [epsilon for epsilon in summary["epsilon"] if epsilon <= LAST]  # all of them are in summary.json
     table = Table(title="Certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
-    table.add_column("rule", no_wrap=True)
+    table.add_column("rule")
     for name in ("ACR", "clean", "abstain", *(f"{epsilon:.2f}" for epsilon in shown)):
         table.add_column(name, justify="right", no_wrap=True)
     for name, rule in summary["rules"].items():
@@ -182,10 +172,10 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
         acr = f"{float(floor_text(rule['average_certified_radius'], 3)):.3f}"
         clean = f"{100 * rule['clean_accuracy']:.1f}"
         cells = [f"{100 * value:.1f}" if value else "-" for value in rule["certified_accuracy"][: len(shown)]]
-        table.add_row(_title(name, rule["sound"]), acr, clean, str(rule["abstentions"]), *cells, style=style)
+        text = title(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
+        table.add_row(text, acr, clean, str(rule["abstentions"]), *cells, style=style)
     console.print(table)
-    lines = [f"{name}: {meaning}" for name, meaning in OVERLAPS.items()]
-    lines += [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
+    lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")
     lines.append(f"{summary['main']}: {summary['allocations'][summary['main']]['status']}")

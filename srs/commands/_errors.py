@@ -1,15 +1,19 @@
 """How every command fails: one line on stderr and an exit code."""
 
+import errno
 import io
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import tyro
 
 Settings = TypeVar("Settings")
+
+#: Of a disk, a quota or a file size limit.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, description: str) -> Settings:
@@ -21,12 +25,27 @@ def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, desc
     return parse(kind, command, description)
 
 
-def parse(settings: type[Settings], command: str, description: str) -> Settings:
-    """Read the command line; flags that cannot be used give one line on stderr and exit code 2."""
+def parse(
+    settings: type[Settings],
+    command: str,
+    description: str,
+    *,
+    default: Settings | None = None,
+    args: Sequence[str] | None = None,
+) -> Settings:
+    """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2."""
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(settings, prog=command, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+            found = tyro.cli(
+                settings,
+                prog=command,
+                description=description,
+                default=default,
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            return cast(Settings, found)
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
             text = re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue())
@@ -35,7 +54,7 @@ def parse(settings: type[Settings], command: str, description: str) -> Settings:
 
 
 @contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
+def one_line_errors(command: str, interrupted: str = "nothing was written") -> Iterator[None]:
     """Turn bad input into `command: message` on stderr and exit code 2; an interrupt into exit code 130.
 
     Catches `ValueError`, `OSError` and `FloatingPointError`. Anything else is a defect and keeps its traceback.
@@ -43,8 +62,9 @@ def one_line_errors(command: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"{command}: {' '.join(str(error).split())}\n")
+        remedy = "; make room and try again" if getattr(error, "errno", None) in _FULL else ""
+        sys.stderr.write(f"{command}: {' '.join(str(error).split())}{remedy}\n")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"\n{command}: interrupted, nothing was written\n")
+        sys.stderr.write(f"\n{command}: interrupted, {interrupted}\n")
         raise SystemExit(130) from error

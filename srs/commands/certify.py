@@ -3,6 +3,7 @@
 import sys
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
+from typing import Any
 
 from srs.commands._errors import one_line_errors, parse
 from srs.settings import CertifySettings
@@ -10,47 +11,68 @@ from srs.settings import CertifySettings
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
 
 Chooses every test image's sigma, certifies its prediction by Monte Carlo with fresh noise, sizes the regions of
-constant sigma by linear programming, and compares the result with every constant sigma. --checkpoint takes what
-srs-train wrote, with no further flags; without one, a small network is trained on scikit-learn's 8x8 digits.
+constant sigma, and compares the result with every constant sigma. --checkpoint takes what srs-train wrote, with no
+further flags; without one, a small network is trained on scikit-learn's 8x8 digits.
 
-Writes certificates.tsv, comparison.tsv, summary.json, regions.npz and curves.png."""
+Writes a folder of rows (selection.tsv, estimation.tsv) and what follows from them: certificates.tsv, comparison.tsv,
+regions.npz, curves.png, curves.pdf, summary.json. A run that was stopped, in whatever way, goes on with the same
+command and --resume. srs-report makes a page of it."""
 
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse(CertifySettings, "srs-certify", _DESCRIPTION)
-    with one_line_errors("srs-certify"):
+    with one_line_errors("srs-certify", "what was certified is kept: go on with --resume"):
         certify(settings)
 
 
 def certify(settings: CertifySettings) -> None:
-    """Run the pipeline, write its folder and print its table."""
+    """Run the pipeline in its folder and print its table."""
     settings.check()
 
-    from rich.console import Console  # after the check: PyTorch takes seconds to import
-
-    from srs.inputs import completed
-    from srs.numbers import significant
-    from srs.pipeline import run
-    from srs.report import results_table, write
-    from srs.run_folder import check_free, whole_folder
+    from srs.base_classifiers import save_own
+    from srs.inputs import completed, load  # after the check: PyTorch takes seconds to import
+    from srs.modes import main_mode
+    from srs.pipeline import points_of, record_files, record_run
+    from srs.report import write
+    from srs.results import evaluate
+    from srs.run_folder import check_free, claimed, describe
 
     settings = completed(settings)
     out = Path(str(settings.out))
-    check_free(out, settings.overwrite)
-    result = run(settings, progress=sys.stderr.isatty())
-    with whole_folder(out, settings.overwrite) as folder:
-        summary = write(result, folder)
+    check_free(out, resume=settings.resume, overwrite=settings.overwrite)
+    progress = sys.stderr.isatty()
+    inputs = load(settings, progress=progress)
+    classifier = inputs.classifier
+    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
+    with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
+        if new:
+            save_own(out, settings, inputs.models)
+            describe(out, config, manifest)
+        record_run(out, inputs, classifier, progress=progress)
+        record = record_files(out, inputs).read()
+        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
+        summary = write(results, config, manifest, out)
+    show(summary, out)
+
+
+def show(summary: dict[str, Any], out: Path) -> None:
+    """Print a run's results."""
+    from rich.console import Console
+
+    from srs.numbers import significant
+    from srs.report import results_table
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # a pipe has no width: do not fold the table
     console.print(results_table(summary))
-    main = summary["allocations"][summary["main"]]
+    main, settings = summary["allocations"][summary["main"]], summary["settings"]
     console.print(
         f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
-        f"n = {settings.n}, alpha = {settings.alpha:g} per image, seed {settings.seed}, device {summary['device']}"
+        f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
+    console.print(f"{summary['guarantee']}", soft_wrap=True)
     bound = (
         "no bound known"
         if main["upper_bound"] is None

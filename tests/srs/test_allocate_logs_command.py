@@ -68,7 +68,12 @@ def test_a_folder_of_certificates(folder):
     assert process.stderr == ""
     assert {file.name for file in (folder / "mine").iterdir()} == FILES
     assert set(folder.iterdir()) - before == {folder / "mine"}
-    for text in ("1 - 3 alpha, per image", "half a unit of the last digit", "class, LP (NOT certified)", "verified: "):
+    for text in (
+        "1 - 3 alpha, per image",
+        "half a unit of the last digit",
+        "one sigma or class may overlap, LP (unsound here)",
+        "verified: ",
+    ):
         assert text in process.stdout
 
     summary = json.loads((folder / "mine/summary.json").read_text())

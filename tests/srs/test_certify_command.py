@@ -2,51 +2,60 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from decimal import Decimal
 
 import numpy as np
 import pytest
+import yaml
 
 import regions
 from srs.commands._errors import one_line_errors
-from srs.run_folder import whole_folder
+from srs.run_folder import RUN_FILES
+from tests.srs.programs import TINY, assert_refused, call
 
-TINY = ["--n", "300", "--n0", "50", "--sigma-min", "0.2", "--sigma-max", "0.4", "--sigma-step", "0.2", "--max", "25"]
-FILES = {"certificates.tsv", "comparison.tsv", "summary.json", "regions.npz", "curves.png"}
-
-
-def srs_certify(folder, *flags):
-    program = [sys.executable, "-c", "from srs.commands.certify import main; main()"]
-    return subprocess.run([*program, *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+FILES = RUN_FILES - {"model.pt"}  # which is the checkpoint's own affair
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder in which the command ran, and what it printed."""
-    folder = tmp_path_factory.mktemp("run")
-    return folder, srs_certify(folder, *TINY, "--skip", "3", "--seed", "1", "--out", "out/first")
-
-
-@pytest.fixture(scope="module")
-def rows(finished):
-    with (finished[0] / "out/first/certificates.tsv").open(newline="") as stream:
+def table(file):
+    with file.open(newline="") as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
+def contents(run):
+    """What must not depend on interruptions: all files but for wall times in three of them."""
+    found = {file.name: file.read_bytes() for file in run.iterdir() if file.name not in ("curves.pdf", ".lock")}
+    for name in ("selection.tsv", "estimation.tsv", "certificates.tsv"):
+        found[name] = [{**row, "time": None} for row in table(run / name)]
+    found["summary.json"] = {**json.loads(found["summary.json"]), "seconds": None}
+    return found
+
+
 @pytest.fixture(scope="module")
-def summary(finished):
-    return json.loads((finished[0] / "out/first/summary.json").read_text())
+def run(finished):
+    return finished[0] / "run"
 
 
-def test_it_ends_well_and_leaves_its_files_and_nothing_else(finished):
+@pytest.fixture(scope="module")
+def rows(run):
+    return table(run / "certificates.tsv")
+
+
+@pytest.fixture(scope="module")
+def summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_it_ends_well_and_leaves_its_files_and_nothing_else(finished, run):
     folder, process = finished
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
-    assert {file.name for file in (folder / "out/first").iterdir()} == FILES
-    assert [path.name for path in (folder / "out").iterdir()] == ["first"]
-    assert (folder / "out/first/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {file.name for file in run.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == {"model.pt", "run"}
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "curves.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_it_prints_every_rule(finished):
@@ -55,27 +64,16 @@ def test_it_prints_every_rule(finished):
 
 
 def test_the_table_starts_with_the_usual_columns(rows):
-    assert list(rows[0]) == [
-        "idx",
-        "label",
-        "predict",
-        "radius",
-        "correct",
-        "time",
-        "sigma",
-        "R",
-        "r",
-        "p_lower",
-        "region",
-    ]
-    assert [int(row["idx"]) for row in rows] == list(range(0, 75, 3))
+    usual = ["idx", "label", "predict", "radius", "correct", "time"]
+    assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n"]
+    assert [int(row["idx"]) for row in rows] == list(range(0, 72, 3))
 
 
 def test_rows_are_consistent(rows):
+    assert {row["sigma"] for row in rows} == {"0.2", "0.4"}
     for row in rows:
         radius, R, r = Decimal(row["radius"]), Decimal(row["R"]), Decimal(row["r"])
         assert radius == min(R, r)
-        assert row["sigma"] in ("0.2", "0.4")
         assert (row["predict"] == "-1") == (radius == 0) == (row["region"] == "-1")
         assert row["correct"] == str(int(row["predict"] == row["label"]))
         assert row["time"].startswith("0:00:")
@@ -83,50 +81,114 @@ def test_rows_are_consistent(rows):
             assert float(row["p_lower"]) > 0.5
 
 
-def test_written_radii_are_never_above_the_allocated_ones(finished, rows):
-    stored = regions.RegionMap.load(finished[0] / "out/first/regions.npz")
+def test_certificates_agree_with_what_was_counted(run, rows):
+    drawn = {(row["idx"], row["sigma"]): row for row in table(run / "estimation.tsv")}
+    chosen = {row["idx"]: row["sigma"] for row in table(run / "levels.tsv")}
+    ranked = {}
+    for row in table(run / "selection.tsv"):
+        ranked.setdefault(row["idx"], []).append((float(row["radius"]), row["sigma"]))
+    for row in rows:
+        counted = drawn[row["idx"], row["sigma"]]
+        assert (row["counts"], row["n"]) == (counted["count"], "300")
+        assert row["sigma"] == chosen[row["idx"]] == max(ranked[row["idx"]], key=lambda pair: pair[0])[1]
+        assert row["predict"] in (counted["class"], "-1")
+
+
+def test_written_radii_are_never_above_the_allocated_ones(run, rows):
+    stored = regions.RegionMap.load(run / "regions.npz")
     assert len(stored.radii) == len(rows)
     for row, radius in zip(rows, stored.radii, strict=True):
         assert Decimal(row["radius"]) <= Decimal(float(radius)) < Decimal(row["radius"]) + Decimal("1e-6")
 
 
-def test_the_summary_can_be_recomputed_from_the_rows(rows, summary):
+def test_the_summary_can_be_recomputed_from_the_certificates(rows, summary):
     radius = np.array([float(row["radius"]) for row in rows])
     correct = np.array([row["correct"] == "1" for row in rows])
     assert summary["average_certified_radius"] == pytest.approx(np.mean(radius * correct), abs=1e-12)
     assert summary["abstentions"] == sum(row["predict"] == "-1" for row in rows)
     accuracy = [np.mean(correct & (radius > epsilon)) for epsilon in summary["epsilon"]]
-    assert summary["rules"]["lp"]["certified_accuracy"] == pytest.approx(accuracy)
+    assert summary["main"] == "paper-lp"
+    assert summary["rules"]["paper-lp"]["certified_accuracy"] == pytest.approx(accuracy)
     assert summary["epsilon"][:2] == [0, 0.25]
     assert summary["epsilon"][-1] >= 2.25
-    assert summary["rules"]["lp"]["certified_accuracy"][0] > 0.8
+    assert accuracy[0] > 0.8
     assert summary["settings"]["n"] == 300
     assert summary["seed"] == 1
 
 
-def test_every_rule_can_be_recomputed_from_the_comparison(finished, summary):
-    with (finished[0] / "out/first/comparison.tsv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    assert {row["rule"] for row in rows} == set(summary["rules"])
+def test_every_rule_can_be_recomputed_from_the_comparison(run, summary):
+    compared = table(run / "comparison.tsv")
+    assert {row["rule"] for row in compared} == set(summary["rules"])
     for rule, result in summary["rules"].items():
-        mine = [row for row in rows if row["rule"] == rule]
+        mine = [row for row in compared if row["rule"] == rule]
         average = np.mean([float(row["radius"]) * int(row["correct"]) for row in mine])
         assert result["average_certified_radius"] == pytest.approx(average, abs=1e-12)
 
 
-def test_a_second_run_replaces_nothing_unless_told_and_repeats_the_numbers(finished):
-    folder, _ = finished
-    first = (folder / "out/first/comparison.tsv").read_bytes()
-    refused = srs_certify(folder, "--out", "out/first")
-    assert refused.returncode == 2
-    assert "--overwrite" in refused.stderr
-    again = srs_certify(
-        folder, *TINY, "--skip", "3", "--seed", "1", "--out", "out/first", "--overwrite", "--batch", "77"
-    )
-    assert again.returncode == 0, again.stderr
-    assert (folder / "out/first/comparison.tsv").read_bytes() == first
-    assert json.loads((folder / "out/first/summary.json").read_text())["settings"]["batch"] == 77
-    assert [path.name for path in (folder / "out").iterdir()] == ["first"]
+def test_the_folder_says_what_was_certified(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["n"], config["dataset"], config["overlap"]) == (300, "digits", "paper")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["data"]["shape"] == [1, 8, 8]
+    assert len(manifest["classifier"]["weights"]) == len(manifest["data"]["sha256"]) == 64
+    assert manifest["sigmas"] == [0.2, 0.4]
+
+
+#: Runs `srs-certify` and kills it as it flushes the file for the so-manieth time.
+KILLED = """
+import os, signal, sys
+count, flush = int(sys.argv.pop(1)), os.fsync
+def fsync(file):
+    global count
+    count -= 1
+    if not count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(file)
+os.fsync = fsync
+from srs.commands.certify import main
+main()
+"""
+
+
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folder):
+    flags = [*TINY, "--out", "run", "--batch", "77"]
+    states = []
+    for count in (2, 4, 3, 3, 5, 4):  # description; selection; levels; estimation; its end; tables; curves
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, str(count), *flags, *(["--resume"] if states else [])],
+            cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        states.append({file.name for file in (folder / "run").iterdir()} & FILES)
+    assert "selection.tsv" not in states[0]
+    assert any("selection.tsv" in state and "levels.tsv" not in state for state in states)
+    assert any("estimation.tsv" in state and "regions.npz" not in state for state in states)
+    assert "comparison.tsv" in states[-1]
+    assert "summary.json" not in states[-1]
+    process = call("certify", folder, *flags, "--resume")
+    assert process.returncode == 0, process.stderr
+    resumed, whole = contents(folder / "run"), contents(finished[0] / "run")
+    for name in ("config.yaml", "summary.json"):  # the batch is a circumstance, and the file says so
+        del resumed[name], whole[name]
+    assert resumed == whole
+    assert {file.name for file in (folder / "run").iterdir()} == FILES
+
+
+def test_a_finished_run_is_kept_unless_told(finished, folder, run):
+    import shutil
+
+    shutil.copytree(run, folder / "run")
+    before = contents(folder / "run")
+    refused = call("certify", folder, *TINY, "--out", "run")
+    assert_refused(refused, "srs-certify", "--out run: holds a finished run; name another folder, or replace it")
+    other = call("certify", folder, *TINY, "--out", "run", "--resume", "--n", "301")
+    assert_refused(other, "srs-certify", "--n 301: the run in run has 300; give the same, or name another --out")
+    assert contents(folder / "run") == before
+    replaced = call("certify", folder, *TINY, "--out", "run", "--overwrite", "--n", "400")
+    assert replaced.returncode == 0, replaced.stderr
+    assert json.loads((folder / "run/summary.json").read_text())["settings"]["n"] == 400
+    assert {row["n"] for row in table(folder / "run/estimation.tsv")} == {"400"}
 
 
 @pytest.mark.parametrize(
@@ -142,18 +204,12 @@ def test_a_second_run_replaces_nothing_unless_told_and_repeats_the_numbers(finis
     ],
 )
 def test_bad_settings_are_one_line_and_exit_code_2(tmp_path, flags, message):
-    process = srs_certify(tmp_path, *flags)
-    assert process.returncode == 2
-    assert process.stderr.count("\n") == 1
-    assert process.stderr.startswith("srs-certify: ")
-    assert message in process.stderr
+    assert_refused(call("certify", tmp_path, *flags), "srs-certify", message)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_flag_is_exit_code_2(tmp_path):
-    process = srs_certify(tmp_path, "--sigma", "0.5")
-    assert process.returncode == 2
-    assert "--sigma" in process.stderr
+    assert_refused(call("certify", tmp_path, "--sigma", "0.5"), "srs-certify", "--sigma")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -165,68 +221,12 @@ def test_help_names_every_flag_without_importing_torch(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
-    for flag in [
-        "sigma-min",
-        "sigma-max",
-        "sigma-step",
-        "n0",
-        "n",
-        "alpha",
-        "batch",
-        "seed",
-        "device",
-        "out",
-        "skip",
-        "max",
-    ]:
-        assert f"--{flag} " in process.stdout
+    from dataclasses import fields
 
+    from srs.settings import CertifySettings
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("before", [True, False])
-def test_a_folder_appears_whole_or_not_at_all(tmp_path, error, before):
-    out = tmp_path / "run"
-    if before:
-        out.mkdir()
-        (out / "summary.json").write_text("old")
-
-    def fill():
-        with whole_folder(out, overwrite=before) as folder:
-            (folder / "summary.json").write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        fill()
-    assert list(tmp_path.iterdir()) == ([out] if before else [])
-    assert not before or (out / "summary.json").read_text() == "old"
-
-
-def test_the_old_run_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
-    out = tmp_path / "run"
-    out.mkdir()
-    (out / "summary.json").write_text("old")
-    with pytest.raises(FileNotFoundError), whole_folder(out, overwrite=True) as folder:
-        folder.rmdir()  # so that the last rename fails
-    assert list(tmp_path.iterdir()) == [out]
-    assert (out / "summary.json").read_text() == "old"
-
-
-def test_overwriting_spares_files_that_no_run_wrote(tmp_path):
-    (tmp_path / "summary.json").write_text("{}")
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with (
-        pytest.raises(ValueError, match=r"holds thesis\.tex, which no run wrote"),
-        whole_folder(tmp_path, overwrite=True),
-    ):
-        pass
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-def test_overwriting_spares_folders_that_hold_no_run(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="no finished run"), whole_folder(tmp_path, overwrite=True):
-        pass
-    assert (tmp_path / "thesis.tex").exists()
+    for field in fields(CertifySettings):
+        assert f"--{field.name.replace('_', '-')} " in process.stdout
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError("a\nb"), 2), (OSError("disk"), 2), (KeyboardInterrupt(), 130)])

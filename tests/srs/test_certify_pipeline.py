@@ -1,3 +1,5 @@
+"""The pipeline in one process, on a classifier whose best sigma differs from image to image."""
+
 import dataclasses
 
 import numpy as np
@@ -7,103 +9,234 @@ from torch import nn
 
 import regions
 from smoothing import ABSTAIN, SmoothedClassifier
-from srs.pipeline import ALLOCATIONS, CHUNK_IMAGES, Run, allocated, certify_levels
-from srs.report import certificates, comparison, main_rule, summarize
+from srs.inputs import Inputs
+from srs.modes import COMPARED, GROUPS, Mode, main_mode, title
+from srs.pipeline import MOST_TOGETHER, points_of, record_files, record_run
+from srs.report import certificates, summarize
+from srs.results import allocated, evaluate
 from srs.settings import CertifySettings
+from training import ImageData
 
 SIGMAS = np.array([0.1, 0.25, 0.5])
 N0, N, ALPHA = 50, 400, 0.01
 
 
 class Ball(nn.Module):
-    """Class 1 inside a ball around the grey image, class 0 outside: the best sigma differs from image to image."""
+    """Class 1 inside a ball around the grey image, class 0 outside."""
 
     def forward(self, images):
         score = 0.6 - (images - 0.5).flatten(1).norm(dim=1)
         return torch.stack([-score, score], dim=1)
 
 
-@pytest.fixture(scope="module")
-def images():
+def make_inputs(sigmas=SIGMAS, models=None, **settings):
     generator = np.random.default_rng(0)
-    spread = np.linspace(0, 1, 2 * CHUNK_IMAGES + 3).reshape(-1, 1, 1, 1)
-    return (0.5 + spread * generator.uniform(-0.5, 0.5, (len(spread), 1, 2, 2))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def levels(images):
-    indices = np.arange(len(images)) * 3
-    return certify_levels(SmoothedClassifier(Ball(), 2), images, SIGMAS, N0, N, ALPHA, indices=indices)
-
-
-@pytest.fixture(scope="module")
-def run(images, levels):
-    points = images.reshape(len(images), -1).astype(np.float64)
-    R = levels.chosen.radius
-    return Run(
-        settings=CertifySettings(),
-        data_name="balls",
-        device="cpu",
-        indices=np.arange(len(images)) * 3,
-        labels=np.arange(len(images)) % 2,
-        points=points,
-        levels=levels,
-        allocations={name: allocate(points, R, levels.level) for name, allocate in ALLOCATIONS.items()},
-        clean_accuracy=0.5,
-        seconds={"certify": 1.0},
+    n = 2 * MOST_TOGETHER + 3
+    spread = np.linspace(0, 1, n).reshape(-1, 1, 1, 1)
+    images = (0.5 + spread * generator.uniform(-0.5, 0.5, (n, 1, 2, 2))).astype(np.float32)
+    labels = np.arange(n) % 2
+    settings = CertifySettings(
+        **{"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32", **settings}
     )
+    data = ImageData("balls", 2, images, labels, images, labels)
+    models = models or dict.fromkeys(sigmas.tolist(), Ball())
+    return Inputs(settings, data, models, sigmas, np.arange(n) * 3, labels, images, "cpu")
 
 
-def test_the_table_entry_is_the_certificate_at_the_chosen_level(images, levels):
-    # What the comment in the pipeline claims: certifying at the chosen sigma alone gives the very same numbers.
-    assert len(np.unique(levels.level)) > 1
-    smoothed = SmoothedClassifier(Ball(), 2, batch_size=33)
-    indices = np.arange(len(images)) * 3
-    choice = smoothed.select_sigma(images, SIGMAS, N0, alpha=ALPHA, indices=indices)
-    np.testing.assert_array_equal(choice.level, levels.level)
-    alone = smoothed.certify_classes(images, choice.sigma, choice.predict, N, ALPHA, indices=indices)
-    only = certify_levels(smoothed, images, SIGMAS, N0, N, ALPHA, chosen_only=True, indices=indices)
-    assert only.constant == {}
-    for name in ("predict", "radius", "sigma", "counts", "n", "p_lower"):
-        np.testing.assert_array_equal(getattr(levels.chosen, name), getattr(alone, name))
-        np.testing.assert_array_equal(getattr(only.chosen, name), getattr(alone, name))
+def record_of(folder, inputs):
+    record_run(folder, inputs, SmoothedClassifier(Ball(), 2, batch_size=33))
+    return record_files(folder, inputs).read()
 
 
-def test_constant_levels_are_certified_as_if_alone(images, levels):
+def evaluated(folder, inputs, alpha=ALPHA):
+    return evaluate(record_of(folder, inputs), points_of(inputs), main_mode(inputs.settings), alpha)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs()
+
+
+@pytest.fixture(scope="module")
+def results(inputs, tmp_path_factory):
+    return evaluated(tmp_path_factory.mktemp("record"), inputs)
+
+
+MANIFEST = {
+    "data": {"name": "balls", "sha256": "-"}, "classifier": {}, "device": "cpu", "seed": 0, "versions": {},
+}  # fmt: skip
+
+
+def test_the_entry_of_the_chosen_level_is_its_certificate(inputs, results, tmp_path):
+    # What record_run claims: certifying at the chosen sigma alone gives the very same numbers.
+    assert len(np.unique(results.record.level)) > 1
     smoothed = SmoothedClassifier(Ball(), 2)
-    indices = np.arange(len(images)) * 3
-    assert list(levels.constant) == SIGMAS.tolist()
-    for sigma, votes in levels.constant.items():
-        alone = certify_levels(smoothed, images, np.array([sigma]), N0, N, ALPHA, indices=indices)
-        np.testing.assert_array_equal(votes.radius, alone.chosen.radius)
-        assert np.all(alone.sigma == sigma)
+    names = inputs.indices
+    choice = smoothed.select_sigma(inputs.images, SIGMAS, N0, alpha=ALPHA, indices=names)
+    np.testing.assert_array_equal(choice.level, results.record.level)
+    alone = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, N, ALPHA, indices=names)
+    only = evaluated(tmp_path, make_inputs(chosen_only=True))
+    assert not any(rule.startswith("sigma=") for rule in only.rules)
+    for found in (results, only):
+        np.testing.assert_array_equal(found.bounds.predict, alone.predict)
+        np.testing.assert_array_equal(found.bounds.radius, alone.radius)
+        np.testing.assert_array_equal(found.bounds.p_lower, alone.p_lower)
+        np.testing.assert_array_equal(certificates(found).extra["counts"], alone.counts)
+        np.testing.assert_array_equal(found.rules["paper-lp"].radius, results.rules["paper-lp"].radius)
 
 
-def test_the_rule_is_the_one_that_was_asked_for(images):
-    smoothed = SmoothedClassifier(Ball(), 2)
-    indices = np.arange(len(images))
-    found = certify_levels(smoothed, images, SIGMAS, N0, N, ALPHA, rule="anchor", chosen_only=True, indices=indices)
-    choice = smoothed.select_sigma(images, SIGMAS, N0, "anchor", ALPHA, n=N, indices=indices)
+def test_constant_levels_are_certified_as_if_alone(results, tmp_path):
+    constants = [rule for rule in results.rules if rule.startswith("sigma=")]
+    assert constants == ["sigma=0.1", "sigma=0.25", "sigma=0.5"]
+    for rule, sigma in zip(constants, SIGMAS, strict=True):
+        folder = tmp_path / rule
+        folder.mkdir()
+        alone = evaluated(folder, make_inputs(np.array([sigma])))
+        np.testing.assert_array_equal(alone.rules[rule].radius, results.rules[rule].radius)
+        np.testing.assert_array_equal(alone.rules["overlapping"].radius, results.rules[rule].radius)
+
+
+def test_the_rule_is_the_one_that_was_asked_for(inputs, tmp_path):
+    found = record_of(tmp_path, make_inputs(rule="anchor", chosen_only=True))
+    choice = SmoothedClassifier(Ball(), 2).select_sigma(
+        inputs.images, SIGMAS, N0, "anchor", ALPHA, n=N, indices=inputs.indices
+    )
     np.testing.assert_array_equal(found.level, choice.level)
 
 
-def test_of_one_noise_level_no_radius_is_lost_to_neighbours(run):
-    same = dataclasses.replace(run.levels, sigmas=SIGMAS[:1], level=np.zeros_like(run.levels.level))
-    R = same.chosen.radius
-    constant = dataclasses.replace(
-        run,
-        levels=same,
-        allocations={name: allocate(run.points, R, same.level) for name, allocate in ALLOCATIONS.items()},
+@pytest.mark.parametrize("name", ["selection.tsv", "estimation.tsv"])
+@pytest.mark.parametrize("chosen_only", [True, False])
+def test_cut_off_after_any_byte_it_ends_with_the_same_record(name, chosen_only, tmp_path, rng):
+    inputs = make_inputs(chosen_only=chosen_only)
+    whole = record_of(tmp_path, inputs)
+    text = (tmp_path / name).read_bytes()
+    for size in [0, 3, len(text) - 1, *rng.integers(0, len(text), size=5).tolist()]:
+        (tmp_path / name).write_bytes(text[:size])
+        if name == "selection.tsv":
+            (tmp_path / "levels.tsv").unlink()
+            (tmp_path / "estimation.tsv").unlink()
+        again = record_of(tmp_path, inputs)
+        for field in dataclasses.fields(whole):
+            if field.name not in ("seconds", "stages"):
+                np.testing.assert_array_equal(getattr(again, field.name), getattr(whole, field.name))
+
+
+def test_rows_of_another_run_are_refused(tmp_path):
+    inputs = make_inputs()
+    record_run(tmp_path, inputs, inputs.classifier)
+    moved = dataclasses.replace(inputs, indices=inputs.indices + 1)
+    with pytest.raises(ValueError, match=r"selection\.tsv holds rows of other images"):
+        record_files(tmp_path, moved).read()
+    with pytest.raises(ValueError, match=r"selection\.tsv holds rows of other noise levels"):
+        record_files(tmp_path, dataclasses.replace(inputs, sigmas=SIGMAS * 2)).read()
+    lines = (tmp_path / "estimation.tsv").read_text().splitlines()
+    fields = lines[3].split("\t")
+    lines[3] = "\t".join([*fields[:3], str(N + 1), *fields[4:]])
+    (tmp_path / "estimation.tsv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"estimation\.tsv does not belong to selection\.tsv"):
+        record_files(tmp_path, inputs).read()
+
+
+def test_every_mode_keeps_apart_what_it_must(inputs, results):
+    record, points = results.record, points_of(inputs)
+    assert {mode.name for mode in COMPARED} == set(results.allocations)
+    for mode in COMPARED:
+        groups = GROUPS[mode.overlap](record.level, np.zeros_like(record.level))
+        allocation = results.allocations[mode.name]
+        if not mode.simultaneous:
+            assert regions.verify(points, allocation.radii, results.bounds.radius, groups=groups)
+    order = {name: results.allocations[name].objective for name in results.allocations}
+    assert order["paper-ascending"] <= order["paper-lp"] * (1 + 1e-9)
+    assert order["paper-lp"] < order["sigma-lp"]  # the regions do bind in this example
+
+
+def test_regions_of_one_class_overlap_only_at_the_simultaneous_level(inputs, tmp_path):
+    found = evaluated(tmp_path, make_inputs(overlap="class"))
+    assert found.main == Mode("class", "lp")
+    n, record = len(inputs.images), found.record
+    choice = SmoothedClassifier(Ball(), 2).select_sigma(
+        inputs.images, SIGMAS, N0, alpha=ALPHA / n, indices=inputs.indices
     )
-    assert main_rule(run) == "lp"
-    assert main_rule(constant) == "lp-groups"
-    np.testing.assert_array_equal(constant.allocations["lp-groups"].radii, R)
+    alone = SmoothedClassifier(Ball(), 2).certify_classes(
+        inputs.images, choice.sigma, choice.predict, N, ALPHA, simultaneous=True, indices=inputs.indices
+    )
+    np.testing.assert_array_equal(found.bounds.radius, alone.radius)
+    np.testing.assert_array_equal(found.bounds.predict, alone.predict)
+    groups = [record.level, alone.predict]
+    assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=groups)
+    summary = summarize(found, {}, MANIFEST)
+    assert summary["simultaneous"]
+    assert summary["guarantee"].startswith("all certificates hold at once with probability at least 1 - 0.01")
 
 
-def test_labels_change_what_is_correct_and_nothing_else(run):
-    other = dataclasses.replace(run, labels=1 - run.labels)
-    for name, rows in comparison(run).items():
-        changed = comparison(other)[name]
+def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inputs, tmp_path):
+    found = evaluated(tmp_path, make_inputs(overlap="joint"))
+    smoothed = SmoothedClassifier(Ball(), 2)
+    choice = smoothed.select_sigma(inputs.images, SIGMAS, N0, alpha=ALPHA, indices=inputs.indices)
+    joint = regions.allocate_levels(points_of(inputs), SIGMAS, choice.radii)
+    np.testing.assert_array_equal(found.record.level, joint.level)
+    assert (found.record.level != choice.level).any()
+    classes = choice.classes[np.arange(len(joint.level)), joint.level]
+    alone = smoothed.certify_classes(inputs.images, joint.sigma, classes, N, ALPHA, indices=inputs.indices)
+    np.testing.assert_array_equal(found.bounds.radius, alone.radius)
+    assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=joint.level)
+    # the other modes are still those of each image's own level
+    own = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, N, ALPHA, indices=inputs.indices)
+    assert regions.verify(points_of(inputs), found.allocations["paper-lp"].radii, own.radius)
+    assert found.allocations["paper-lp"].objective > 0
+
+
+def test_estimation_samples_have_no_part_in_the_joint_choice(tmp_path):
+    levels = []
+    for n in (N, 2 * N):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        levels.append(record_of(folder, make_inputs(overlap="joint", n=n)).level)
+    np.testing.assert_array_equal(*levels)
+
+
+def test_another_alpha_moves_bounds_and_regions_and_nothing_else(inputs, results):
+    strict = evaluate(results.record, results.points, results.main, ALPHA / 100)
+    assert strict.record is results.record
+    smoothed = SmoothedClassifier(Ball(), 2)
+    record = results.record
+    classes = record.classes[np.arange(len(record.level)), record.level]
+    alone = smoothed.certify_classes(inputs.images, results.sigma, classes, N, ALPHA / 100, indices=inputs.indices)
+    np.testing.assert_array_equal(strict.bounds.radius, alone.radius)
+    np.testing.assert_array_equal(strict.bounds.predict, alone.predict)
+    assert (strict.bounds.radius < results.bounds.radius).any()
+    assert regions.verify(results.points, strict.radii, strict.bounds.radius)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])
+def test_alpha_must_be_a_probability(results, alpha):
+    with pytest.raises(ValueError, match=r"alpha = .*: must lie strictly between 0 and 1"):
+        evaluate(results.record, results.points, results.main, alpha)
+
+
+def test_experts_are_asked_at_their_own_level(tmp_path):
+    class Always(nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.register_buffer("answer", torch.eye(2)[answer])
+
+        def forward(self, images):
+            return self.answer.expand(len(images), 2)
+
+    experts = {0.1: Always(0), 0.25: Always(1)}
+    inputs = make_inputs(np.array([0.1, 0.25]), experts)
+    record_run(tmp_path, inputs, inputs.classifier)
+    record = record_files(tmp_path, inputs).read()
+    assert (record.classes == [0, 1]).all()
+    assert (record.clean == [0, 1]).all()
+    assert (record.counts == N).all()
+
+
+def test_labels_change_what_is_correct_and_nothing_else(results):
+    record = dataclasses.replace(results.record, label=1 - results.record.label)
+    other = evaluate(record, results.points, results.main, ALPHA)
+    for name, rows in results.rules.items():
+        changed = other.rules[name]
         np.testing.assert_array_equal(changed.radius, rows.radius)
         np.testing.assert_array_equal(changed.predict, rows.predict)
         certified = rows.predict != ABSTAIN
@@ -111,15 +244,13 @@ def test_labels_change_what_is_correct_and_nothing_else(run):
         np.testing.assert_array_equal((changed.correct + rows.correct)[~certified], 0)
 
 
-def test_sound_rules_stay_inside_their_certificate_and_region(run):
-    R = run.levels.chosen.radius
-    rows = comparison(run)
-    assert {*ALLOCATIONS, "overlapping"} < set(rows)
-    for name, allocation in run.allocations.items():
-        assert np.all(rows[name].radius <= np.minimum(R, allocation.radii))
-        np.testing.assert_array_equal(rows[name].predict[allocation.radii == 0], ABSTAIN)
-        assert np.all(rows[name].radius[rows[name].predict == ABSTAIN] == 0)
-    assert rows["lp"].radius.sum() < rows["overlapping"].radius.sum()  # the regions do bind in this example
+def test_sound_rules_stay_inside_their_certificate_and_region(results):
+    for name, allocation in results.allocations.items():
+        rows = results.rules[name]
+        assert np.all(rows.radius <= allocation.radii)
+        np.testing.assert_array_equal(rows.predict[allocation.radii == 0], ABSTAIN)
+        assert np.all(rows.radius[rows.predict == ABSTAIN] == 0)
+    assert results.rules["paper-lp"].radius.sum() < results.rules["overlapping"].radius.sum()
 
 
 def test_an_empty_region_abstains():
@@ -128,20 +259,33 @@ def test_an_empty_region_abstains():
     assert radius.tolist() == [0.25, 0.0, 0.0]
 
 
-def test_every_certified_image_finds_its_own_region(run):
-    table = certificates(run, comparison(run)["lp"])
-    regionmap = regions.RegionMap(run.points, run.allocations["lp"].radii, table.extra["sigma"], classes=table.predict)
-    located = regionmap.locate(run.points)
+def test_every_certified_image_finds_its_own_region(results):
+    table = certificates(results)
+    regionmap = regions.RegionMap(results.points, results.radii, table.extra["sigma"], classes=table.predict)
+    located = regionmap.locate(results.points)
     held = table.extra["region"] >= 0
     np.testing.assert_array_equal(located.region[held], table.extra["region"][held])
     np.testing.assert_array_equal(located.sigma[held], table.extra["sigma"][held])
 
 
-def test_the_summary_counts_only_strictly_larger_radii(run):
-    rows = comparison(run)
-    summary = summarize(run, rows)
-    lp = rows["lp"]
-    for epsilon, value in zip(summary["epsilon"], summary["rules"]["lp"]["certified_accuracy"], strict=True):
+def test_the_summary_counts_only_strictly_larger_radii(results):
+    summary = summarize(results, {}, MANIFEST)
+    lp = results.rules["paper-lp"]
+    for epsilon, value in zip(summary["epsilon"], summary["rules"]["paper-lp"]["certified_accuracy"], strict=True):
         assert value == sum(r > epsilon and c for r, c in zip(lp.radius, lp.correct, strict=True)) / len(lp.radius)
     assert summary["rules"]["overlapping"]["sound"] is False
     assert all(rule["sound"] for name, rule in summary["rules"].items() if name != "overlapping")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("sigma=0.25", "sigma = 0.25"),
+        ("overlapping", "overlapping (unsound)"),
+        ("paper-lp", "sample-wise, LP"),
+        ("class-matching", "one sigma or class may overlap, matching"),
+        ("joint-arrival", "sigma chosen jointly, arrival"),
+    ],
+)
+def test_rules_have_titles(rule, expected):
+    assert title(rule) == expected

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import regions
-from srs.from_logs import COMPARED, bounds_from, choose, compare, describe
+from srs.from_logs import MODES, bounds_from, choose, compare, describe
 from srs.logs import Logs
+from srs.modes import Mode
 from srs.rounding import Votes, lower
 
 SIGMAS = np.array([0.25, 0.5, 1.0])
@@ -27,7 +28,10 @@ def logs_of(predict, printed, labels):
     )
 
 
-def answers_of(logs, points, rule="max-radius", main=("paper", "lp"), votes=None, alpha=None):
+PAPER = Mode("paper", "lp")
+
+
+def answers_of(logs, points, rule="max-radius", main=PAPER, votes=None, alpha=None):
     bounds = bounds_from(logs, lower(logs, "none"), votes, alpha)
     return compare(logs, np.asarray(points, dtype=float), bounds, rule, main, {})
 
@@ -50,7 +54,7 @@ def test_every_rule_on_a_line():
     logs = logs_of(PREDICT, PRINTED, LABELS)
     found = answers_of(logs, LINE)
     assert list(found)[:4] == ["sigma=0.25", "sigma=0.5", "sigma=1", "overlapping"]
-    assert list(found)[4:] == [f"{overlap}-{method}" for overlap, method in COMPARED]
+    assert list(found)[4:] == [mode.name for mode in MODES]
     assert found["sigma=0.5"].predict.tolist() == [7, -1, 1]
     # printed radii as decimals go down to the next float at most
     assert found["sigma=0.5"].radius == pytest.approx([0.75, 0, 0.25], abs=2e-6)
@@ -70,14 +74,14 @@ def test_every_rule_on_a_line():
 
 def test_another_main_method_is_added():
     logs = logs_of(PREDICT, PRINTED, LABELS)
-    found = answers_of(logs, LINE, main=("sigma", "arrival"))
+    found = answers_of(logs, LINE, main=Mode("sigma", "arrival"))
     assert found["sigma-arrival"].r == pytest.approx([0.75, 0.25, 0.25], abs=1e-9)
 
 
 def test_an_image_whose_region_is_empty_is_answered_by_the_region_that_holds_it():
     # The second image lies in the first's ball: greedy in descending order leaves it nothing, and there sigma is 0.5
     logs = logs_of([[7, 7, -1], [7, 3, 7]], [[0.0, 0.875, 0.0], [0.25, 0.125, 0.5]], [7, 7])
-    found = answers_of(logs, [[0.0], [0.75]], main=("paper", "arrival"))["paper-arrival"]
+    found = answers_of(logs, [[0.0], [0.75]], main=Mode("paper", "arrival"))["paper-arrival"]
     assert found.r[1] == 0
     assert found.predict.tolist() == [7, -1]
     assert found.answers.tolist() == [7, 3]
@@ -110,7 +114,7 @@ def test_allocations_are_those_of_the_levels_and_feasible(rng, rule):
     assert (bounds.simultaneous <= bounds.chosen).all()
     assert (bounds.simultaneous < bounds.chosen)[counts > 700].all()
     assert bounds.certified
-    found = compare(logs, points, bounds, rule, ("sigma", "descending"), {})
+    found = compare(logs, points, bounds, rule, Mode("sigma", "descending"), {})
     groups = {"paper": lambda a: None, "sigma": lambda a: a.level, "joint": lambda a: a.level}
     groups["class"] = lambda a: [a.level, predict[np.arange(n), a.level]]
     for name, answer in found.items():

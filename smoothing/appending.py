@@ -1,0 +1,68 @@
+"""Files that rows are appended to and that survive a kill: what is not whole is as if it had not been written."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from smoothing.tables import line_of
+
+#: Appends rows: when it returns they are on disk, and when it raises none of them is in the file.
+Append = Callable[[Iterable[Sequence[str]]], None]
+
+
+@contextmanager
+def locked(file: Path, what: Path) -> Iterator[None]:
+    """Hold a lock file, or say that another process is writing `what`."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(f"{what} is being written by another process: let it finish, or stop it") from error
+    with lock:
+        yield
+
+
+@contextmanager
+def appending(file: Path, header: Sequence[str], together: int = 1) -> Iterator[Append]:
+    """Give a function that appends rows to a tab-separated file, which starts with its header.
+
+    Rows that belong together count as one: where a kill left some of so many without the others, they are removed. The
+    caller sees to it that no other process writes the file: see `locked`.
+    """
+    with file.open("ab", buffering=0) as stream:
+        size = stream.truncate(sum(map(len, _whole(file, together))))
+
+        def append(rows: Iterable[Sequence[str]]) -> None:
+            nonlocal size
+            text = memoryview("".join(map(line_of, rows)).encode())
+            try:
+                written = 0
+                while written < len(text):
+                    written += stream.write(text[written:])
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(size)
+                raise
+            size += len(text)
+
+        if not size:
+            append([header])
+        yield append
+
+
+def whole_lines(file: Path, together: int = 1) -> list[str]:
+    """Return the header and the whole rows of a file, as `appending` would leave them; none where there is no file."""
+    return [line.decode(errors="replace").rstrip("\r\n") for line in _whole(file, together)]
+
+
+def _whole(file: Path, together: int) -> list[bytes]:
+    if not file.exists():
+        return []
+    lines = file.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    rows = max(0, len(lines) - 1)
+    return lines[: len(lines) - rows % together]

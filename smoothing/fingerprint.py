@@ -1,0 +1,39 @@
+"""What a run belongs to: hashes of arrays, and configurations that must be the same."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 of arrays, their shapes and types, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the first setting in which two nested configurations differ, our value and theirs in short, or None."""
+    here, there = _flat(ours), _flat(theirs)
+    for key in {**here, **there}:
+        if here.get(key) != there.get(key):
+            return key, _short(here.get(key)), _short(there.get(key))
+    return None
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested configuration with one name for each setting."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    return {
+        key: value for name, part in config.items() for key, value in _flat(part, f"{prefix} {name}".strip()).items()
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else text[:12] + "..."

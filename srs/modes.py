@@ -1,0 +1,100 @@
+"""Ways to size regions: which pairs conflict, and how the radii are found."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+import regions
+from srs.settings import CertifySettings
+
+#: Labels of the points, pairs that share one of which may overlap, from each image's level and certified class.
+GROUPS: Mapping[str, Callable[[np.ndarray, np.ndarray], list[np.ndarray] | None]] = {
+    "paper": lambda level, predict: None,
+    # Regions of one sigma may overlap: sigma is constant on their union, which is all that the theorem asks.
+    "sigma": lambda level, predict: [level],
+    "joint": lambda level, predict: [level],
+    # Regions certified for one class as well: either sigma returns it. Needs all certificates to hold at once.
+    "class": lambda level, predict: [level, predict],
+}
+
+_OVERLAPS = {
+    "paper": "sample-wise",
+    "sigma": "one sigma may overlap",
+    "joint": "sigma chosen jointly",
+    "class": "one sigma or class may overlap",
+}
+_METHODS = {"lp": "LP", "matching": "matching"}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """An overlap mode and a method.
+
+    Attributes
+    ----------
+    overlap : {"paper", "sigma", "joint", "class"}
+        Which pairs conflict.
+    how : str
+        "lp", "matching", or the order of greedy.
+    """
+
+    overlap: str
+    how: str
+
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        return f"{self.overlap}-{self.how}"
+
+    @property
+    def simultaneous(self) -> bool:
+        """Whether one certificate relies on its neighbours', so that all must hold at once."""
+        return self.overlap == "class"
+
+    def allocate(
+        self,
+        points: Float64[np.ndarray, "n d"],
+        R: Float64[np.ndarray, " n"],
+        level: Int64[np.ndarray, " n"],
+        predict: Int64[np.ndarray, " n"],
+    ) -> regions.Allocation:
+        """Size the regions of images certified for these classes with these radii at these levels."""
+        greedy = self.how not in _METHODS
+        return regions.allocate(
+            points,
+            R,
+            method="greedy" if greedy else self.how,
+            order=self.how if greedy else None,
+            groups=GROUPS[self.overlap](level, predict),
+        )
+
+
+#: What every run is compared with.
+COMPARED = (
+    Mode("paper", "ascending"),
+    Mode("paper", "descending"),
+    Mode("paper", "lp"),
+    Mode("sigma", "lp"),
+    Mode("class", "lp"),
+)
+
+OVERLAPPING = "overlapping"
+"""The rule r = R. Overlapping regions prove nothing: they bound what an allocation can reach."""
+
+
+def main_mode(settings: CertifySettings) -> Mode:
+    """Return the mode that a run certifies with."""
+    how = settings.method if settings.method != "greedy" else settings.order or "ascending"
+    return Mode(str(settings.overlap), how)
+
+
+def title(rule: str) -> str:
+    """Return how a rule is named for readers."""
+    if rule == OVERLAPPING:
+        return "overlapping (unsound)"
+    if rule.startswith("sigma="):
+        return rule.replace("=", " = ")
+    overlap, _, how = rule.partition("-")
+    return f"{_OVERLAPS[overlap]}, {_METHODS.get(how, how)}"

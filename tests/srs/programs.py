@@ -1,0 +1,33 @@
+"""Our commands as a person runs them: programs in a folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+#: Flags of a run of a second: two levels, 24 images.
+TINY = (
+    "--checkpoint", "model.pt", "--dataset", "digits", "--sigma-min", "0.2", "--sigma-max", "0.4",
+    "--sigma-step", "0.2",
+    "--n0", "50", "--n", "300", "--skip", "3", "--max", "24", "--seed", "1",
+)  # fmt: skip
+
+
+def program(command: str) -> list[str]:
+    """Return how to start one of our commands."""
+    return [sys.executable, "-c", f"from srs.commands.{command} import main; main()"]
+
+
+def call(command: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands in a folder."""
+    return subprocess.run(
+        [*program(command), *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def assert_refused(process: subprocess.CompletedProcess[str], command: str, message: str) -> None:
+    """Bad input: exit code 2 and one line that says what to do."""
+    assert process.returncode == 2, process.stderr
+    assert message in process.stderr
+    assert process.stderr.startswith(f"{command}: ")
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
