@@ -98,6 +98,12 @@ class RecordFiles:
         self.chosen_only = chosen_only
         self._each = 1 if chosen_only else len(sigmas)
 
+    @classmethod
+    def existing(cls, folder: Path, sigmas: Float64[np.ndarray, " k"], chosen_only: bool) -> "RecordFiles":
+        """Return the files of a record whose images are those of its `levels.tsv`."""
+        idx = _Table(folder / LEVELS, _LEVELS, whole_lines(folder / LEVELS)).integers("idx")
+        return cls(folder, idx, sigmas, chosen_only)
+
     @contextmanager
     def append_selection(self) -> Iterator[Callable[[slice, np.ndarray, np.ndarray, SigmaChoice, float], None]]:
         """Give a function of (images, labels, clean classes, choice, seconds) that appends to `selection.tsv`."""
@@ -183,7 +189,7 @@ class RecordFiles:
 
     def read(self) -> Record:
         """Return the whole record; `ValueError` where it is damaged, or where the run has not come to its end."""
-        level, selected, n, k = self.levels(), self.selected(), len(self.idx), len(self.sigmas)
+        selected, level, n, k = self.selected(), self.levels(), len(self.idx), len(self.sigmas)
         if level is None or len(selected.label) < n or self.estimated() < n:
             raise ValueError(f"{self.folder}: the run has not come to its end; go on with srs-certify --resume")
         at = level[:, None] if self.chosen_only else np.tile(np.arange(k), (n, 1))

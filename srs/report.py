@@ -75,7 +75,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
             }
             for name, row in rules.items()
         },
-        "allocations": {name: _describe(allocation) for name, allocation in results.allocations.items()},
+        "allocations": {name: _describe(mode.allocation) for name, mode in results.modes.items()},
         "seconds": record.stages,
     }
 
@@ -93,12 +93,13 @@ def guarantee(results: Results) -> str:
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write all files of a finished run, each whole or not at all, the summary last, and return the summary."""
-    from srs.figures import draw_curves  # matplotlib takes a second to import
+    from srs.drawing import save  # matplotlib takes a second to import
+    from srs.figures import curves
 
     main = results.rules[results.main.name]
     regions.RegionMap(results.points, results.radii, results.sigma, classes=main.predict).save(folder / REGIONS)
     write_tables(results, folder)
-    draw_curves({title(name): row for name, row in results.rules.items()}, [folder / name for name in CURVES])
+    save(curves(results), *(folder / name for name in CURVES))
     return write_summary(results, config, manifest, folder)
 
 
@@ -125,9 +126,9 @@ def write_summary(
     return summary
 
 
-def results_table(summary: dict[str, Any]) -> Table:
+def results_table(summary: dict[str, Any], name: str) -> Table:
     """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    table = Table(title="Certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=f"{name}: certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
     table.add_column("rule", no_wrap=True)
     for name in ("ACR", "abstain", *(f"{epsilon:.2f}" for epsilon in summary["epsilon"])):
         table.add_column(name, justify="right", no_wrap=True)

@@ -27,6 +27,14 @@ class Bounds:
 
 
 @dataclass(frozen=True, eq=False)
+class ModeResult:
+    """Regions of one mode: the certificates that they were sized for, and the allocation."""
+
+    bounds: Bounds
+    allocation: regions.Allocation
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Certified predictions of one rule, one row per image, radii already rounded down as in the files.
 
@@ -63,8 +71,8 @@ class Results:
         Its certificates, before regions cut them.
     rules : mapping of str to Rows
         Each constant sigma that all images were certified at, overlapping regions, and every mode.
-    allocations : mapping of str to regions.Allocation
-        Of every mode.
+    modes : mapping of str to ModeResult
+        Every way to size the regions.
     """
 
     record: Record
@@ -73,12 +81,12 @@ class Results:
     main: Mode
     bounds: Bounds
     rules: Mapping[str, Rows]
-    allocations: Mapping[str, regions.Allocation]
+    modes: Mapping[str, ModeResult]
 
     @property
     def radii(self) -> Float64[np.ndarray, " n"]:
         """The radii r of the main mode's regions."""
-        return self.allocations[self.main.name].radii
+        return self.modes[self.main.name].allocation.radii
 
     @property
     def sigma(self) -> Float64[np.ndarray, " n"]:
@@ -107,24 +115,24 @@ def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alp
     rules = {}
     for k, sigma in enumerate(record.sigmas.tolist()):
         if everywhere[k]:
-            found = _bounds(record, np.full(len(record.idx), k), alpha)
+            found = bounds_at(record, np.full(len(record.idx), k), alpha)
             rules[f"sigma={sigma:g}"] = rows(found.predict, found.radius, record.label)
 
     own = record.own_level
     has_own = bool(record.certified[np.arange(len(own)), own].all())
-    best = _bounds(record, own if has_own else record.level, alpha)
+    best = bounds_at(record, own if has_own else record.level, alpha)
     rules[OVERLAPPING] = rows(best.predict, best.radius, record.label)
 
-    allocations: dict[str, regions.Allocation] = {}
-    modes = [mode for mode in COMPARED if has_own or mode == main]
-    bounds = _bounds(record, record.level, each(main, alpha, len(own)))
-    for mode in modes if main in modes else [*modes, main]:
+    modes: dict[str, ModeResult] = {}
+    compared = [mode for mode in COMPARED if has_own or mode == main]
+    bounds = bounds_at(record, record.level, each(main, alpha, len(own)))
+    for mode in compared if main in compared else [*compared, main]:
         level = record.level if mode == main else own
-        found = bounds if mode == main else _bounds(record, level, each(mode, alpha, len(own)))
+        found = bounds if mode == main else bounds_at(record, level, each(mode, alpha, len(own)))
         allocation = mode.allocate(points, found.radius, level, found.predict)
-        allocations[mode.name] = allocation
+        modes[mode.name] = ModeResult(found, allocation)
         rules[mode.name] = rows(*allocated(found.predict, found.radius, allocation.radii), record.label)
-    return Results(record, points, alpha, main, bounds, rules, allocations)
+    return Results(record, points, alpha, main, bounds, rules, modes)
 
 
 def each(mode: Mode, alpha: float, images: int) -> float:
@@ -149,7 +157,7 @@ def rows(predict: Int64[np.ndarray, " n"], radius: Float64[np.ndarray, " n"], la
     return Rows(predict, floored, (predict == label).astype(np.int64))
 
 
-def _bounds(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bounds:
+def bounds_at(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bounds:
     """Certify each image at one level from its counts: as `SmoothedClassifier.certify_classes` does."""
     at = np.arange(len(level)), level
     counts, drawn, classes = record.counts[at], record.drawn[at], record.classes[at]
@@ -159,3 +167,12 @@ def _bounds(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bou
         p_lower[some] = lower_confidence_bound(counts[some], int(n), alpha)
     radius = certified_radius(record.sigmas[level], p_lower)
     return Bounds(np.where(p_lower > 0.5, classes, ABSTAIN), radius, p_lower)
+
+
+def radii_of_image(record: Record, j: int, alpha: float) -> Float64[np.ndarray, " k"]:
+    """Return what one image's counts certify at every level, NaN where it was not certified."""
+    radius = np.full(len(record.sigmas), np.nan)
+    for k in np.flatnonzero(record.certified[j]):
+        bound = lower_confidence_bound(record.counts[j, [k]], int(record.drawn[j, k]), alpha)
+        radius[k] = certified_radius(record.sigmas[[k]], bound)[0]
+    return radius

@@ -15,7 +15,7 @@ CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "device", "batch"
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
-INVOCATION = frozenset({"out", "resume", "overwrite", "preset"})
+INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset"})
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
@@ -92,8 +92,10 @@ class CertifySettings:
     """Where the classifier runs: auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
     out: Path | None = None
     """Folder of the run. Default: certified, beside the checkpoint; runs/digits without one."""
+    config: Path | None = None
+    """YAML file of settings, named as these flags with _ for -, such as the config.yaml of a run. Flags win."""
     resume: bool = False
-    """Go on with the run that --out holds; a run that is finished is left as it is."""
+    """Go on with the run that --out holds, with its settings; one that is finished is only shown again."""
     overwrite: bool = False
     """Replace the run that --out holds."""
     skip: int = 1

@@ -5,7 +5,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
-from srs.commands._errors import one_line_errors, parse
+from srs.commands._config import parse_over_file
+from srs.commands._errors import one_line_errors
 from srs.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
@@ -21,7 +22,7 @@ command and --resume. srs-report makes a page of it."""
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    settings = parse(CertifySettings, "srs-certify", _DESCRIPTION)
+    settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
     with one_line_errors("srs-certify", "what was certified is kept: go on with --resume"):
         certify(settings)
 
@@ -38,6 +39,8 @@ def certify(settings: CertifySettings) -> None:
     from srs.results import evaluate
     from srs.run_folder import check_free, claimed, describe
 
+    if settings.model is not None or settings.arch is not None:
+        sys.path.insert(0, "")  # package.module:factory may lie in the current folder
     settings = completed(settings)
     out = Path(str(settings.out))
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)
@@ -53,11 +56,12 @@ def certify(settings: CertifySettings) -> None:
         record = record_files(out, inputs).read()
         results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
         summary = write(results, config, manifest, out)
-    show(summary, out)
+    print_results(summary, out)
+    sys.stdout.write(f"written to {out}\n")
 
 
-def show(summary: dict[str, Any], out: Path) -> None:
-    """Print a run's results."""
+def print_results(summary: dict[str, Any], folder: Path) -> None:
+    """Print the results of the run in a folder."""
     from rich.console import Console
 
     from srs.numbers import significant
@@ -66,7 +70,7 @@ def show(summary: dict[str, Any], out: Path) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # a pipe has no width: do not fold the table
-    console.print(results_table(summary))
+    console.print(results_table(summary, str(folder)))
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     console.print(
         f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
@@ -81,4 +85,3 @@ def show(summary: dict[str, Any], out: Path) -> None:
     total = significant(main["objective"], ROUND_FLOOR)
     console.print(f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}")
     console.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
-    console.print(f"written to {out}", soft_wrap=True)

@@ -35,9 +35,8 @@ def make_inputs(sigmas=SIGMAS, models=None, **settings):
     spread = np.linspace(0, 1, n).reshape(-1, 1, 1, 1)
     images = (0.5 + spread * generator.uniform(-0.5, 0.5, (n, 1, 2, 2))).astype(np.float32)
     labels = np.arange(n) % 2
-    settings = CertifySettings(
-        **{"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32", **settings}
-    )
+    known = {"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32"}
+    settings = CertifySettings(**(known | settings))
     data = ImageData("balls", 2, images, labels, images, labels)
     models = models or dict.fromkeys(sigmas.tolist(), Ball())
     return Inputs(settings, data, models, sigmas, np.arange(n) * 3, labels, images, "cpu")
@@ -139,13 +138,13 @@ def test_rows_of_another_run_are_refused(tmp_path):
 
 def test_every_mode_keeps_apart_what_it_must(inputs, results):
     record, points = results.record, points_of(inputs)
-    assert {mode.name for mode in COMPARED} == set(results.allocations)
+    assert {mode.name for mode in COMPARED} == set(results.modes)
     for mode in COMPARED:
         groups = GROUPS[mode.overlap](record.level, np.zeros_like(record.level))
-        allocation = results.allocations[mode.name]
+        allocation = results.modes[mode.name].allocation
         if not mode.simultaneous:
             assert regions.verify(points, allocation.radii, results.bounds.radius, groups=groups)
-    order = {name: results.allocations[name].objective for name in results.allocations}
+    order = {name: mode.allocation.objective for name, mode in results.modes.items()}
     assert order["paper-ascending"] <= order["paper-lp"] * (1 + 1e-9)
     assert order["paper-lp"] < order["sigma-lp"]  # the regions do bind in this example
 
@@ -182,8 +181,8 @@ def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inpu
     assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=joint.level)
     # the other modes are still those of each image's own level
     own = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, N, ALPHA, indices=inputs.indices)
-    assert regions.verify(points_of(inputs), found.allocations["paper-lp"].radii, own.radius)
-    assert found.allocations["paper-lp"].objective > 0
+    assert regions.verify(points_of(inputs), found.modes["paper-lp"].allocation.radii, own.radius)
+    assert found.modes["paper-lp"].allocation.objective > 0
 
 
 def test_estimation_samples_have_no_part_in_the_joint_choice(tmp_path):
@@ -245,7 +244,8 @@ def test_labels_change_what_is_correct_and_nothing_else(results):
 
 
 def test_sound_rules_stay_inside_their_certificate_and_region(results):
-    for name, allocation in results.allocations.items():
+    for name, mode in results.modes.items():
+        allocation = mode.allocation
         rows = results.rules[name]
         assert np.all(rows.radius <= allocation.radii)
         np.testing.assert_array_equal(rows.predict[allocation.radii == 0], ABSTAIN)

@@ -1,0 +1,146 @@
+"""`srs-report`: everything a run says, computed anew from its rows, as a page, figures and tables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from srs.commands._errors import one_line_errors, parse
+
+if TYPE_CHECKING:
+    from srs.results import Rows
+
+_DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
+
+Computes all numbers anew from the rows of each run; needs no GPU, no network and no model. Writes report.html, which
+is complete in itself, figures as PNG and PDF, and for each run certificates.tsv, comparison.tsv, summary.json and
+losses.tsv (how much radius each image loses to which neighbour)."""
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What `srs-report` can be told."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Folders that srs-certify wrote."""
+    out: Path | None = None
+    """Folder for the report; files of an earlier report in it are replaced. Default for one run: RUN-report, beside
+    it."""
+    baseline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=]FILE")] = ()
+    """Certification log of another method (idx label predict radius correct time) to compare with; may be repeated."""
+    alpha: float | None = None
+    """Compute bounds and regions anew at this failure probability per image; each image's sigma stays. Default: the
+    runs' own."""
+    tables: Annotated[tuple[Literal["latex", "markdown"], ...], tyro.conf.UseAppendAction] = ()
+    """Also write the tables as tables.tex or tables.md; may be repeated."""
+
+
+def main() -> None:
+    """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
+    settings = parse(ReportSettings, "srs-report", _DESCRIPTION)
+    with one_line_errors("srs-report"):
+        report(settings)
+
+
+def report(settings: ReportSettings) -> None:
+    """Read, compute, write, print."""
+    from srs.commands.certify import print_results
+    from srs.page import PAGE, Chapter, tables_of, write_report
+    from srs.report import summarize
+    from srs.rule_tables import FORMATS, joined
+    from srs.stored import load_run
+
+    out = _out(settings)
+    if settings.alpha is not None and not 0 < settings.alpha < 1:
+        raise ValueError(f"--alpha {settings.alpha}: must lie strictly between 0 and 1, such as 0.001")
+    baselines = dict(_baseline(text) for text in settings.baseline)
+    names = _names(settings.runs, baselines)
+    chapters = []
+    for folder, name in zip(settings.runs, names, strict=True):
+        run = load_run(folder)
+        results = run.evaluate(settings.alpha)
+        warning = run.disagreement(results) if results.alpha == run.alpha else None
+        if warning:
+            sys.stderr.write(f"srs-report: warning: {warning}\n")
+        chapters.append(Chapter(name, run, results, warning))
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write_report(staging, chapters, baselines)
+        for name in dict.fromkeys(settings.tables):
+            tables = joined(name, tables_of(chapters, baselines))
+            (staging / f"tables{FORMATS[name][0]}").write_text(tables, encoding="utf-8")
+        _move(staging, out, last=PAGE)
+    finally:
+        shutil.rmtree(staging)
+    for chapter in chapters:
+        print_results(summarize(chapter.results, chapter.run.config, chapter.run.manifest), chapter.run.folder)
+    sys.stdout.write(f"written to {out / PAGE}\n")
+
+
+def _out(settings: ReportSettings) -> Path:
+    if not settings.runs:
+        raise ValueError("no RUN: name at least one folder that srs-certify wrote")
+    if settings.out is None and len(settings.runs) > 1:
+        raise ValueError("several runs: name a folder for their report with --out")
+    one = settings.runs[0].absolute()
+    out = one.with_name(f"{one.name}-report") if settings.out is None else settings.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
+    if (out / "config.yaml").exists():
+        raise ValueError(f"--out {out}: holds a run; name another folder")
+    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
+    return out
+
+
+def _names(runs: tuple[Path, ...], baselines: dict[str, Rows]) -> list[str]:
+    """Return a name for each run: its folder's, with a number where that is taken."""
+    names: list[str] = []
+    for folder in runs:
+        name = base = folder.absolute().name or "run"
+        number = 1
+        while name in names or name in baselines:
+            number += 1
+            name = f"{base}-{number}"
+        names.append(name)
+    return names
+
+
+def _baseline(text: str) -> tuple[str, Rows]:
+    import numpy as np
+
+    from smoothing import read_certificates
+    from srs.results import Rows
+
+    name, equals, file = text.rpartition("=")
+    path = Path(file)
+    try:
+        table = read_certificates(path)
+    except FileNotFoundError:
+        raise ValueError(f"--baseline {path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--baseline {path}: is no certification log; name one in tab-separated text") from error
+    if not len(table.idx):
+        raise ValueError(f"--baseline {path}: holds no rows; name a whole log")
+    if not (np.isfinite(table.radius).all() and (table.radius >= 0).all() and np.isin(table.correct, (0, 1)).all()):
+        raise ValueError(f"--baseline {path}: radius must be finite and >= 0, and correct 0 or 1; name a whole log")
+    return name if equals else path.stem, Rows(table.predict, table.radius, table.correct)
+
+
+def _move(staging: Path, out: Path, last: str) -> None:
+    """Put finished files where they belong, the page last."""
+    files = sorted((path for path in staging.rglob("*") if path.is_file()), key=lambda path: path.name == last)
+    for file in files:
+        target = out / file.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
