@@ -13,7 +13,15 @@ author = "the srs-certify developers"
 copyright = author  # noqa: A001  (Sphinx's name)
 version = release = installed("srs-certify")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "command_reference"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "command_reference",
+    "mathml",
+]
+html_math_renderer = "mathml"
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
