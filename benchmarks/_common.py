@@ -226,18 +226,20 @@ def write_rows(name: str, rows: Sequence[Row]) -> None:
     (RESULTS / f"{name}.jsonl").write_text(text)
 
 
-def write_markdown(name: str, title: str, parts: Sequence[str]) -> None:
-    """Write results/NAME.md: which command made it, on what hardware, then the parts; and print it."""
+def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = RESULTS) -> None:
+    """Write NAME.md into the folder: which command made it, on what hardware, then the parts; and print it."""
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
+    file = f"{name}.jsonl"
+    where = f"[{file}]({file})" if folder == RESULTS else f"`benchmarks/results/{file}`"
     head = (
         f"# {title}\n\nMade by `{command}` on {m['cores']} cores of an {m['cpu']} processor with Python {m['python']}, "
-        f"{versions}. Every number is in [{name}.jsonl]({name}.jsonl).\n"
+        f"{versions}. Every number is in {where}.\n"
     )
     text = "\n".join([head, *parts]).rstrip() + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.md").write_text(text)
     print(text)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from regions._filter import BallFilter
 from regions._store import Rows
 
 _CHUNK = 1024  # rows
+_FEW = 64  # balls that are all measured
+_SAMPLE = 2048  # balls whose principal directions are taken
+_GROWN = 8  # times as many balls as the filter was made for, and another one is made
 
 
 class GrowingBalls:
@@ -18,6 +22,8 @@ class GrowingBalls:
         self._chunks: list[Float64[np.ndarray, "c d"]] = []  # all full but the last; never copied
         self._count = 0
         self._columns = {"radii": np.empty(0), "sigma": np.empty(0), "classes": np.empty(0, dtype=np.int64)}
+        self._filter: BallFilter | None = None
+        self._filter_made_for = 0
 
     def __len__(self) -> int:
         return self._count
@@ -63,11 +69,30 @@ class GrowingBalls:
         self._count = end
 
     def near(
-        self, x: Float64[np.ndarray, " d"], reach: float, start: int
+        self, x: Float64[np.ndarray, " d"], reach: float, start: int = 0
     ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Balls from `start` on, among them every one with |x - centre| < radius + reach; the nearest first.
+        """Balls from `start` on, among them every one with |x - centre| < radius + reach.
 
-        With each, a lower bound of |x - centre| - radius.
+        With each, a lower bound of |x - centre| - radius, by which they are sorted.
         """
-        found = np.arange(start, self._count)
-        return found, np.full(found.size, -np.inf)
+        if self._count - start <= _FEW:
+            return np.arange(start, self._count), np.full(self._count - start, -np.inf)
+        found, slack = self._whole_filter().near(x, self.radii, reach)
+        kept = np.flatnonzero((found >= start) & (slack < reach))
+        kept = kept[np.argsort(slack[kept], kind="stable")]
+        return found[kept], slack[kept]
+
+    def prepare(self) -> None:
+        """Build what the first look would have to wait for."""
+        if self._count > _FEW:
+            self._whole_filter()
+
+    def _whole_filter(self) -> BallFilter:
+        if self._filter is None or self._count >= _GROWN * self._filter_made_for:
+            sample = np.linspace(0, self._count - 1, min(self._count, _SAMPLE)).astype(np.int64)
+            self._filter, self._filter_made_for = BallFilter(self.centres(sample)), self._count
+        while (done := len(self._filter)) < self._count:
+            end = min(self._count, done - done % _CHUNK + _CHUNK)
+            chunk = self._chunks[done // _CHUNK]
+            self._filter.add(chunk[done % _CHUNK : done % _CHUNK + end - done], self.radii[done:end])
+        return self._filter

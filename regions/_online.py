@@ -102,6 +102,7 @@ class OnlineAllocator:
         self._process: int | None = os.getpid()
         try:
             self._read()
+            self._balls.prepare()
         except BaseException:
             self.close()
             raise

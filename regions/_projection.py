@@ -56,8 +56,15 @@ def choose_basis(
         cost = _PAIR + _PAIR_COMPONENT * m + candidates * _CANDIDATE_COORDINATE * d + _MAP * d * m / pairs
         if cost < best:
             best, basis = cost, directions[:, :m]
-    if basis is None:
-        return None
+    return None if basis is None else _orthonormal(basis, skew)
+
+
+def principal_directions(z: Float64[np.ndarray, "s d"], m: int, skew: float) -> Float64[np.ndarray, "d m"] | None:
+    """About the m leading principal directions of centred points, in order, or None where they are not orthonormal."""
+    return _orthonormal(_principal(z, m, np.random.default_rng(0)), skew)
+
+
+def _orthonormal(basis: Float64[np.ndarray, "d m"], skew: float) -> Float64[np.ndarray, "d m"] | None:
     basis = np.ascontiguousarray(basis)
     return basis if np.abs(basis.T @ basis - np.eye(basis.shape[1])).sum(axis=1).max() <= skew / 2 else None
 

@@ -38,7 +38,7 @@ def survey(
     """Look at the balls from index `start` on; those with this `sigma` do not conflict with x (None: all do).
 
     Membership is decided exactly, and room + radius <= |x - centre| in exact arithmetic for every conflicting ball
-    (docs/mathematics.md, section 2, "Online"). Balls are measured nearest first, until the rest provably cannot matter.
+    (docs/mathematics.md, Eq. M14). Balls are measured nearest first, until the rest provably cannot matter.
     """
     from regions._kernels import subtract_down  # numba loads only where something is measured
 
