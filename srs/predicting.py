@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from regions import RegionMap
 from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
 from srs.base_classifiers import experts
+from srs.online import Arrivals, arrive, open_state
 from srs.predictor import Predictor
 from srs.query_images import Query, read_images
 from srs.run_classifier import bank, fresh_seed, run_classifier
@@ -27,11 +29,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A predictor, what it is asked about, and the seed to state."""
+    """A predictor, what it is asked about, the seed to state; of a run also its overlap mode and what it certified."""
 
     predictor: Predictor
     query: Query
     seed: int
+    overlap: str | None = None
+    certified: Mapping[str, Any] | None = None
+
+    def arrive(self, settings: PredictSettings) -> Arrivals:
+        """Register the images in the file that `--online` names; only for a run, which says what was certified."""
+        assert settings.online is not None
+        assert self.overlap is not None
+        assert self.certified is not None
+        G = self.predictor
+        with open_state(settings.online, G.table, self.overlap, self.certified) as state:
+            return arrive(
+                state,
+                G.classifier,
+                self.query.images,
+                G.sigmas.tolist(),
+                n=settings.n or 10_000,
+                n0=settings.n0,
+                alpha=settings.alpha,
+            )
 
 
 def open_run(settings: PredictSettings) -> Opened:
@@ -55,7 +76,7 @@ def open_run(settings: PredictSettings) -> Opened:
     )
     sigmas = manifest["sigmas"]
     predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
-    return Opened(predictor, query, seed)
+    return Opened(predictor, query, seed, str(config["overlap"]), manifest["classifier"])
 
 
 def open_map(settings: PredictSettings) -> Opened:

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: no script is fetched, so pages are complete without network."""
+"""Formulas as MathML, which browsers draw by themselves: no script is fetched, and pages need no network."""
 
 import re
 from typing import Any

@@ -13,6 +13,8 @@ import tyro
 from srs.commands._errors import one_line_errors, parse
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from srs.predictor import Answers
     from srs.query_images import Query
 
@@ -20,8 +22,8 @@ _DESCRIPTION = """Classify images by G (Eq. 9): the region that holds an image s
 
 RUN is the folder of a finished srs-certify run, which knows its classifier; it is refused if its weights changed. A
 region map alone (regions.npz) needs --checkpoint or --expert. Images are PNG or JPEG files, arrays .npy of one or many
-images (8-bit, or floats in [0, 1]), or test:INDEX, an image of the run's own test set. Nothing is written: regions stay
-as they are."""
+images (8-bit, or floats in [0, 1]), or test:INDEX, an image of the run's own test set. Nothing is written and regions
+stay as they are, unless --online registers the images."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class PredictSettings:
     outside: Literal["abstain", "smallest-sigma", "nearest-region", "best-sigma"] = "abstain"
     """Image that no region holds: no answer, or a vote with the smallest sigma, that of the nearest region, or that
     which certifies the largest radius (Eq. 7). Nothing is certified there."""
+    online: Annotated[Path | None, tyro.conf.arg(metavar="STATE.db")] = None
+    """Certify each image and register it (Algorithm 2): one that no region holds gets a region of its own. The file is
+    begun with the run's regions, grows, and is shared by processes; stored regions never change."""
     n: int | None = None
-    """Votes per image. Default: 1000; 10000 with --certify."""
+    """Votes per image. Default: 1000; 10000 with --certify or --online."""
     n0: int = 1000
     """Samples that guess the class to certify, and choose sigma for --outside best-sigma."""
     alpha: float = 0.001
@@ -77,6 +82,15 @@ class PredictSettings:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**64)")
+        if self.online is not None:
+            if self.run.suffix == ".npz":
+                raise ValueError(f"--online {self.online}: needs the folder of a run, which knows what was certified")
+            if self.outside != "abstain":
+                raise ValueError(
+                    f"--outside {self.outside}: has no effect with --online, which makes a region; drop it"
+                )
+            if self.seed is not None:
+                raise ValueError("--seed: noise that was used before would decide about new regions; drop it")
         if self.checkpoint and self.expert:
             raise ValueError("--checkpoint and --expert both name a base classifier: give one of them")
         if self.run.suffix != ".npz":
@@ -89,7 +103,8 @@ class PredictSettings:
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)
-    with one_line_errors("srs-predict"):
+    kept = "nothing was written" if settings.online is None else "images registered so far stay registered"
+    with one_line_errors("srs-predict", kept):
         predict(settings)
 
 
@@ -101,18 +116,25 @@ def predict(settings: PredictSettings) -> None:
 
     opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
     query, predictor = opened.query, opened.predictor
-    if settings.certify:
+    created = None
+    if settings.online is not None:
+        arrivals = opened.arrive(settings)
+        answers, created = arrivals.answers, arrivals.created
+    elif settings.certify:
         answers = predictor.certify(query.images, settings.n or 10_000, settings.n0)
     else:
         answers = predictor(query.images, settings.n or 1000, settings.n0)
+    rows = _rows(query, answers, created, settings, opened.seed)
     if settings.json:
-        for row in _rows(query, answers, settings, opened.seed):
+        for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
     else:
-        _print(query, answers, settings, opened.seed)
+        _print(rows, settings)
 
 
-def _rows(query: Query, answers: Answers, settings: PredictSettings, seed: int) -> list[dict[str, Any]]:
+def _rows(
+    query: Query, answers: Answers, created: np.ndarray | None, settings: PredictSettings, seed: int
+) -> list[dict[str, Any]]:
     """Return what is known of every image; radii rounded down, None where there is nothing to say."""
     from smoothing.tables import floor_text
 
@@ -129,7 +151,8 @@ def _rows(query: Query, answers: Answers, settings: PredictSettings, seed: int) 
                 "distance": margin if held else None,
                 "votes": int(answers.count[k]),
                 "n": int(answers.n[k]),
-                **({"R": R, "radius": radius} if settings.certify else {}),
+                **({"R": R, "radius": radius} if settings.certify or created is not None else {}),
+                **({} if created is None else {"created": bool(created[k])}),
                 "alpha": settings.alpha,
                 "seed": seed,
             }
@@ -137,7 +160,7 @@ def _rows(query: Query, answers: Answers, settings: PredictSettings, seed: int) 
     return rows
 
 
-def _print(query: Query, answers: Answers, settings: PredictSettings, seed: int) -> None:
+def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -146,10 +169,10 @@ def _print(query: Query, answers: Answers, settings: PredictSettings, seed: int)
         console.width = 140  # a pipe has no width: do not fold the table
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("image", overflow="fold")
-    radii = ("R", "certified radius") if settings.certify else ()
+    certified = "radius" in rows[0]
+    radii = ("R", "certified radius") if certified else ()
     for name in ("class", "region", "sigma", "distance to boundary", "votes", *radii):
         table.add_column(name, justify="right")
-    rows = _rows(query, answers, settings, seed)
     for row in rows:
         cells = [
             "abstains" if row["predict"] < 0 else str(row["predict"]),
@@ -158,17 +181,21 @@ def _print(query: Query, answers: Answers, settings: PredictSettings, seed: int)
             "" if row["distance"] is None else f"{row['distance']:.6f}",
             f"{row['votes']} of {row['n']}" if row["n"] else "",
         ]
-        if settings.certify:
+        if certified:
             cells += [f"{row['R']:.6f}" if row["n"] else "", f"{row['radius']:.6f}"]
         table.add_row(row["image"], *cells)
     console.print(table)
     lost = sum(row["region"] is None for row in rows)
     lines = []
-    if lost:
+    if lost and settings.online is None:
         how = (
             "it abstains" if settings.outside == "abstain" else f"sigma by {settings.outside}, and nothing is certified"
         )
         lines.append(f"no region holds {lost} of {len(rows)} images: {how}")
-    what = "each answer holds within its radius" if settings.certify else "each answer is G(x) or abstains"
-    lines.append(f"{what} with probability at least 1 - {settings.alpha:g}, per image; repeat with --seed {seed}")
+    if settings.online is not None:
+        new = sum(row["created"] for row in rows)
+        lines.append(f"{new} new regions in {settings.online}; no region holds {lost} of {len(rows)} images")
+    what = "each answer holds within its radius" if certified else "each answer is G(x) or abstains"
+    repeat = "" if settings.online else f"; repeat with --seed {rows[0]['seed']}"
+    lines.append(f"{what} with probability at least 1 - {settings.alpha:g}, per image{repeat}")
     console.print("\n".join(lines), soft_wrap=True)
