@@ -1,18 +1,30 @@
 """Sphinx: sphinx-build -W -q docs docs/_build."""
 
 import re
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "srs-certify"
 author = "the srs-certify developers"
 copyright = author  # noqa: A001  (Sphinx's name)
 version = release = installed("srs-certify")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "command_reference",
+    "mathml",
+]
+html_math_renderer = "mathml"
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings state types and shapes

@@ -1,8 +1,10 @@
 """What the documentation shows runs: the Python blocks of README and guide, and the examples in docstrings."""
 
 import doctest
+import importlib.util
 import pkgutil
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -11,7 +13,11 @@ import pytest
 import regions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "training", "smoothing", "samplers"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("guide", "training", "smoothing", "samplers", "logs", "predict")),
+]
+TEXTS = sorted((ROOT / "docs").glob("*.md"))
 MODULES = ["regions", *(module.name for module in pkgutil.walk_packages(regions.__path__, "regions."))]
 
 
@@ -48,6 +54,53 @@ def test_docstring_examples(module: str):
 
 
 def test_links_to_files_lead_somewhere():
-    for page in (*PAGES, ROOT / "docs" / "index.md"):
+    for page in (ROOT / "README.md", *TEXTS):
         for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", (ROOT / "docs/index.md").read_text(), re.MULTILINE | re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    assert sorted([*listed, "index"]) == [page.stem for page in TEXTS]
+
+
+def flags_in(text: str) -> list[tuple[str, list[str]]]:
+    """Every command of ours in a shell block of a page, and the flags that it is shown with."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split("#")[0].split() for block in blocks for line in block.splitlines()]
+    return [
+        (word, [flag for flag in line[k:] if flag.startswith("--")])
+        for line in lines
+        for k, word in enumerate(line)
+        if word.startswith("srs-")
+    ]
+
+
+@pytest.fixture(scope="module")
+def help_of():
+    """What a command prints for --help, as the documentation's reference shows it."""
+    spec = importlib.util.spec_from_file_location("command_reference", ROOT / "docs/_ext/command_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    presets = {"srs-train": ["digits"]}
+    return {command: module.help_of(command, *presets.get(command, [])) for command in module.scripts()}
+
+
+def test_the_reference_shows_every_command(help_of):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert help_of.keys() == project["scripts"].keys()
+    for command, text in help_of.items():
+        assert f"usage: {command}" in text
+        assert "--help" in text
+        assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=lambda page: page.name)
+def test_commands_are_shown_with_flags_that_they_have(page, help_of):
+    for command, flags in flags_in(page.read_text(encoding="utf-8")):
+        assert command in help_of, f"{page.name} shows {command}, which does not exist"
+        for flag in flags:
+            assert re.search(rf"{flag}\b", help_of[command]), f"{page.name}: {command} has no flag {flag}"

@@ -41,7 +41,7 @@ def parse(
                 settings,
                 prog=command,
                 description=description,
-                default=default,
+                default=tyro.MISSING_NONPROP if default is None else default,  # None would be no preset
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )

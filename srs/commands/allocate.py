@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,10 @@ _DESCRIPTION = """Size balls around points so that no two that conflict overlap 
 
 Reads points and upper bounds R of the radii, writes the radii with their certificate (.npz: radii, objective,
 upper_bound, gap, method, status) and prints a summary. All files are .npy or .npz; FILE.npz:KEY names one array of
-several. Radii are l2, in the units of the points."""
+several. Radii are l2, in the units of the points.
+
+With --logs, R comes from certification logs at several constant noise levels (idx label predict radius correct time):
+each image gets a level of its own and a region, without a classifier. The images are those of --dataset, or POINTS."""
 
 Order = Literal["ascending", "descending", "arrival"]
 
@@ -33,14 +36,15 @@ Order = Literal["ascending", "descending", "arrival"]
 class AllocateSettings:
     """What `srs-allocate` can be told."""
 
-    points: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POINTS")]
-    """Points x_j: an array (n, d), or images (n, ...) to be flattened."""
+    points: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[POINTS]")] = None
+    """Points x_j: an array (n, d), or images (n, ...) to be flattened. With --logs: the whole test set, image idx in
+    row idx, pixels in [0, 1] or 8-bit."""
     radii: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[R]")] = None
     """Upper bounds R_j: an array (n,), finite and >= 0. Default: the array R or radii beside the points."""
-    out: Path = Path("allocation.npz")
-    """File for the result."""
+    out: Path | None = None
+    """File for the result; with --logs a folder. Default: allocation.npz, or the folder allocation."""
     overwrite: bool = False
-    """Replace the file that --out names."""
+    """Replace what --out names."""
     method: Literal["lp", "matching", "greedy", "max-min", "auto"] = "lp"
     """lp: the optimum of Eq. 10, with a proven bound. matching: the same for equal weights, much faster.
     greedy: Eq. 11, one ball after the other. max-min: the fairest radii, smallest first. auto: matching or lp, and the
@@ -63,13 +67,44 @@ class AllocateSettings:
     """Also print a table of lp, the greedy orders, and the sum of R that ignores overlaps."""
     verify: bool = False
     """Check the result pair by pair with code that shares nothing with the solver."""
+    logs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = ()
+    """Certification logs, one for each noise level, of the same images."""
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SIGMA ...")] = ()
+    """Noise level sigma of each log, in order. Default: read off the names, as in NOISE_0.25.tsv."""
+    dataset: str | None = None
+    """Whose test images the logs are about: mnist, cifar10, digits or imagefolder:PATH."""
+    data_dir: Path = Path("data")
+    """Folder that holds MNIST/raw or cifar-10-batches-py."""
+    image_size: int | None = None
+    """Side in pixels that images of a folder are scaled and cropped to."""
+    image_order: Literal["sorted", "class"] = "sorted"
+    """What idx means in a folder. sorted: the place in the list of all files, by class, then name. class: the k-th
+    image of a class in the logs is the k-th file of its class."""
+    rule: Literal["max-radius", "anchor"] = "max-radius"
+    """What chooses each image's level from its certificates. max-radius: the largest radius (Eq. 7). anchor: the same,
+    among levels that agree in class with the smallest that certifies one."""
+    rounding: Literal["half", "unit", "none"] = "half"
+    """What is taken off printed radii, in units of their last digit: they were rounded, half of them up."""
+    n: int | None = None
+    """Estimation samples per image behind the logs. With --alpha, votes are recovered from the radii, and the level's
+    choice and class groups get the confidence they need."""
+    alpha: float | None = None
+    """Failure probability per image behind the logs."""
+    overlap: Literal["paper", "sigma", "joint", "class"] | None = None
+    """Which regions must not overlap. paper: any two. sigma: two of different sigma. joint: the same, sigma chosen
+    together with the radii. class: two of different sigma and class (needs --n and --alpha). Default: paper."""
 
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION)
     with one_line_errors("srs-allocate"):
-        allocate(settings)
+        if settings.logs:
+            from srs.commands._allocate_logs import allocate_logs
+
+            allocate_logs(settings)
+        else:
+            allocate(settings)
 
 
 def allocate(settings: AllocateSettings) -> None:
@@ -79,7 +114,8 @@ def allocate(settings: AllocateSettings) -> None:
     from regions import overlap_graph, verify
     from regions.files import write_arrays
 
-    _check_out(settings)
+    _check_without_logs(settings)
+    out = _check_out(settings)
     points, R, groups, weights = _read(settings)
     errors = Console(stderr=True)
     with _progress(errors) as bars:
@@ -104,7 +140,7 @@ def allocate(settings: AllocateSettings) -> None:
         checked = verify(points, allocation.radii, R, groups=groups) if settings.verify else None
 
     write_arrays(
-        settings.out,
+        out,
         {
             "radii": allocation.radii,
             "objective": allocation.objective,
@@ -122,24 +158,38 @@ def allocate(settings: AllocateSettings) -> None:
         console.print(_comparison([allocation, *others], weights))
     if checked is not None:
         console.print(f"verified: {checked.status}")
-    console.print(f"written to {settings.out}", soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)
     if checked is not None and not checked:
         raise AssertionError(f"{checked.status}; please report this")
 
 
-def _check_out(settings: AllocateSettings) -> None:
-    out = settings.out
+def _check_without_logs(settings: AllocateSettings) -> None:
+    if settings.points is None:
+        raise ValueError("name the file of the points, or certification logs with --logs")
+    names = [field.name for field in fields(settings)]
+    for field in fields(settings)[names.index("logs") :]:
+        value = getattr(settings, field.name)
+        if value != field.default:
+            raise ValueError(
+                f"--{field.name.replace('_', '-')} {value}: is about certification logs; name them with --logs"
+            )
+
+
+def _check_out(settings: AllocateSettings) -> Path:
+    out = settings.out or Path("allocation.npz")
     if out.suffix != ".npz":
         raise ValueError(f"--out {out}: the result is an .npz file; name one")
     if out.exists() and not settings.overwrite:
         raise ValueError(f"--out {out}: exists already; name another file, or replace it with --overwrite")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
+    return out
 
 
 def _read(settings: AllocateSettings) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None, np.ndarray | None]:
     from srs.arrays import has_array, read_array
 
+    assert settings.points is not None
     bounds = ("R", "radii")
     if settings.radii is None and not has_array(settings.points, bounds):
         raise ValueError(

@@ -1,0 +1,130 @@
+"""Images named on a command line, as the base classifier takes them: float32, (n, C, H, W), pixels in [0, 1]."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from srs.arrays import read_array
+
+#: Image modes of more than 8 bits a channel, which a conversion would cut off.
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Images to classify, and what each is called."""
+
+    names: tuple[str, ...]
+    images: Float32[np.ndarray, "n c h w"]
+
+
+def read_images(
+    sources: tuple[str, ...],
+    size: int,
+    shape: tuple[int, int, int] | None,
+    test_images: Callable[[], Float32[np.ndarray, "n c h w"]] | None = None,
+) -> Query:
+    """Read PNG, JPEG and other picture files, arrays in .npy and .npz files, and images of a test set: `test:INDEX`.
+
+    Parameters
+    ----------
+    sources : tuple of str
+    size : int
+        Numbers per image, d of the regions.
+    shape : tuple (C, H, W), optional
+        Of an image; read off each file where it is not known.
+    test_images : callable, optional
+        Gives the test set, where there is one to speak of.
+
+    Raises
+    ------
+    ValueError
+        Where a file is no image, or of another size; nothing is scaled, since that would make another image of it.
+    FileNotFoundError
+        Where there is no such file.
+    """
+    names: list[str] = []
+    parts = []
+    for source in sources:
+        if source.startswith("test:"):
+            images = _test_image(source, test_images)
+        elif Path(source.partition(":")[0]).suffix in (".npy", ".npz"):
+            images = _array(source, size, shape)
+        else:
+            images = _picture(Path(source), size, shape)
+        names += [source] if len(images) == 1 else [f"{source}[{k}]" for k in range(len(images))]
+        parts.append(images)
+    shapes = {images.shape[1:] for images in parts}
+    if len(shapes) > 1:
+        first, second = (" x ".join(map(str, some)) for some in list(shapes)[:2])
+        raise ValueError(f"images have shapes {first} and {second}: name those of one shape at a time")
+    return Query(tuple(names), np.concatenate(parts))
+
+
+def _test_image(
+    source: str, test_images: Callable[[], Float32[np.ndarray, "n c h w"]] | None
+) -> Float32[np.ndarray, "1 c h w"]:
+    index = source.removeprefix("test:")
+    if test_images is None:
+        raise ValueError(
+            f"{source}: a map does not say whose test images it is about; name a file, or the run's folder"
+        )
+    images = test_images()
+    if not index.isdecimal() or int(index) >= len(images):
+        raise ValueError(f"{source}: expected test:INDEX with an index from 0 to {len(images) - 1}")
+    return np.asarray(images[np.array([int(index)])])
+
+
+def _array(source: str, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "n c h w"]:
+    array = read_array(source, ("images", "image"))
+    shape = _guessed(array.shape, size) if shape is None else shape
+    if shape is None or array.size == 0 or array.size % size or not _ends_with(array.shape, shape):
+        wanted = f"{size} numbers an image" if shape is None else f"{' x '.join(map(str, shape))} an image"
+        raise ValueError(f"{source} has shape {array.shape}: expected one or many images, {wanted}")
+    images = array.reshape(-1, *shape)
+    if images.dtype == np.uint8:
+        return np.asarray(images.astype(np.float32) / np.float32(255))
+    if images.dtype.kind != "f" or not ((images >= 0) & (images <= 1)).all():
+        raise ValueError(f"{source}: pixels must be floats in [0, 1] or 8-bit integers (uint8); scale them")
+    return np.asarray(images.astype(np.float32))
+
+
+def _guessed(found: tuple[int, ...], size: int) -> tuple[int, int, int] | None:
+    """Return the shape of an image with so many numbers, of an array that is one or many."""
+    for shape in (found, found[1:]):
+        if len(shape) in (2, 3) and np.prod(shape) == size:
+            channels, height, width = (1, *shape)[-3:]
+            return channels, height, width
+    return None
+
+
+def _ends_with(found: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
+    """Whether an array is one image of this shape or many; the channel may be left out where there is one."""
+    shapes = [shape, shape[1:]] if shape[0] == 1 else [shape]
+    return any(found == one or found[1:] == one for one in shapes)
+
+
+def _picture(file: Path, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
+    from PIL import Image, UnidentifiedImageError
+
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; name an image, or an array in a .npy file")
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            picture = opened
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: not a readable image; give PNG, JPEG or .npy") from error
+    if picture.mode in _DEEP:
+        raise ValueError(f"{file} has more than 8 bits a pixel: give its pixels in [0, 1] as a .npy file")
+    width, height = picture.size
+    channels = size // (width * height) if shape is None else shape[0]
+    wanted = (channels, height, width) if shape is None else shape
+    if (height, width) != wanted[1:] or width * height * channels != size or channels not in (1, 3):
+        expected = f"{size} numbers each" if shape is None else f"{shape[2]}x{shape[1]} with {shape[0]} channel(s)"
+        raise ValueError(f"{file} has {width}x{height} pixels, the regions are about images of {expected}; resize it")
+    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / np.float32(255)
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1)[None])

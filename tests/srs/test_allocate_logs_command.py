@@ -1,0 +1,224 @@
+"""`srs-allocate --logs` as a person runs it: a process of its own in an empty folder."""
+
+import csv
+import json
+import subprocess
+import sys
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import regions
+from training import digits
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+FILES = {"allocation.tsv", "summary.json", "regions.npz"}
+RULES = {
+    "sigma=0.25", "sigma=0.5", "sigma=1", "overlapping",
+    "paper-ascending", "paper-descending", "paper-lp", "sigma-lp", "joint-lp", "class-lp",
+}  # fmt: skip
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-c", "from srs.commands.allocate import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def write_log(path, rows):
+    lines = [
+        f"{idx}\t{label}\t{predict}\t{radius}\t{int(label == predict)}\t0:00:01.5\n"
+        for idx, label, predict, radius in rows
+    ]
+    path.write_text(HEADER + "".join(lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Logs of 40 of the digits' test images, invented, and the images as an array of the whole test set."""
+    rng = np.random.default_rng(3)
+    data = digits()
+    idx = np.arange(0, 200, 5)
+    for sigma in (0.25, 0.5, 1.0):
+        right = rng.random(40) > 0.2
+        radius = rng.random(40) * 3.2 * sigma
+        rows = [
+            (i, label, label if good else (label + 1) % 10, f"{value:.3}")
+            for i, label, good, value in zip(idx, data.test_labels[idx], right, radius, strict=True)
+        ]
+        rows[7] = (*rows[7][:2], -1, "0.0")
+        write_log(tmp_path / f"NOISE_{sigma}.tsv", rows)
+    np.save(tmp_path / "images.npy", data.test_images)
+    return tmp_path
+
+
+LOGS = ("--logs", "NOISE_0.5.tsv", "NOISE_1.0.tsv", "NOISE_0.25.tsv")
+
+
+def rows_of(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def test_a_folder_of_certificates(folder):
+    before = set(folder.iterdir())
+    process = run(folder, *LOGS, "--dataset", "digits", "--out", "mine", "--overlap", "sigma", "--verify")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert {file.name for file in (folder / "mine").iterdir()} == FILES
+    assert set(folder.iterdir()) - before == {folder / "mine"}
+    for text in (
+        "1 - 3 alpha, per image",
+        "half a unit of the last digit",
+        "one sigma or class may overlap, LP (unsound here)",
+        "verified: ",
+    ):
+        assert text in process.stdout
+
+    summary = json.loads((folder / "mine/summary.json").read_text())
+    assert set(summary["rules"]) == RULES
+    assert summary["main"] == "sigma-lp"
+    assert summary["sigmas"] == [0.25, 0.5, 1.0]
+    assert [name for name, rule in summary["rules"].items() if not rule["sound"]] == ["overlapping", "class-lp"]
+
+    rows = rows_of(folder / "mine/allocation.tsv")
+    columns = ["idx", "label", "predict", "radius", "correct", "time", "sigma", "R", "r", "region"]
+    assert list(rows[0]) == columns
+    assert [int(row["idx"]) for row in rows] == list(range(0, 200, 5))
+    assert rows[7]["predict"] == "-1"
+    logs = {sigma: rows_of(folder / f"NOISE_{sigma}.tsv") for sigma in ("0.25", "0.5", "1.0")}
+    for k, row in enumerate(rows):
+        radius, R, r = Decimal(row["radius"]), Decimal(row["R"]), Decimal(row["r"])
+        assert radius == min(R, r)
+        printed = {sigma: Decimal(log[k]["radius"]) for sigma, log in logs.items()}
+        assert printed[row["sigma"]] == max(printed.values())
+        assert printed[row["sigma"]] > R or not R
+        assert row["predict"] in (logs[row["sigma"]][k]["predict"], "-1")
+        assert row["time"] == "0:00:04.500000"
+
+    radius = np.array([float(row["radius"]) for row in rows])
+    correct = np.array([row["correct"] == "1" for row in rows])
+    result = summary["rules"]["sigma-lp"]
+    assert result["average_certified_radius"] == pytest.approx(np.mean(radius * correct), abs=1e-12)
+    assert result["certified_accuracy"] == pytest.approx([np.mean(correct & (radius > e)) for e in summary["epsilon"]])
+    assert result["abstentions"] == sum(row["predict"] == "-1" for row in rows)
+
+    table = regions.RegionMap.load(folder / "mine/regions.npz")
+    images = digits().test_images[np.arange(0, 200, 5)]
+    assert (table.centres == images.reshape(40, -1)).all()
+    assert regions.verify(images, table.radii, groups=table.sigma)
+    assert table.classes.tolist() == [int(row["predict"]) for row in rows]
+
+
+def test_images_from_an_array_give_the_same_and_nothing_is_replaced_unasked(folder):
+    assert run(folder, *LOGS, "--dataset", "digits").returncode == 0
+    first = (folder / "allocation/allocation.tsv").read_bytes()
+    refused = run(folder, "images.npy", *LOGS)
+    assert refused.returncode == 2
+    assert "holds files already" in refused.stderr
+    again = run(folder, "images.npy", *LOGS, "--overwrite")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "allocation/allocation.tsv").read_bytes() == first
+
+
+def test_folders_of_images_in_either_order(folder):
+    data = digits()
+    names = [f"{label}" for label in range(10)]
+    for part in ("in-class", "sorted"):
+        for name in names:
+            (folder / part / "test" / name).mkdir(parents=True)
+    order = np.argsort(data.test_labels, kind="stable")
+    for k in range(len(order)):
+        pixels = Image.fromarray(np.round(data.test_images[k, 0] * 255).astype(np.uint8))
+        earlier = int((data.test_labels[:k] == data.test_labels[k]).sum())
+        pixels.save(folder / "in-class/test" / names[data.test_labels[k]] / f"{earlier:04d}.png")
+    everything = [(k, label, label, "0.5") for k, label in enumerate(data.test_labels)]
+    write_log(folder / "all_0.25.tsv", everything)
+    write_log(
+        folder / "listed_0.25.tsv", [(k, data.test_labels[i], data.test_labels[i], "0.5") for k, i in enumerate(order)]
+    )
+
+    wrong = run(folder, "--logs", "all_0.25.tsv", "--dataset", "imagefolder:in-class")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "give --image-order class" in wrong.stderr
+
+    rounded = np.round(data.test_images * 255) / 255
+    colours = np.repeat(rounded, 3, axis=1).reshape(len(rounded), -1)
+    right = run(folder, "--logs", "all_0.25.tsv", "--dataset", "imagefolder:in-class", "--image-order", "class")
+    assert right.returncode == 0, right.stderr
+    table = regions.RegionMap.load(folder / "allocation/regions.npz")
+    np.testing.assert_allclose(table.centres, colours, atol=1e-6)
+
+    listed = run(folder, "--logs", "listed_0.25.tsv", "--dataset", "imagefolder:in-class", "--out", "listed")
+    assert listed.returncode == 0, listed.stderr
+    table = regions.RegionMap.load(folder / "listed/regions.npz")
+    np.testing.assert_allclose(table.centres, colours[order], atol=1e-6)
+
+
+DIGITS = ("--dataset", "digits")
+BAD = {
+    "a missing file": (["--logs", "lost_0.5.tsv", *DIGITS], "lost_0.5.tsv: no such file"),
+    "a folder": (["--logs", "dir_0.5", *DIGITS], "dir_0.5"),
+    "a truncated row": (["--logs", "NOISE_0.25.tsv", "torn_0.5.tsv", *DIGITS], "torn_0.5.tsv, line 41: 4 fields"),
+    "another length": (["--logs", "NOISE_0.25.tsv", "short_0.5.tsv", *DIGITS], "short_0.5.tsv has 3 images"),
+    "no sigma": (["--logs", "mine.tsv", *DIGITS], "with --sigmas"),
+    "another data set": (["--logs", "other_0.5.tsv", *DIGITS], "it has"),
+    "too many images": (["--logs", "many_0.5.tsv", *DIGITS], "image 999 is not in digits, which has 360"),
+    "no data": ([*LOGS, "--dataset", "mnist", "--data-dir", "nowhere"], "nowhere holds no readable MNIST"),
+    "an unknown data set": ([*LOGS, "--dataset", "cats"], "dataset 'cats': choose digits, mnist, cifar10"),
+    "no folder": ([*LOGS, "--dataset", "imagefolder:nowhere"], "there is no such folder"),
+    "no images named": ([*LOGS], "name the images that the logs are about"),
+    "images named twice": (["images.npy", *LOGS, *DIGITS], "name the images that the logs are about"),
+    "pixels to 255": (["bytes.npy", *LOGS], "bytes.npy: pixels must be floats in [0, 1]"),
+    "n alone": ([*LOGS, *DIGITS, "--n", "1000"], "--n and --alpha go together"),
+    "another n": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "0.001"], "is not one that 100 votes give"),
+    "no n": ([*LOGS, *DIGITS, "--overlap", "class"], "--overlap class: needs --n and --alpha"),
+    "alpha": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "1"], "--alpha 1.0: must lie strictly between 0 and 1"),
+    "order": ([*LOGS, *DIGITS, "--order", "arrival"], "--order arrival: is about --method greedy"),
+    "joint": ([*LOGS, *DIGITS, "--overlap", "joint", "--method", "greedy"], "leave --method out"),
+    "weights": ([*LOGS, *DIGITS, "--weights", "w.npy"], "--weights: cannot be combined with --logs"),
+    "no logs": (["images.npy", "R.npy", "--rule", "anchor"], "--rule anchor: is about certification logs"),
+    "out": ([*LOGS, *DIGITS, "--out", "images.npy"], "--out images.npy: is a file"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
+    lines = (folder / "NOISE_0.5.tsv").read_text().splitlines()
+    (folder / "torn_0.5.tsv").write_text("\n".join([*lines[:-1], "0\t1\t1\t0.5"]))
+    write_log(folder / "short_0.5.tsv", [(0, 1, 1, "0.5"), (5, 1, 1, "0.5"), (10, 1, 1, "0.5")])
+    write_log(folder / "mine.tsv", [(0, 1, 1, "0.5")])
+    write_log(folder / "other_0.5.tsv", [(0, (digits().test_labels[0] + 1) % 10, 1, "0.5")])
+    write_log(folder / "many_0.5.tsv", [(999, 1, 1, "0.5")])
+    (folder / "dir_0.5").mkdir()
+    np.save(folder / "bytes.npy", np.load(folder / "images.npy") * 255)
+    before = {file.name for file in folder.iterdir()}
+    process = run(folder, *arguments)
+    assert process.returncode == 2
+    assert process.stderr.startswith("srs-allocate: ")
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+    assert {file.name for file in folder.iterdir()} == before
+
+
+@pytest.mark.data
+def test_published_logs(data_folder, tmp_path):
+    logs = [data_folder / "certify-logs" / f"mnist_catrs_{sigma}.tsv" for sigma in ("0.25", "0.5", "1.0")]
+    settings = ("--dataset", "mnist", "--data-dir", data_folder, "--n", 100_000, "--alpha", 0.001, "--verify")
+    process = run(tmp_path, "--logs", *logs, *settings)
+    assert process.returncode == 0, process.stderr
+    rules = json.loads((tmp_path / "allocation/summary.json").read_text())["rules"]
+    acr = {name: rule["average_certified_radius"] for name, rule in rules.items()}
+
+    label, predict, radius = np.stack([np.genfromtxt(log, skip_header=1, usecols=(1, 2, 3)) for log in logs]).T
+    correct = predict == label
+    best = np.where(predict == -1, 0, radius).argmax(axis=1)
+    printed = dict(zip(("sigma=0.25", "sigma=0.5", "sigma=1"), (radius * correct).mean(axis=0), strict=True))
+    printed["overlapping"] = (radius * correct)[np.arange(len(best)), best].mean()
+    for name, value in printed.items():  # the units are at most 0.01, and alpha / 3 costs little
+        assert value - 0.015 <= acr[name] <= value
+    assert acr["paper-descending"] < acr["paper-ascending"] < acr["paper-lp"] < acr["sigma-lp"] <= acr["joint-lp"]
+    assert acr["sigma=1"] < acr["class-lp"] < acr["sigma-lp"] < acr["overlapping"]

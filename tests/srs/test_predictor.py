@@ -1,0 +1,200 @@
+"""G keeps its promise: inside certified balls it returns the certified class, whoever moves the image there.
+
+The base classifier is a half-space, whose smoothed class and radius are known exactly at every sigma.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import regions
+from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
+from srs.predictor import OUTSIDE, Predictor
+from tests.smoothing.oracles import Constant, Halfspace
+from training import SmoothAdv, load_checkpoint
+
+W, B = torch.tensor([[[0.6, -0.8], [0.3, 0.5]]]), -0.3
+SIGMAS = np.array([0.1, 0.2, 0.25])
+
+
+def classifier(seed=5, model=None, **options):
+    return SmoothedClassifier(model or Halfspace(W, B), 2, batch_size=4096, seed=seed, **options)
+
+
+def instance(rng, n=40, share=0.7):
+    """Images at least 0.15 away from the edge, their exact classes, `share` of their exact radii as R, and levels."""
+    images = rng.random((40 * n, 1, 2, 2)).astype(np.float32)
+    exact = Halfspace(W, B).radius(torch.from_numpy(images)).numpy()
+    kept = np.flatnonzero(exact > 0.15)[:n]
+    images = images[kept]
+    classes = Halfspace(W, B)(torch.from_numpy(images)).argmax(dim=1).numpy()
+    return images, classes, share * exact[kept], rng.choice(SIGMAS, size=n)
+
+
+def inside(rng, centres, radii, distance):
+    """A point of each ball, at so much of its radius; what leaves the pixels' range moves towards the centre."""
+    direction = rng.normal(size=centres.shape)
+    direction *= (distance * radii / np.linalg.norm(direction.reshape(len(radii), -1), axis=1))[:, None, None, None]
+    points = np.clip(centres + direction, 0, 1).astype(np.float32)
+    length = np.linalg.norm((points.astype(np.float64) - centres).reshape(len(radii), -1), axis=1)
+    assert (length < radii).all()
+    return points
+
+
+GROUPS = {
+    "paper": lambda sigma, classes: None,
+    "sigma": lambda sigma, classes: sigma,
+    "class": lambda sigma, classes: [sigma, classes],
+}
+
+
+@pytest.mark.parametrize("overlap", GROUPS)
+def test_the_certified_class_everywhere_in_certified_balls(rng, overlap):
+    # The nearest point of a ball to the edge is still 0.3 * 0.15 away: the class has probability Phi(0.045 / 0.25) =
+    # 0.571 or more. Of 8000 votes, whose share has a standard deviation of 0.0056, PREDICT at alpha = 1e-6 asks for a
+    # share of 0.527: 8 deviations below. So a false alarm has probability below 1e-14 a point; at most 80 points.
+    images, classes, R, sigma = instance(rng)
+    r = regions.allocate(images, R, groups=GROUPS[overlap](sigma, classes)).radii
+    kept = r > 1e-3
+    table = regions.RegionMap(images, r, sigma, classes)
+    predictor = Predictor(classifier(), table, alpha=1e-6)
+    for distance in (0.6, 0.9999):
+        points = inside(rng, images[kept], r[kept], distance)
+        found = predictor(points, n=8000)
+        assert (found.predict == classes[kept]).all()
+        assert (found.region >= 0).all()
+        assert (found.region <= np.flatnonzero(kept)).all()  # of overlapping regions the first
+        assert (found.sigma == sigma[found.region]).all()
+
+
+@pytest.mark.parametrize("overlap", ["sigma", "class"])
+def test_the_certified_class_where_regions_overlap(rng, overlap):
+    # Points on the line between two centres, in the middle of the overlap; false alarms as above.
+    images, classes, R, sigma = instance(rng, n=150)
+    r = regions.allocate(images, R, groups=GROUPS[overlap](sigma, classes)).radii
+    graph = regions.overlap_graph(images, r)
+    same = sigma[graph.i] == sigma[graph.j]
+    pairs = np.flatnonzero(
+        (graph.distance < 0.99 * (r[graph.i] + r[graph.j])) & (same if overlap == "sigma" else ~same)
+    )
+    assert len(pairs) > 20
+    pairs = rng.permutation(pairs)[:60]
+    i, j, d = graph.i[pairs], graph.j[pairs], graph.distance[pairs]
+    low, high = np.maximum(d - r[j], 0), np.minimum(r[i], d)
+    share = ((low + high) / 2 / d)[:, None, None, None]
+    points = (images[i] + share * (images[j].astype(np.float64) - images[i])).astype(np.float32)
+    where = [np.linalg.norm((points - images[k].astype(np.float64)).reshape(len(i), -1), axis=1) < r[k] for k in (i, j)]
+    points, i = points[where[0] & where[1]], i[where[0] & where[1]]
+    assert len(points) > 20
+    table = regions.RegionMap(images, r, sigma, classes)
+    found = Predictor(classifier(), table, alpha=1e-6)(points, n=8000)
+    assert (found.predict == classes[i]).all()
+    assert (found.region <= i).all()
+
+
+def test_certificates_of_new_images_hold_and_stay_in_their_region(rng):
+    # alpha = 1e-6 an image: a false alarm has probability below 80 * 1e-6.
+    images, classes, R, sigma = instance(rng)
+    r = regions.allocate(images, R).radii
+    kept = np.flatnonzero(r > 1e-3)
+    points = np.concatenate([inside(rng, images[kept], r[kept], distance) for distance in (0.3, 0.95)])
+    region = np.tile(kept, 2)
+    found = Predictor(classifier(), regions.RegionMap(images, r, sigma), alpha=1e-6).certify(points, n=3000)
+    exact = Halfspace(W, B).radius(torch.from_numpy(points)).numpy()
+    assert (found.region == region).all()
+    assert (exact >= found.R).all()
+    gap = r[region] - np.linalg.norm((points - images[region].astype(np.float64)).reshape(len(points), -1), axis=1)
+    assert (found.margin <= gap + 1e-12).all()
+    assert found.margin == pytest.approx(gap, abs=1e-9)
+    assert (found.radius == np.minimum(found.R, found.margin)).all()
+    assert (found.radius > 0).mean() > 0.5
+    certified = found.predict >= 0
+    assert (found.predict[certified] == classes[region][certified]).all()
+    assert ((found.R == 0) == ~certified).all()
+    bound = certified_radius(found.sigma, lower_confidence_bound(found.count, 3000, 1e-6))
+    assert (bound == found.R).all()
+
+
+# Two regions on a line of images, at 0.2 and 0.8, and a point between them that is nearer to the first centre but
+# nearer to the second boundary.
+LINE = regions.RegionMap([[0.2, 0.5, 0.5, 0.5], [0.8, 0.5, 0.5, 0.5]], [0.05, 0.25], [0.1, 0.25], [1, 1])
+BETWEEN = np.array([0.45, 0.5, 0.5, 0.5], dtype=np.float32).reshape(1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("outside", "sigma"),
+    [("abstain", math.nan), ("smallest-sigma", 0.1), ("nearest-region", 0.25), ("best-sigma", 0.25)],
+)
+def test_outside_every_region(outside, sigma):
+    predictor = Predictor(classifier(model=Constant(0.0, 1.0)), LINE, outside=outside)
+    for found in (predictor(BETWEEN), predictor.certify(BETWEEN)):
+        assert found.region.tolist() == [-1]
+        assert found.predict.tolist() == [-1 if outside == "abstain" else 1]
+        np.testing.assert_array_equal(found.sigma, [sigma])
+        assert found.radius.tolist() == found.margin.tolist() == [0]
+    assert (found.R[0] > 0) == (outside != "abstain")  # that of a constant sigma, which is not G's
+
+
+def test_images_inside_and_outside_are_told_apart():
+    images = np.concatenate([BETWEEN, BETWEEN + np.float32([[0.3, 0], [0, 0]]), BETWEEN])
+    found = Predictor(classifier(model=Constant(0.0, 1.0)), LINE)(images)
+    assert found.predict.tolist() == [-1, 1, -1]
+    assert found.region.tolist() == [-1, 1, -1]
+    assert found.n.tolist() == [0, 1000, 0]
+
+
+def test_no_two_questions_share_noise_and_a_seed_repeats_all_answers(rng):
+    images = np.repeat(BETWEEN + np.float32([[0.3, 0], [0, 0]]), 4, axis=0)
+    at_the_edge = Halfspace(W, -float((images[0] * W.numpy()).sum()))  # so that votes show their noise
+    first = Predictor(classifier(model=at_the_edge), LINE)
+    once, again = first(images), first(images)
+    counts = [*once.count.tolist(), *again.count.tolist()]
+    assert len(set(counts)) > 4
+    other = Predictor(classifier(model=at_the_edge), LINE)
+    other_counts = [other(images[:3]).count, other(images[:5]).count, other(images[:1]).count]
+    assert np.concatenate(other_counts).tolist() == counts
+    assert Predictor(classifier(seed=6, model=at_the_edge), LINE)(images).count.tolist() != counts[:4]
+
+
+def test_unusable_rules_are_refused():
+    with pytest.raises(ValueError, match="outside = 'guess': choose abstain"):
+        Predictor(classifier(), LINE, outside="guess")
+    empty = regions.RegionMap(np.zeros((1, 4)), [0.0], [np.nan])
+    for outside in OUTSIDE[1:]:
+        with pytest.raises(ValueError, match="the map has no region"):
+            Predictor(classifier(), empty, outside=outside)
+    with pytest.raises(ValueError, match="the map has no region; choose another rule"):
+        Predictor(classifier(), empty, sigmas=[0.5], outside="nearest-region")(BETWEEN)
+
+
+def test_an_attack_inside_certified_balls_changes_no_answer(finished):
+    # The regions are right but with probability 24 * 0.001 (the seed of the run is fixed); an answer is wrong with
+    # probability 1e-6. A vote that is too close abstains, which is no change of class.
+    folder, process = finished
+    assert process.returncode == 0, process.stderr
+    table = regions.RegionMap.load(folder / "run/regions.npz")
+    model = load_checkpoint(folder / "model.pt")
+    smoothed = SmoothedClassifier(model, 10, seed=77)
+    predictor = Predictor(smoothed, table, alpha=1e-6)
+    attacked = np.flatnonzero(table.radii > 0.05)
+    assert len(attacked) >= 10
+    generator = torch.Generator().manual_seed(0)
+    moved, clean, adversarial = [], [], []
+    for k in attacked:
+        image = torch.from_numpy(table.centres[k].astype(np.float32).reshape(1, 1, 8, 8))
+        label = torch.from_numpy(table.classes[[k]])
+        noise = table.sigma[k] * torch.randn((16, *image.shape), generator=generator)
+        attack = SmoothAdv(epsilon=0.999 * float(table.radii[k]), steps=10)
+        noise = noise.to(image.dtype)
+        target = attack(model, image, label, noise)
+        moved.append(target.numpy())
+        with torch.inference_mode():
+            clean.append(float(model(image + noise[:, 0]).softmax(1)[:, label].mean()))
+            adversarial.append(float(model(target + noise[:, 0]).softmax(1)[:, label].mean()))
+    assert np.mean(adversarial) < np.mean(clean) - 0.02  # the attack does what attacks do
+    found = predictor(np.concatenate(moved), n=2000)
+    assert (found.region == attacked).all()
+    assert ((found.predict == table.classes[attacked]) | (found.predict == -1)).all()
+    assert (found.predict == table.classes[attacked]).mean() > 0.7
