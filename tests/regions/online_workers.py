@@ -51,29 +51,27 @@ def start(*arguments):
     return child, read
 
 
-def collect(workers, until=None):
-    """Read what the workers write until they end; kill them at the time `until`."""
-    open_pipes = {read: b"" for _, read in workers}
+def collect(workers, lines=None, delay=0.0):
+    """Read what the workers write until they end; once there are so many `lines`, wait for `delay` and kill them."""
+    pipes = {read: b"" for _, read in workers}
     done = []
-    while open_pipes:
-        wait = None if until is None else max(0.0, until - time.monotonic())
-        ready = select.select(list(open_pipes), [], [], wait)[0]
-        if not ready and until is not None:
+    while pipes:
+        if lines is not None and sum(text.count(b"\n") for text in [*pipes.values(), *done]) >= lines:
+            time.sleep(delay)
             for child, _ in workers:
                 os.kill(child, signal.SIGKILL)
-            until = None
-        for read in ready:
+            lines = None
+        for read in select.select(list(pipes), [], [])[0]:
             part = os.read(read, 1 << 16)
-            open_pipes[read] += part
+            pipes[read] += part
             if not part:
-                done.append(open_pipes.pop(read))
+                done.append(pipes.pop(read))
                 os.close(read)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child, _ in workers]
-    if set(codes) - {0, -signal.SIGKILL}:
+    codes = {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child, _ in workers}
+    if codes - {0, -signal.SIGKILL}:
         raise SystemExit("a worker failed")
     for text in done:
         sys.stdout.write(text[: text.rfind(b"\n") + 1].decode())
-    return codes
 
 
 def load_everything():
@@ -91,7 +89,7 @@ def main(path, groups, mode, first, second):
     chance = random.Random(second)
     for k in range(first):
         workers = [start(path, groups, 1000 * k + worker, 10**6) for worker in range(2)]
-        collect(workers, until=time.monotonic() + chance.uniform(0.0, 0.12))
+        collect(workers, lines=chance.randrange(12), delay=chance.choice([0.0, chance.uniform(0.0, 0.01)]))
 
 
 if __name__ == "__main__":
