@@ -10,10 +10,11 @@ from torch import nn
 import regions
 from smoothing import ABSTAIN, SmoothedClassifier
 from srs.inputs import Inputs
-from srs.modes import COMPARED, GROUPS, Mode, main_mode, title
+from srs.losses import losses
+from srs.modes import COMPARED, Mode, main_mode, title
 from srs.pipeline import MOST_TOGETHER, points_of, record_files, record_run
 from srs.report import certificates, summarize
-from srs.results import allocated, evaluate
+from srs.results import Bounds, ModeResult, allocated, evaluate
 from srs.settings import CertifySettings
 from training import ImageData
 
@@ -136,17 +137,42 @@ def test_rows_of_another_run_are_refused(tmp_path):
         record_files(tmp_path, inputs).read()
 
 
-def test_every_mode_keeps_apart_what_it_must(inputs, results):
+def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
     record, points = results.record, points_of(inputs)
+    alone = SmoothedClassifier(Ball(), 2).certify_classes(
+        inputs.images, results.sigma, record.classes[np.arange(len(record.level)), record.level], N, ALPHA,
+        simultaneous=True, indices=inputs.indices,
+    )  # fmt: skip
+    R = results.bounds.radius
+    may_overlap = {
+        "paper": (R, None),
+        "sigma": (R, [record.level]),
+        "class": (alone.radius, [record.level, alone.predict]),
+    }
     assert {mode.name for mode in COMPARED} == set(results.modes)
     for mode in COMPARED:
-        groups = GROUPS[mode.overlap](record.level, np.zeros_like(record.level))
-        allocation = results.modes[mode.name].allocation
-        if not mode.simultaneous:
-            assert regions.verify(points, allocation.radii, results.bounds.radius, groups=groups)
-    order = {name: mode.allocation.objective for name, mode in results.modes.items()}
-    assert order["paper-ascending"] <= order["paper-lp"] * (1 + 1e-9)
-    assert order["paper-lp"] < order["sigma-lp"]  # the regions do bind in this example
+        radius, groups = may_overlap[mode.overlap]
+        expected = regions.allocate(points, radius, groups=groups).objective
+        found = results.modes[mode.name].allocation
+        assert regions.verify(points, found.radii, radius, groups=groups)
+        if mode.how == "lp":
+            assert found.objective == pytest.approx(expected, rel=1e-9)
+    assert results.modes["paper-lp"].allocation.objective < results.modes["sigma-lp"].allocation.objective
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected"),
+    [
+        ("paper", 0.3),  # all conflict: 0.1, 0, 0.2
+        ("sigma", 0.5),  # the first two may overlap: 0.3, 0.2, 0
+        ("joint", 0.5),
+        ("class", 1.3),  # the last two as well, so that only 0 and 0.3 are kept apart: 0.3 in all, and R = 1
+    ],
+)
+def test_a_mode_lets_overlap_what_shares_its_sigma_or_class(overlap, expected):
+    points, level, predict = np.array([[0.0], [0.1], [0.3]]), np.array([0, 0, 1]), np.array([0, 1, 1])
+    allocation = Mode(overlap, "lp").allocate(points, np.ones(3), level, predict)
+    assert allocation.objective == pytest.approx(expected)
 
 
 def test_regions_of_one_class_overlap_only_at_the_simultaneous_level(inputs, tmp_path):
@@ -289,3 +315,14 @@ def test_the_summary_counts_only_strictly_larger_radii(results):
 )
 def test_rules_have_titles(rule, expected):
     assert title(rule) == expected
+
+
+def test_the_neighbour_in_the_way_need_not_be_the_nearest():
+    points, R = np.array([[0.0], [-0.5], [0.9], [9.0]]), np.array([1.0, 0.1, 0.7, 1.0])
+    allocation = regions.allocate(points, R, "greedy", order=[2, 1, 0, 3])
+    assert allocation.radii.tolist() == pytest.approx([0.2, 0.1, 0.7, 1.0])
+    found = losses(ModeResult(Bounds(np.zeros(4, dtype=np.int64), R, R), allocation))
+    assert found.lost.tolist() == pytest.approx([0.8, 0, 0, 0])
+    assert found.neighbour.tolist() == [2, -1, -1, -1]
+    assert found.distance[0] == pytest.approx(0.9)
+    assert np.isnan(found.distance[1:]).all()
