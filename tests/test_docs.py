@@ -17,7 +17,7 @@ PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("guide", "training", "smoothing", "samplers", "logs", "predict")),
 ]
-TEXTS = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md")])
 MODULES = ["regions", *(module.name for module in pkgutil.walk_packages(regions.__path__, "regions."))]
 
 
@@ -62,7 +62,13 @@ def test_links_to_files_lead_somewhere():
 def test_every_page_is_in_the_table_of_contents():
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", (ROOT / "docs/index.md").read_text(), re.MULTILINE | re.DOTALL)
     listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
-    assert sorted([*listed, "index"]) == [page.stem for page in TEXTS]
+    assert sorted([*listed, "index"]) == sorted(str(page.relative_to(ROOT / "docs").with_suffix("")) for page in TEXTS)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=lambda page: page.name)
+def test_benchmarks_that_are_named_exist(page):
+    for script in re.findall(r"\bbenchmarks/\w+\.py\b", page.read_text(encoding="utf-8")):
+        assert (ROOT / script).is_file(), f"{page.name} names {script}, which does not exist"
 
 
 def flags_in(text: str) -> list[tuple[str, list[str]]]:
