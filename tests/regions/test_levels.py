@@ -65,15 +65,26 @@ def check(points, levels, R, groups, answer):
     assert answer.status
 
 
-@settings(max_examples=60, deadline=None)
-@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
-def test_between_the_simple_answers_and_the_optimum(problem, sweeps):
+def check_against_enumeration(problem, sweeps):
     points, levels, R, groups = problem
     answer = allocate_levels(points, levels, R, groups=groups or None, sweeps=sweeps)
     check(points, levels, R, groups, answer)
     best = optimum(points, R, groups)
     assert answer.objective <= best * (1 + 1e-9)
     assert answer.upper_bound >= best * (1 - 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
+def test_between_the_simple_answers_and_the_optimum(problem, sweeps):
+    check_against_enumeration(problem, sweeps)
+
+
+@pytest.mark.slow
+@settings(max_examples=2_000, deadline=None)
+@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
+def test_between_the_simple_answers_and_the_optimum_of_thousands(problem, sweeps):
+    check_against_enumeration(problem, sweeps)
 
 
 @settings(max_examples=60, deadline=None)
