@@ -19,6 +19,7 @@ from regions._bounds import caps_above
 from regions._capped import near_graph, sparse_enough
 from regions._feasible import first_overlap, trim
 from regions._graph import OverlapGraph, build_graph
+from regions._greedy_rows import generate_reserve
 from regions._rows import generate_rows
 from regions._search import Progress
 from regions.solvers import SOLVERS
@@ -89,7 +90,8 @@ def allocate(
         Weights >= 0 of the radii in the objective; None: all 1. The radii of "greedy" and "max-min" do not depend on
         them.
     order : {"ascending", "descending", "arrival"} or permutation, default="ascending"
-        Greedy only: by degree in the overlap graph (ties by index), by index, or as given.
+        Greedy only: by degree in the overlap graph (ties by index), by index, or as given. With `reserve`, degrees are
+        those that are left once R is cut, where it is (see Notes).
     solver : {"highs", "cvxpy"}, default="highs"
         LP only.
     reserve : bool, default=False
@@ -147,10 +149,11 @@ def allocate(
     else:
         graph = near_graph(x, bounds, labels)
         caps = caps_above(graph)
-        if method == "greedy" or sparse_enough(x, caps, labels):
+        if sparse_enough(x, caps, labels):
             graph = build_graph(x, caps, labels, progress, options["parallel"])
         else:
-            solve = partial(generate_rows, solve, x, labels, progress)
+            generate = generate_reserve if method == "greedy" else partial(generate_rows, solve)
+            solve = partial(generate, x, labels, progress)
     return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from jaxtyping import Float64, Int64
 
@@ -19,29 +21,38 @@ def solve(problem: Problem) -> Answer:
     A point inside an earlier ball gets r = 0; Eq. 10 would not allow that ball, so its bound does not apply. With
     `reserve` it does.
     """
-    graph = problem.graph
-    order = "ascending" if problem.order is None else problem.order
-    name = order if isinstance(order, str) else "given"
+    graph, began = problem.graph, time.perf_counter()
+    order = permutation(graph.degree, chosen(problem))
     if not problem.reserve:
         status = "greedy allocation complete: no bound is known; method='lp' gives the optimum"
-        radii = eq11(graph, permutation(graph, order))
-        return Answer(radii, graph.R, f"greedy ({name} order)", status, None, {})
+        return Answer(eq11(graph, order), graph.R, name(problem), status, None, {})
     weights = np.ones(graph.n) if problem.weights is None else problem.weights
     return Answer(
-        radii=with_reserve(graph, permutation(graph, order)),
+        radii=with_reserve(graph, order),
         bounds=nearest_caps(graph),
-        method=f"greedy with reserve ({name} order)",
+        method=name(problem),
         status="greedy allocation complete: at least half of the optimum; method='lp' gives the optimum",
         upper_bound=dual_value(graph, weights, np.zeros(graph.n_edges)),
-        stats={},
+        stats={"seconds_solve": time.perf_counter() - began},
     )
 
 
-def permutation(graph: OverlapGraph, order: str | np.ndarray) -> Int64[np.ndarray, " n"]:
+def chosen(problem: Problem) -> str | np.ndarray:
+    """The order asked for, or the one by default."""
+    return "ascending" if problem.order is None else problem.order
+
+
+def name(problem: Problem) -> str:
+    """What an allocation says of the method."""
+    order = chosen(problem)
+    return f"greedy{' with reserve' * problem.reserve} ({order if isinstance(order, str) else 'given'} order)"
+
+
+def permutation(degree: Int64[np.ndarray, " n"], order: str | np.ndarray) -> Int64[np.ndarray, " n"]:
     """The order of treatment: by degree (ties by index), by index, or as given."""
     if not isinstance(order, str):
         return order
-    key = {"ascending": graph.degree, "descending": -graph.degree, "arrival": np.zeros(graph.n, dtype=np.int64)}[order]
+    key = {"ascending": degree, "descending": -degree, "arrival": np.zeros_like(degree)}[order]
     return np.argsort(key, kind="stable").astype(np.int64)
 
 

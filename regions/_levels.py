@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from regions import _levels_bound, _levels_search, _validate
+from regions import _levels_bound, _levels_exact, _levels_search, _validate
 from regions._allocation import Allocation, relative_gap
 from regions._graph import overlap_graph
 from regions._levels_search import LevelProblem, State
@@ -36,7 +36,8 @@ class LevelAllocation:
     allocation : Allocation
         The radii at these levels, with a bound and gap of their own: those of Eq. 10 once the levels are fixed.
     stats : mapping
-        Seconds per stage (`seconds_*`), sizes, and the sums of the simple answers: `objective_best_level`, every point
+        Seconds per stage (`seconds_*`), sizes (`points_proven`: in components solved by enumeration), and the
+        sums of the simple answers: `objective_best_level`, every point
         at the level of its largest bound, and `objective_common_level`, all at the best common one.
     """
 
@@ -97,7 +98,8 @@ def allocate_levels(
     rounds : int, default=1
         Rounds of block moves, >= 0. None is made after one that gained nothing.
     sweeps : int, default=10
-        Sweeps of messages, there and back, for the upper bound, >= 0; 0 leaves the bound that ignores all conflicts.
+        Sweeps of messages, there and back, for the upper bound, >= 0; 0 leaves the bound that ignores all
+        conflicts, but in small components.
     seconds : float, default=None
         Begin no further stage of the search after this time (the bound is always computed). Results then depend on
         the speed of the machine.
@@ -117,10 +119,11 @@ def allocate_levels(
 
     Notes
     -----
-    Guaranteed: 0 <= r_j <= R[j, k_j], and r_i + r_j <= |x_i - x_j| in exact arithmetic for every pair that conflicts
-    at the chosen levels and whose balls are both non-empty. The sum is at least that of the best common level, and of
-    the best level of every point with the radii of Eq. 10. NP-hard for three and more levels, so the search is a
-    heuristic, and `upper_bound` says how far it can be from the optimum. Deterministic unless `seconds` is given.
+    Guaranteed: 0 <= r_j <= R[j, k_j], and r_i + r_j <= |x_i - x_j| in exact arithmetic for every pair
+    that conflicts at the chosen levels and whose balls are both non-empty. The sum is at least that of the best
+    common level, and of the best level of every point with the radii of Eq. 10. NP-hard for three and more levels,
+    so the search is a heuristic but for small components, which are enumerated where that takes little, and
+    `upper_bound` says how far it can be from the optimum. Deterministic unless `seconds` is given.
 
     Expansion moves: which points should change to level k, and with what radii, is a minimum cut on a grid of radii.
     Block moves: a point changes its level together with neighbours in its way. Radii are those of Eq. 10 after every
@@ -143,8 +146,10 @@ def allocate_levels(
     graph = overlap_graph(x, bounds.max(axis=1), progress=progress)
     whole = LevelProblem(graph, bounds, labels)
     searching = time.perf_counter()
-    part, members = _conflicting(whole)
+    members = np.flatnonzero(graph.degree)
+    part = whole.restricted(members, np.arange(graph.n_edges))
     state = _search(part, rounds, rng, None if limit is None else searching + limit)
+    proven, settled = _levels_exact.settle(part, state)
     level = bounds.argmax(axis=1)
     level[members] = state.level
     common = np.argmax([math.fsum(column) for column in bounds.T])
@@ -153,9 +158,9 @@ def allocate_levels(
     best = max(range(3), key=lambda c: answers[c].objective)  # the first, unless rounding is against it
     level, allocation = choices[best], answers[best]
     bounding = time.perf_counter()
-    alone = math.fsum(np.delete(bounds.max(axis=1), members))
-    upper = _levels_bound.upper_bound(part, sweeps, allocation.objective, alone)
-    upper = math.nextafter(math.nextafter(alone, math.inf) + upper, math.inf) if alone else upper
+    rest = part.restricted(np.flatnonzero(~proven), np.flatnonzero(~proven[part.graph.i]))
+    elsewhere = _sum_up([*np.delete(bounds.max(axis=1), members), settled])
+    upper = _sum_up([elsewhere, _levels_bound.upper_bound(rest, sweeps, allocation.objective, elsewhere)])
     ended = time.perf_counter()
 
     stats = {
@@ -164,20 +169,11 @@ def allocate_levels(
         "seconds_bound": ended - bounding,
         "edges": graph.n_edges,
         "points_in_conflict": members.size,
+        "points_proven": int(np.count_nonzero(proven)),
         "objective_best_level": answers[1].objective,
         "objective_common_level": answers[2].objective,
     }
     return LevelAllocation(level, sigma[level], upper, _status(allocation, upper, stats), allocation, stats)
-
-
-def _conflicting(problem: LevelProblem) -> tuple[LevelProblem, Int64[np.ndarray, " p"]]:
-    """The problem on the points that have an edge, and which these are."""
-    graph = problem.graph
-    members = np.flatnonzero(graph.degree)
-    local = np.empty(graph.n, dtype=np.int64)
-    local[members] = np.arange(members.size)
-    smaller = replace(graph, R=graph.R[members], i=local[graph.i], j=local[graph.j])
-    return LevelProblem(smaller, problem.R[members], problem.labels[members]), members
 
 
 def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline: float | None) -> State:
@@ -200,6 +196,12 @@ def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline:
             break
         _levels_search.expand_all(part, best, _levels_search.FINE)
     return best
+
+
+def _sum_up(terms: list[float]) -> float:
+    """Their sum, rounded upwards; exact where there is one."""
+    total = math.fsum(terms)
+    return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total
 
 
 def _status(allocation: Allocation, upper: float, stats: Mapping[str, float]) -> str:

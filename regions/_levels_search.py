@@ -44,6 +44,12 @@ class LevelProblem:
         """Optimal radii at these levels."""
         return allocate_graph(self.radii_problem(level), "matching")
 
+    def restricted(self, members: Int64[np.ndarray, " p"], edges: Int64[np.ndarray, " q"]) -> LevelProblem:
+        """The problem on some points and edges, both ascending."""
+        i, j = (np.searchsorted(members, end[edges]) for end in (self.graph.i, self.graph.j))
+        graph = replace(self.graph, R=self.graph.R[members], i=i, j=j, distance=self.graph.distance[edges])
+        return LevelProblem(graph, self.R[members], self.labels[members])
+
     @cached_property
     def network(self) -> tuple[Any, ...]:
         """What the compiled loops take: rows of the graph, nearest neighbours first, bounds and labels."""

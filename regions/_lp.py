@@ -141,7 +141,7 @@ def _improve(
     Greedy with a reserve keeps Eq. 10's constraints, and parts do not interact.
     """
     graph = problem.graph
-    start = _greedy.with_reserve(graph, _greedy.permutation(graph, "ascending"))
+    start = _greedy.with_reserve(graph, _greedy.permutation(graph.degree, "ascending"))
     taken = 0
     for part in failed:
         v = part.vertices

@@ -31,3 +31,40 @@ def grouped_instances(draw, **kwargs):
     count = draw(st.integers(0, 2))
     labels = st.lists(st.integers(0, 2), min_size=len(R), max_size=len(R))
     return points, R, [np.array(draw(labels), dtype=int) for _ in range(count)]
+
+
+@st.composite
+def assembled_instances(draw, max_pieces=4):
+    """(points, R, groups) in the plane: stars, polygons, rows, lattices and copies of one point, apart or not.
+
+    Lengths are 1 but for the lattices' diagonals, and bounds are often multiples of a quarter: a polygon is a cycle of
+    the overlap graph, odd or even, and ties abound. Pieces that are far apart are components of their own.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    points = []
+    for number in range(draw(st.integers(1, max_pieces))):
+        shape, n = draw(st.sampled_from(SHAPES)), draw(st.integers(1, 9))
+        points.append(_piece(shape, n) + number * draw(st.sampled_from([0.0, 1.5, 100.0])))
+    points = np.concatenate(points)
+    n = len(points)
+    bounds = draw(st.sampled_from([[0.75], [0.0, 0.5, 0.75], [0.0, 0.25, 0.5, 1.0, 4.0], None]))
+    R = rng.exponential(size=n) if bounds is None else rng.choice(bounds, size=n)
+    groups = [rng.integers(3, size=n) for _ in range(draw(st.integers(0, 2)))]
+    scale = draw(st.sampled_from(SCALES))
+    return points * scale, R * scale, groups
+
+
+SHAPES = ("star", "polygon", "row", "lattice", "copies")
+
+
+def _piece(shape, n):
+    k = np.arange(n)
+    angle = 2 * np.pi * k / n
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    if shape == "star":
+        return np.append(circle, [[0.0, 0.0]], axis=0)
+    if shape == "polygon":
+        return circle / (2 * np.sin(np.pi / max(n, 2)))
+    if shape == "row":
+        return np.column_stack([k, 0 * k])
+    return np.column_stack(np.divmod(k, 3)) if shape == "lattice" else np.zeros((n, 2))

@@ -143,7 +143,7 @@ def test_permuting_the_points_permutes_the_radii(options, rng):
         permuted = allocate(points[permutation], R[permutation], **options)
         assert permuted.objective == pytest.approx(allocation.objective, rel=1e-11)
     else:  # unique up to ties in degree, which the order of treatment, given explicitly, does not have
-        treated = greedy_permutation(allocation.graph, options.get("order", "ascending"))
+        treated = greedy_permutation(allocation.graph.degree, options.get("order", "ascending"))
         order = np.argsort(permutation)[treated]
         permuted = allocate(points[permutation], R[permutation], **{**options, "order": order})
         np.testing.assert_array_equal(permuted.radii, allocation.radii[permutation])

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regions import _allocate, _capped, _rows, _search, allocate, allocate_graph, overlap_graph, verify
+from regions import _allocate, _capped, _rows, _search, _validate, allocate, allocate_graph, overlap_graph, verify
+from regions._bounds import caps_above
+from regions._capped import near_graph
 from tests import oracles, strategies
 
 CAPPED = [{"method": "lp"}, {"method": "matching"}, {"method": "greedy", "reserve": True}]
@@ -85,6 +87,19 @@ def all_constraints_hold(points, R, radii, groups=()):
     )
 
 
+def same_as_listed(points, R, groups, order):
+    """Greedy with a reserve by row generation: its radii must be those of the graph under caps that it did not list."""
+    allocation = allocate(points, R, "greedy", groups=groups or None, order=order, reserve=True)
+    assert "rounds" in allocation.stats
+    x, labels = _validate.as_points(points), _validate.as_groups(groups or None, len(R))
+    caps = caps_above(near_graph(x, np.asarray(R, dtype=float), labels))
+    expected = allocate_graph(overlap_graph(points, caps, groups=groups or None), "greedy", order=order, reserve=True)
+    np.testing.assert_array_equal(allocation.radii, expected.radii)
+    assert allocation.method == expected.method
+    assert all_constraints_hold(points, R, allocation.radii, groups)
+    return allocation
+
+
 def instance(name, rng):
     """Dense even under caps: points and R."""
     if name == "all alike":  # in high dimension all distances are
@@ -138,6 +153,32 @@ class TestRows:
             assert allocation.gap <= 1e-9
             assert verify(points, allocation.radii, R, groups=groups)
             assert all_constraints_hold(points, R, allocation.radii, () if groups is None else (groups,))
+
+    @settings(max_examples=150)
+    @given(
+        instance=strategies.grouped_instances(max_points=14),
+        order=st.sampled_from(["ascending", "descending", "arrival", "shuffled"]),
+    )
+    def test_greedy_with_reserve_is_the_same(self, instance, order):
+        points, R, groups = instance
+        order = np.random.default_rng(0).permutation(len(R)) if order == "shuffled" else order
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_rows, "_ROWS", 1)
+            patch.setattr(_rows, "_KEPT", 2)
+            patch.setattr(_capped, "_NEIGHBOURS", 1)
+            allocation = same_as_listed(points, R, groups, order)
+        best = oracles.optimum(points, R, groups)
+        assert best / 2 * (1 - 1e-9) <= allocation.objective <= best * (1 + 1e-9)
+        assert allocation.upper_bound >= best * (1 - 1e-9)
+
+    @pytest.mark.parametrize("name", ["all alike", "duplicates", "clusters", "one far"])
+    @pytest.mark.parametrize("labels", [None, 2, 40])
+    @pytest.mark.parametrize("order", ["ascending", "descending", "arrival"])
+    def test_greedy_with_reserve_on_dense_instances(self, rng, name, labels, order):
+        points, R = instance(name, rng)
+        groups = () if labels is None else (rng.integers(labels, size=len(R)),)
+        full = overlap_graph(points, R, groups=groups or None)
+        assert same_as_listed(points, R, groups, order).stats["edges"] < full.n_edges / 2
 
     def test_neighbours_that_share_a_label_leave_everything_to_the_rows(self, rng):
         # ten nearest neighbours are of the same label: no pair to start with
@@ -196,4 +237,4 @@ def test_rows_are_generated_where_caps_leave_a_dense_graph(rng):
     assert allocation.stats["rounds"] >= 2
     np.testing.assert_array_equal(allocation.graph.R, R)
     assert "rounds" not in allocate(points[:, :3], R, "matching").stats
-    assert "rounds" not in allocate(points, R, "greedy", reserve=True).stats
+    assert allocate(points, R, "greedy", reserve=True).stats["rounds"] >= 2

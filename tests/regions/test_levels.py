@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from regions import OverlapGraph, _levels_bound, _levels_messages, allocate_levels, verify
+from regions import OverlapGraph, _levels_bound, _levels_exact, _levels_messages, allocate_levels, verify
 from regions._levels_search import COARSE, LevelProblem, State, fuse, improve
 from tests import oracles, strategies
 
@@ -65,15 +65,26 @@ def check(points, levels, R, groups, answer):
     assert answer.status
 
 
-@settings(max_examples=60, deadline=None)
-@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
-def test_between_the_simple_answers_and_the_optimum(problem, sweeps):
+def check_against_enumeration(problem, sweeps):
     points, levels, R, groups = problem
     answer = allocate_levels(points, levels, R, groups=groups or None, sweeps=sweeps)
     check(points, levels, R, groups, answer)
     best = optimum(points, R, groups)
-    assert answer.objective <= best * (1 + 1e-9)
-    assert answer.upper_bound >= best * (1 - 1e-9)
+    assert answer.objective == pytest.approx(best, rel=1e-9, abs=1e-300)  # components this small are enumerated
+    assert best * (1 - 1e-9) <= answer.upper_bound <= best * (1 + 1e-9) + 1e-140
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
+def test_small_problems_are_solved_and_proven(problem, sweeps):
+    check_against_enumeration(problem, sweeps)
+
+
+@pytest.mark.slow
+@settings(max_examples=2_000, deadline=None)
+@given(problem=problems(), sweeps=st.sampled_from([0, 1, 10]))
+def test_small_problems_are_solved_and_proven_by_thousands(problem, sweeps):
+    check_against_enumeration(problem, sweeps)
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,6 +111,33 @@ def test_any_messages_give_a_bound(problem, seed, nodes):
     best = optimum(points, R, groups)
     for share in (rng.random(n) / np.maximum(1, network.later), 1 / np.maximum(1, network.later)):
         assert _levels_bound.value(network, R, labels, share, messages) >= best * (1 - 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(max_points=5, max_groups=0))
+def test_enumeration_finds_the_optimum_from_any_answer(problem):
+    points, _, R, _ = problem
+    state = State(np.zeros(len(R), dtype=int), R[:, 0].copy())
+    proven, bound = _levels_exact.settle(problem_of(points, R), state)
+    assert proven.all()
+    assert verify(points, state.radii, R[np.arange(len(R)), state.level], groups=state.level)
+    best = optimum(points, R)
+    assert state.radii.sum() == pytest.approx(best, rel=1e-9, abs=1e-140)
+    assert best * (1 - 1e-9) <= bound <= best * (1 + 1e-9) + 1e-140
+
+
+@pytest.mark.parametrize(("name", "limit"), [("_NODES", 1), ("_LEAVES", 0), ("_POINTS", 1), ("_ALL_NODES", 0)])
+@settings(max_examples=25, deadline=None)
+@given(problem=problems())
+def test_components_that_take_too_long_keep_a_valid_bound(name, limit, problem):
+    points, levels, R, groups = problem
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_levels_exact, name, limit)
+        answer = allocate_levels(points, levels, R, groups=groups or None)
+    check(points, levels, R, groups, answer)
+    best = optimum(points, R, groups)
+    assert answer.objective <= best * (1 + 1e-9)
+    assert answer.upper_bound >= best * (1 - 1e-9)
 
 
 def clusters(rng, n=150, K=4, d=3):

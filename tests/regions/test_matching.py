@@ -11,15 +11,28 @@ from hypothesis import strategies as st
 from regions import Certificate, allocate, allocate_graph, overlap_graph, verify
 from tests import oracles, strategies
 
+INSTANCES = st.one_of(strategies.grouped_instances(max_points=12), strategies.assembled_instances())
 
-@settings(max_examples=400)
-@given(strategies.grouped_instances(max_points=12))
-def test_equals_the_lp(instance):
+
+def check_against_the_lp(instance):
     points, R, groups = instance
     graph = overlap_graph(points, R, groups=groups or None)
     matching, lp = allocate_graph(graph, "matching"), allocate_graph(graph, "lp")
     assert matching.objective == pytest.approx(lp.objective, rel=1e-9, abs=1e-300)
     assert matching.gap <= 1e-11
+
+
+@settings(max_examples=500)
+@given(INSTANCES)
+def test_equals_the_lp(instance):
+    check_against_the_lp(instance)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000)
+@given(INSTANCES)
+def test_equals_the_lp_on_thousands_of_instances(instance):
+    check_against_the_lp(instance)
 
 
 @settings(max_examples=40)

@@ -100,3 +100,18 @@ def test_memory_does_not_grow_with_a_copy(rng, tmp_path, monkeypatch, dtype, cal
         peak[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak[many] - peak[few] < (many - few) * d * 8 / 6  # a copy as float64, or even as float32, takes more
+
+
+@pytest.mark.parametrize("options", [{"method": "matching"}, {"method": "greedy", "reserve": True}])
+def test_where_every_pair_overlaps_they_are_not_all_held(rng, monkeypatch, options):
+    n = 1500
+    points, R = rng.normal(size=(n, 300)), np.full(n, 40.0)
+    allocate(points[:600], R[:600], **options)  # compiles
+    monkeypatch.setattr(_search, "_CANDIDATES", 1 << 16)
+    monkeypatch.setattr(_search, "_TOGETHER", 1 << 16)
+    tracemalloc.start()
+    allocation = allocate(points, R, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert allocation.objective < R.sum() / 2  # so balls do get into each other's way
+    assert peak < n * (n - 1) / 2 * 24  # their indices and distances take more, even without an adjacency
