@@ -152,16 +152,14 @@ def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
 
 
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from smoothing.tables import floor_text
+    from srs.commands._console import console
     from srs.metrics import LAST
     from srs.modes import OVERLAPPING, title
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 140  # a pipe has no width: do not fold the table
+    screen = console()
     shown = [epsilon for epsilon in summary["epsilon"] if epsilon <= LAST]  # all of them are in summary.json
     table = Table(title="Certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
     table.add_column("rule")
@@ -174,7 +172,7 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
         cells = [f"{100 * value:.1f}" if value else "-" for value in rule["certified_accuracy"][: len(shown)]]
         text = title(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
         table.add_row(text, acr, clean, str(rule["abstentions"]), *cells, style=style)
-    console.print(table)
+    screen.print(table)
     lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")
@@ -183,4 +181,4 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
         lines.append(f"verified: {checked}")
     lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
     lines.append(f"written to {out}")
-    console.print("\n".join(lines), soft_wrap=True)
+    screen.print("\n".join(lines), soft_wrap=True)

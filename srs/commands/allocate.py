@@ -113,6 +113,7 @@ def allocate(settings: AllocateSettings) -> None:
 
     from regions import overlap_graph, verify
     from regions.files import write_arrays
+    from srs.commands._console import console
 
     _check_without_logs(settings)
     out = _check_out(settings)
@@ -150,15 +151,13 @@ def allocate(settings: AllocateSettings) -> None:
             "status": allocation.status,
         },
     )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # a pipe has no width: do not fold the table
-    console.print(_summary(allocation, seconds))
+    screen = console()
+    screen.print(_summary(allocation, seconds))
     if others:
-        console.print(_comparison([allocation, *others], weights))
+        screen.print(_comparison([allocation, *others], weights))
     if checked is not None:
-        console.print(f"verified: {checked.status}")
-    console.print(f"written to {out}", soft_wrap=True)
+        screen.print(f"verified: {checked.status}")
+    screen.print(f"written to {out}", soft_wrap=True)
     if checked is not None and not checked:
         raise AssertionError(f"{checked.status}; please report this")
 

@@ -62,26 +62,23 @@ def certify(settings: CertifySettings) -> None:
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
-    from rich.console import Console
-
+    from srs.commands._console import console
     from srs.numbers import significant
     from srs.report import results_table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # a pipe has no width: do not fold the table
-    console.print(results_table(summary, str(folder)))
+    screen = console()
+    screen.print(results_table(summary, str(folder)))
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
-    console.print(
+    screen.print(
         f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
-    console.print(f"{summary['guarantee']}", soft_wrap=True)
+    screen.print(f"{summary['guarantee']}", soft_wrap=True)
     bound = (
         "no bound known"
         if main["upper_bound"] is None
         else f"at most {significant(main['upper_bound'], ROUND_CEILING)}"
     )
     total = significant(main["objective"], ROUND_FLOOR)
-    console.print(f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}")
-    console.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
+    screen.print(f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}")
+    screen.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))

@@ -161,12 +161,11 @@ def _rows(
 
 
 def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 140  # a pipe has no width: do not fold the table
+    from srs.commands._console import console
+
+    screen = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("image", overflow="fold")
     certified = "radius" in rows[0]
@@ -184,7 +183,7 @@ def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
         if certified:
             cells += [f"{row['R']:.6f}" if row["n"] else "", f"{row['radius']:.6f}"]
         table.add_row(row["image"], *cells)
-    console.print(table)
+    screen.print(table)
     lost = sum(row["region"] is None for row in rows)
     lines = []
     if lost and settings.online is None:
@@ -198,4 +197,4 @@ def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
     what = "each answer holds within its radius" if certified else "each answer is G(x) or abstains"
     repeat = "" if settings.online else f"; repeat with --seed {rows[0]['seed']}"
     lines.append(f"{what} with probability at least 1 - {settings.alpha:g}, per image{repeat}")
-    console.print("\n".join(lines), soft_wrap=True)
+    screen.print("\n".join(lines), soft_wrap=True)

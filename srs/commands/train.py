@@ -33,8 +33,9 @@ def main() -> None:
 
 
 def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from srs.commands._console import console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stage", "epoch", "loss", "accuracy", "lr", "seconds", "images/s"):
@@ -49,6 +50,6 @@ def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
             f"{row.seconds:.1f}",
             f"{row.images_per_second:.0f}",
         )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"written to {checkpoint}", soft_wrap=True)
+    screen = console()
+    screen.print(table)
+    screen.print(f"written to {checkpoint}", soft_wrap=True)

@@ -10,8 +10,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import yaml
+from rich.table import Table
 
 import regions
+from srs.commands._console import console
 from srs.commands._errors import one_line_errors
 from srs.run_folder import RUN_FILES
 from tests.srs.programs import TINY, assert_refused, call
@@ -244,3 +246,12 @@ def test_errors_become_one_line_and_an_exit_code(capsys, error, code):
 def test_defects_keep_their_traceback():
     with pytest.raises(KeyError), one_line_errors("name"):
         raise KeyError("defect")
+
+
+def test_no_table_is_folded_in_a_pipe(capsys):
+    table = Table(*("a number of twenty!!" for _ in range(20)))
+    table.add_row(*(f"{k:.18f}" for k in range(20)))
+    console().print(table)
+    printed = capsys.readouterr().out
+    assert printed.count("a number of twenty!!") == 20
+    assert f"{19:.18f}" in printed
