@@ -25,7 +25,7 @@ def generate_reserve(
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
-    """What greedy with a reserve gives on the whole graph under caps, whose edges are passed over but never held.
+    """What greedy with a reserve gives, up to rounding, on the graph under caps, whose edges are never held together.
 
     The problem's graph has the edges to near neighbours. Memory: ten edges a point and round, and blocks of the search.
     """

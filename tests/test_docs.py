@@ -86,7 +86,7 @@ def flags_in(text: str) -> list[tuple[str, list[str]]]:
 @pytest.fixture(scope="module")
 def help_of():
     """What a command prints for --help, as the documentation's reference shows it."""
-    spec = importlib.util.spec_from_file_location("command_reference", ROOT / "docs/_ext/command_reference.py")
+    spec = importlib.util.spec_from_file_location("command_help", ROOT / "docs/_ext/command_help.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
