@@ -234,7 +234,7 @@ PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
         ),
     ),
     "mnist-quick": (
-        "MNIST, sigma in [0.12, 1.00], 20,000 images, 10 + 5 epochs: a quarter of an hour on two CPU cores.",
+        "MNIST, sigma in [0.12, 1.00], 20,000 images, 10 + 5 epochs: some 20 minutes on two CPU cores.",
         replace(_MNIST, **_QUICK, train_images=20_000),
     ),
     "mnist-paper": ("MNIST, sigma in [0.12, 1.00], Table 5.", replace(_MNIST, m=4, k=10, epsilon=2.0)),
