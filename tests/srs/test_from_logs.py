@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import regions
 from srs.from_logs import MODES, bounds_from, choose, compare, describe
@@ -129,6 +130,17 @@ def test_allocations_are_those_of_the_levels_and_feasible(rng, rule):
             assert answer.r.sum() == pytest.approx(regions.allocate(points, R, groups=labels).objective)
         assert (answer.radius <= np.minimum(answer.R, answer.r)).all()
     assert found["class-lp"].sound
+
+
+def test_every_certificate_that_might_be_picked_gets_its_share_of_alpha():
+    """A unanimous vote of n has the lower bound a^(1/n) at failure probability a (Clopper and Pearson)."""
+    n, alpha, images, levels = 1000, 0.01, 3, 3
+    logs = logs_of(PREDICT, PRINTED, LABELS)
+    bounds = bounds_from(logs, logs.printed, Votes(np.full((images, levels), n), n), alpha)
+    for found, share in ((bounds.constant, 1), (bounds.chosen, levels), (bounds.simultaneous, images * levels)):
+        radius = SIGMAS * norm.ppf((alpha / share) ** (1 / n))
+        np.testing.assert_allclose(found, np.tile(radius, (images, 1)), rtol=1e-6)
+        assert (found <= radius).all()
 
 
 def test_the_union_bound_is_stated_as_it_is():
