@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from regions import _validate
 from regions._distance import distances_below, raised, relative_error
-from regions._search import Progress, _Frame, near_pairs
+from regions._frame import Frame
+from regions._search import Progress, near_pairs
 from regions._shards import shard_pairs, shared_out
 
 if TYPE_CHECKING:
@@ -144,10 +145,11 @@ def overlap_graph(
 
     Notes
     -----
-    No pair is missed and none is listed wrongly: FAISS (k-d trees in up to ten dimensions) proposes candidates, with a
-    threshold raised by a proven bound on its error; float64 differences decide, and exact arithmetic where float64
-    cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap. At most about n^2 d / 2
-    multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped coordinates are kept).
+    No pair is missed and none is listed wrongly: float32 matrix products (k-d trees in up to ten dimensions) propose
+    candidates, with thresholds raised by a proven bound on their error; float64 differences decide, and exact
+    arithmetic where float64 cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap.
+    At most about n^2 d / 2 multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped
+    coordinates are kept).
 
     Examples
     --------
@@ -219,16 +221,15 @@ def _edges(
 def _shard_edges(
     x: Real[np.ndarray, "n d"],
     radii: Float64[np.ndarray, " n"],
-    frame: _Frame | None,
+    frame: Frame | None,
     rows: Int64[np.ndarray, " p"],
-    columns: Int64[np.ndarray, " q"],
-    same: bool,
+    columns: Int64[np.ndarray, " q"] | None,
     listed: Int64[np.ndarray, " l"],
     *labels: Int64[np.ndarray, " n"],
 ) -> Edges:
     """The edges of one shard of the search: what a worker does."""
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
-    found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns, same)]
+    found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns)]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     return i, j, distance
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
 from regions._distance import distances_below, margins_below
-from regions._search import BallIndex
+from regions._frame import Frame
+from regions._search import TILE, overlapping
+from regions._trees import Pairs
 from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"
@@ -92,8 +95,8 @@ class RegionMap:
         return digest.hexdigest()
 
     @cached_property
-    def _index(self) -> BallIndex:
-        return BallIndex(self.centres, self.radii)
+    def _index(self) -> _Balls:
+        return _Balls(self.centres, self.radii)
 
     def locate(self, points: ArrayLike) -> Location:
         """Find the region that holds each point.
@@ -113,7 +116,8 @@ class RegionMap:
 
         Notes
         -----
-        Membership |x - centre| < radius is decided exactly; FAISS only proposes regions. O(m n d) multiplications.
+        Membership |x - centre| < radius is decided exactly; float32 products only propose regions. O(m n d)
+        multiplications.
         """
         x = _validate.as_points(points)
         if len(x) and x.shape[1] != self.centres.shape[1]:
@@ -151,3 +155,25 @@ class RegionMap:
         if loaded.content_hash != str(stored.get("content_hash")):
             raise ValueError(f"{path} was changed after it was written (its content hash differs): restore a copy")
         return loaded
+
+
+class _Balls:
+    """The non-empty balls, mapped once: which of them may hold a point."""
+
+    def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
+        self._members = np.flatnonzero(radii > 0)
+        self._widest = float(radii.max(initial=0.0))
+        self._frame = Frame.around(centres, self._members, self._widest)
+        mapped, norms = self._frame.map(centres, self._members)
+        self._rows = self._frame.lift(mapped, self._frame.reach(radii[self._members], norms), norms)
+
+    def candidates(self, queries: Real[np.ndarray, "m d"]) -> Iterator[Pairs]:
+        """Blocks of (query, ball), among them every pair with |query - centre| < radius."""
+        far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
+        near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * self._widest)  # others are in no ball
+        for start in range(0, near.size, TILE):
+            part = near[start : start + TILE]
+            mapped, norms = self._frame.map(queries, part)
+            lifted = self._frame.lift(mapped, self._frame.reach(np.zeros(part.size), norms), norms)
+            for query, ball in overlapping(lifted, self._rows):
+                yield part[query], self._members[ball]

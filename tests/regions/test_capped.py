@@ -197,7 +197,7 @@ class TestRows:
         points, R = instance("clusters", rng)
         whole = allocate(points, R, "matching")
         monkeypatch.setattr(_rows, "_KEPT", 100)
-        monkeypatch.setattr(_search, "_CANDIDATES", 1)
+        monkeypatch.setattr(_search, "TILE", 16)
         monkeypatch.setattr(_search, "_TOGETHER", 1)
         parts = allocate(points, R, "matching")
         np.testing.assert_array_equal(parts.graph.i, whole.graph.i)

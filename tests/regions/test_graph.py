@@ -102,13 +102,16 @@ def test_zero_radius_constrains_nobody():
     assert pairs(graph) == [(0, 2)]
 
 
-def test_blocks_do_not_change_the_result(rng, monkeypatch):
-    from regions import _distance, _search
+@pytest.mark.parametrize("d", [6, 40])
+def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
+    from regions import _distance, _search, _trees
 
-    points, R = rng.random((700, 6)), rng.random(700) * 0.3
+    points, R = rng.random((700, d)), rng.random(700) * 0.2 * d**0.5
     whole = overlap_graph(points, R)
-    monkeypatch.setattr(_search, "_CANDIDATES", 1)
-    monkeypatch.setattr(_search, "_SMALLEST", 16)
+    assert whole.n_edges > 700
+    monkeypatch.setattr(_search, "TILE", 16)
+    monkeypatch.setattr(_trees, "_CANDIDATES", 1)
+    monkeypatch.setattr(_trees, "_FEWEST", 16)
     monkeypatch.setattr(_distance, "_COORDINATES", 1)
     parts = overlap_graph(points, R)
     assert pairs(parts) == pairs(whole)
@@ -124,8 +127,8 @@ class TestProjection:
     def forced(self, monkeypatch, m):
         from regions import _projection, _search
 
-        def leading(points, R, rows, centre, skew):
-            return _projection._principal(points[rows] - centre, m, np.random.default_rng(0))
+        def leading(z, radii, n):
+            return _projection.principal_directions(z, m)
 
         monkeypatch.setattr(_search, "choose_basis", leading)
 
@@ -153,14 +156,13 @@ class TestProjection:
     def test_it_is_chosen_where_it_pays_and_only_there(self, rng):
         from regions._projection import choose_basis
 
-        rows = np.arange(4000)
-        spread = rng.normal(size=(4000, 400))
-        low_rank = rng.normal(size=(4000, 8)) @ rng.normal(size=(8, 400))
-        R = np.full(4000, 0.5)
-        assert choose_basis(low_rank, R, rows, low_rank.mean(axis=0), 1e-12) is not None
+        spread = rng.normal(size=(500, 400))
+        low_rank = rng.normal(size=(500, 8)) @ rng.normal(size=(8, 400))
+        R = np.full(500, 0.5)
+        assert choose_basis(low_rank, R, 4000) is not None
         # radii so large that the projection tells no two points apart
-        assert choose_basis(spread, np.full(4000, 12.0), rows, spread.mean(axis=0), 1e-12) is None
-        assert choose_basis(low_rank[:1000], R[:1000], rows[:1000], low_rank.mean(axis=0), 1e-12) is None
+        assert choose_basis(spread, np.full(500, 14.0), 4000) is None
+        assert choose_basis(low_rank, R, 1000) is None
 
     def test_large_instance_takes_the_projection(self, rng, monkeypatch):
         from regions import _search

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from regions import _search, _verify, allocate, allocate_levels, overlap_graph, verify
+from regions import _frame, _search, _verify, allocate, allocate_levels, overlap_graph, verify
 
 DTYPES = (np.float32, np.float64, np.uint8)
 CALLS = {
@@ -75,7 +75,8 @@ def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
     answers = [comparable(call(points, R)) for call in CALLS.values()]
     dense = comparable(allocate(points, R * 20, "matching"))
     monkeypatch.setattr(_search, "_HELD", 1 << 16)
-    monkeypatch.setattr(_search, "_ROWS", 100)
+    monkeypatch.setattr(_search, "_FEWEST", 16)
+    monkeypatch.setattr(_frame, "_COORDINATES", 1)
     monkeypatch.setattr(_verify, "_ROWS", 100)
     for expected, call in zip(answers, CALLS.values(), strict=True):
         for given, found in zip(comparable(call(points, R)), expected, strict=True):
@@ -88,7 +89,8 @@ def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
 def test_memory_does_not_grow_with_a_copy(rng, tmp_path, monkeypatch, dtype, call):
     # NumPy reports its arrays to tracemalloc; FAISS's index, which it does not see, holds one of the blocks
     monkeypatch.setattr(_search, "_HELD", 1 << 19)
-    monkeypatch.setattr(_search, "_ROWS", 64)
+    monkeypatch.setattr(_search, "TILE", 128)
+    monkeypatch.setattr(_frame, "_COORDINATES", 64 * 600)
     monkeypatch.setattr(_verify, "_ROWS", 64)
     few, many, d = 600, 1800, 600
     mapped, R = stored(tmp_path, instance(rng, many, d, dtype)[0]), rng.random(many)
@@ -107,7 +109,7 @@ def test_where_every_pair_overlaps_they_are_not_all_held(rng, monkeypatch, optio
     n = 1500
     points, R = rng.normal(size=(n, 300)), np.full(n, 40.0)
     allocate(points[:600], R[:600], **options)  # compiles
-    monkeypatch.setattr(_search, "_CANDIDATES", 1 << 16)
+    monkeypatch.setattr(_search, "TILE", 256)
     monkeypatch.setattr(_search, "_TOGETHER", 1 << 16)
     tracemalloc.start()
     allocation = allocate(points, R, **options)

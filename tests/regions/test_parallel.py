@@ -39,7 +39,7 @@ def assert_same(one, other):
 @pytest.fixture
 def many_parts(monkeypatch):
     for module, name, value in (
-        (_shards, "_FEWEST", 1 << 16),
+        (_shards, "_FEWEST", 256),
         (_shards, "_EACH", 1 << 20),
         (_matching, "_EDGES", 64),
         (_matching, "_EACH", 1 << 20),
@@ -57,7 +57,7 @@ class TestThreads:
     def test_small_instances(self, options, instance):
         points, R, groups = instance
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_shards, "_FEWEST", 4)
+            patch.setattr(_shards, "_FEWEST", 2)
             patch.setattr(_matching, "_EDGES", 1)
             shared = allocate(points, R, groups=groups or None, parallel="threading", **options)
         assert_same(shared, allocate(points, R, groups=groups or None, **options))

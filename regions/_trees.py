@@ -1,0 +1,74 @@
+"""Candidate pairs of balls in few dimensions, by k-d trees in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64, Real
+
+TREE_DIMENSION = 10  # the largest in which trees are faster than products
+_RATIO = 0.8  # radii of one layer lie within this factor of each other ...
+_FEWEST = 256  # ... unless that would make the layer smaller than this
+_CANDIDATES = 1 << 22  # pairs listed at once
+
+Pairs = tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Points of similar radius, in a tree."""
+
+    members: Int64[np.ndarray, " m"]
+    radius: float
+    tree: Any
+
+    @classmethod
+    def of(
+        cls, points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], members: Int64[np.ndarray, " m"]
+    ) -> Layer:
+        """These members of the points."""
+        from scipy.spatial import KDTree
+
+        return cls(members, float(R[members].max()), KDTree(points[members]))
+
+
+def tree_pairs(points: Real[np.ndarray, "n d"], outer: Layer, inner: Layer) -> Iterator[Pairs]:
+    """Blocks of pairs of two layers, or each pair of one layer once, closer than the sum of both largest radii.
+
+    None where the outer radius is 0, since then neither has balls.
+    """
+    from scipy.spatial import KDTree
+
+    if outer.radius == 0:
+        return
+    reach = (outer.radius + inner.radius) * (1 + 1e-12)  # float64 distances err by less
+    parts = 1 + int(outer.tree.count_neighbors(inner.tree, reach)) // _CANDIDATES
+    if outer is inner and parts == 1:
+        row, column = outer.tree.query_pairs(reach, output_type="ndarray").T
+        yield outer.members[row], outer.members[column]
+        return
+    for rows in np.array_split(np.arange(outer.members.size), parts):
+        tree = outer.tree if parts == 1 else KDTree(points[outer.members[rows]])
+        near = tree.sparse_distance_matrix(inner.tree, reach, output_type="ndarray")
+        row, column = rows[near["i"]], near["j"]
+        once = row < column if outer is inner else slice(None)
+        yield outer.members[row[once]], inner.members[column[once]]
+
+
+def layers(
+    R: Float64[np.ndarray, " n"], centres: Int64[np.ndarray, " e"] | None = None
+) -> Iterator[Int64[np.ndarray, " m"]]:
+    """Indices of positive radii, largest first, in layers of similar size; then those of `centres`, if any."""
+    descending = np.argsort(-R, kind="stable")[: np.count_nonzero(R > 0)]
+    sizes = R[descending]
+    start = 0
+    while start < descending.size:
+        end = int(np.searchsorted(-sizes, -_RATIO * sizes[start]))
+        end = min(max(end, start + _FEWEST), descending.size)
+        yield descending[start:end]
+        start = end
+    if centres is not None and centres.size:
+        yield centres
