@@ -242,7 +242,6 @@ def _solve(problem: Problem, solve: Callable[[Problem], Answer], stats: Mapping[
             **stats,
             "seconds_allocate": time.perf_counter() - began,
             "edges": graph.n_edges,
-            "components": graph.n_components,
             **answer.stats,
         },
         certificate=answer.certificate,

@@ -61,7 +61,7 @@ class Allocation:
         `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what. Where even then
         there are very many, it lists only those that the radii would otherwise violate: `stats` has `rounds`.
     stats : mapping
-        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, `components`, ...); `rounds` of row generation.
+        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, ...); `rounds` of row generation.
     certificate : Certificate or None
         From `method="matching"`: what `verify(..., certificate=)` checks.
     """

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64, Int64
 
+from regions._distance import raised
 from regions._graph import OverlapGraph
 
 
 def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
     """min(R_i, distance to the nearest neighbour), Eq. M4: r_j >= 0 implies r_i <= d_ij, so nothing is lost."""
-    return _caps(graph, graph.distance)
+    return np.asarray(np.minimum(graph.R, graph.nearest[1]))
 
 
 def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
     """The same, rounded upwards: for bounds, and to build other graphs of the same points."""
-    return _caps(graph, graph.distance_upper)
+    return np.asarray(np.minimum(graph.R, raised(graph.nearest[1], graph.distance_error)))
 
 
-def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " m"]:
+def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
     """The edges that the caps do not make redundant."""
-    return np.asarray(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
+    return np.flatnonzero(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
 
 
 def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " m"]) -> float:
@@ -31,16 +32,11 @@ def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float
     Negative and non-finite numbers count as 0; with the caps c and the least z that makes (y, z) dual feasible it is
     sum d_ij y_ij + sum c_i z_i.
     """
-    y = np.maximum(np.nan_to_num(y, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
-    covered = np.bincount(graph.i, y, graph.n) + np.bincount(graph.j, y, graph.n)
-    least = 1 - (graph.degree + 4) * 2.0**-53  # summing `degree` terms errs by less
+    used = np.flatnonzero((y > 0) & (y < np.inf))
+    i, j, y = graph.i[used], graph.j[used], y[used]
+    covered = np.bincount(i, y, graph.n) + np.bincount(j, y, graph.n)
+    terms = np.bincount(i, minlength=graph.n) + np.bincount(j, minlength=graph.n)
+    least = 1 - (terms + 4) * 2.0**-53  # summing so many terms errs by less
     z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
-    terms = np.concatenate([graph.distance_upper * y, caps_above(graph) * z])
-    return math.fsum(np.nextafter(terms, np.inf)[terms > 0]) * (1 + 2.0**-51)
-
-
-def _caps(graph: OverlapGraph, distance: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " n"]:
-    caps = graph.R.copy()
-    np.minimum.at(caps, graph.i, distance)
-    np.minimum.at(caps, graph.j, distance)
-    return caps
+    products = np.concatenate([raised(graph.distance[used], graph.distance_error) * y, caps_above(graph) * z])
+    return math.fsum(np.nextafter(products, np.inf)[products > 0]) * (1 + 2.0**-51)

@@ -81,12 +81,21 @@ class OverlapGraph:
     @cached_property
     def adjacency(self) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " ends"], Float64[np.ndarray, " ends"]]:
         """Compressed rows (start, neighbour, distance): point k has neighbours neighbour[start[k]:start[k + 1]]."""
-        from scipy.sparse import coo_array
+        from regions import _kernels
 
-        ends = np.concatenate([self.i, self.j]), np.concatenate([self.j, self.i])
-        rows = coo_array((np.arange(2 * self.n_edges), ends), shape=(self.n, self.n)).tocsr()  # a counting sort
-        edge = rows.data % max(self.n_edges, 1)
-        return rows.indptr.astype(np.int64), rows.indices.astype(np.int64), self.distance[edge]
+        start, neighbour = np.zeros(self.n + 1, dtype=np.int64), np.empty(2 * self.n_edges, dtype=np.int64)
+        distance = np.empty(2 * self.n_edges)
+        _kernels.adjacency(self.i, self.j, self.distance, start, neighbour, distance)
+        return start, neighbour, distance
+
+    @cached_property
+    def nearest(self) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Nearest neighbour of every point and its distance, rounded down; -1 and infinity for isolated points."""
+        from regions import _kernels
+
+        neighbour, distance = np.full(self.n, -1), np.full(self.n, np.inf)
+        _kernels.nearest(self.i, self.j, self.distance, neighbour, distance)
+        return neighbour, distance
 
     def to_networkx(self) -> nx.Graph[Any]:
         """Build a `networkx.Graph` on 0 .. n-1 with node attribute `R` and edge attribute `distance`."""

@@ -41,6 +41,38 @@ def squared_distances(x, y, i, j, stop, out):
 
 @_strict
 @no_type_check
+def adjacency(i, j, distance, start, neighbour, length):
+    """Both directions of every edge in compressed rows: those in which a point comes first, then the others.
+
+    start : (n + 1,) zeros on entry
+    """
+    for e in range(i.size):
+        start[i[e] + 1] += 1
+        start[j[e] + 1] += 1
+    for k in range(1, start.size):
+        start[k] += start[k - 1]
+    following = start[:-1].copy()
+    for ends, others in ((i, j), (j, i)):
+        for e in range(i.size):
+            k = following[ends[e]]
+            neighbour[k], length[k] = others[e], distance[e]
+            following[ends[e]] = k + 1
+
+
+@_strict
+@no_type_check
+def nearest(i, j, distance, neighbour, least):
+    """Lower `least` to the distance of every point's nearest neighbour, and set `neighbour` to the first of these."""
+    for e in range(i.size):
+        a, b = i[e], j[e]
+        if distance[e] < least[a]:
+            least[a], neighbour[a] = distance[e], b
+        if distance[e] < least[b]:
+            least[b], neighbour[b] = distance[e], a
+
+
+@_strict
+@no_type_check
 def subtract_down(a, b):
     """Return a float c <= a - b with b + c <= a in exact arithmetic; the largest such, or the one below it."""
     c = a - b

@@ -83,7 +83,7 @@ def _parts(
     Solvers' tolerances are absolute, so every component has units of its own; those of length are powers of two.
     """
     graph = problem.graph
-    edges = np.flatnonzero(competing(graph, caps))
+    edges = competing(graph, caps)
     component = connected_components(graph.n, graph.i[edges], graph.j[edges])
     largest = np.zeros(component.max(initial=-1) + 1)
     np.maximum.at(largest, component, caps)

@@ -21,14 +21,15 @@ from regions._feasible import fill, trim
 from regions._graph import OverlapGraph
 
 _EDGES = 1 << 16  # worth sending to a worker
+_BIDS = 32  # in a row, before shortest paths are searched
 _EACH = 8  # parts for each worker, since some take longer than others
 
 
 def solve(problem: Problem) -> Answer:
     """Optimal radii of Eq. 10 for equal weights, with the permutation that proves them.
 
-    Shortest augmenting paths from a greedy start, or from the `start` given, cut until it is feasible and then grown:
-    O(n (m + n log n)) at worst, close to O(m) where paths are short.
+    From a greedy start, or from the `start` given, cut until it is feasible and then grown: bids, then shortest
+    augmenting paths. O(n (m + n log n)) at worst, close to O(m) where paths are short.
     """
     graph = problem.graph
     weight = 1.0 if problem.weights is None else float(problem.weights.max(initial=0.0))
@@ -40,14 +41,14 @@ def solve(problem: Problem) -> Answer:
     stats = {"rows": reduced.n_edges, "seconds_solve": time.perf_counter() - began}
 
     radii = fill(reduced, caps, trim(reduced, np.clip(potentials, 0.0, caps)))
-    halves = np.bincount(_edges(graph, partner), minlength=graph.n_edges) / 2
+    halves = np.bincount(rows[_edges(reduced, partner)], minlength=graph.n_edges) / 2
     return Answer(
         radii=radii,
         bounds=caps,
         method="matching",
         status="optimal: proven by a permutation of the points",
         upper_bound=dual_value(graph, np.full(graph.n, weight), weight * halves),
-        certificate=Certificate(partner, _nearest(graph)),
+        certificate=Certificate(partner, graph.nearest[0]),
         stats=stats,
     )
 
@@ -94,6 +95,8 @@ def _assign(
     u, v = start.copy(), start.copy()
     mate_row, mate_column = np.full(graph.n, -1), np.full(graph.n, -1)
     _assignment.match_tight(*graph.adjacency, graph.R, start, order, mate_row, mate_column)
+    for _ in range(2):
+        _assignment.reduce_rows(*graph.adjacency, graph.R, order, _BIDS, u, v, mate_row, mate_column)
     _assignment.match(*graph.adjacency, graph.R, order, u, v, mate_row, mate_column)
     return (u + v) / 2, mate_row
 
@@ -103,15 +106,3 @@ def _edges(graph: OverlapGraph, partner: Int64[np.ndarray, " n"]) -> Int64[np.nd
     i = np.flatnonzero(partner != np.arange(graph.n))
     j = partner[i]
     return np.asarray(np.searchsorted(graph.i * graph.n + graph.j, np.minimum(i, j) * graph.n + np.maximum(i, j)))
-
-
-def _nearest(graph: OverlapGraph) -> Int64[np.ndarray, " n"]:
-    """The nearest neighbour of every point in the graph, -1 for isolated points."""
-    nearest = np.full(graph.n, -1)
-    least = np.full(graph.n, np.inf)
-    np.minimum.at(least, graph.i, graph.distance)
-    np.minimum.at(least, graph.j, graph.distance)
-    for a, b in ((graph.i, graph.j), (graph.j, graph.i)):
-        hit = graph.distance == least[a]
-        nearest[a[hit]] = b[hit]
-    return nearest
