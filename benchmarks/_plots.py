@@ -9,6 +9,7 @@ from _common import Row
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 # contender: colour, marker
 STYLES = {
@@ -34,16 +35,25 @@ def plot_allocation(rows: list[Row], limit: float, path: Path) -> None:
         if not done and not lost:
             continue
         edges, seconds = [row["edges"] for row in done], [row["spread"]["median"] for row in done]
-        ax.plot(edges, seconds, color=colour, marker=marker, markersize=7, linewidth=1.1, alpha=0.9, label=name)
+        ax.plot(edges, seconds, color=colour, marker=marker, markersize=7, linewidth=0.6, alpha=0.9, label=name)
         given_up = [row["edges"] for row in lost], [limit] * len(lost)
         ax.plot(*given_up, marker, color=colour, fillstyle="none", markersize=8)
     ax.axhline(limit, color="0.6", linewidth=0.8, linestyle=":")
-    for edges, instance in sorted({(row["edges"], row["instance"]) for row in rows}):
-        place = {"transform": ax.get_xaxis_transform(), "rotation": 35, "fontsize": 8}
-        ax.text(edges, 1.01, instance, ha="left", va="bottom", **place)
     ax.set(xscale="log", yscale="log", xlabel="edges of the overlap graph", ylabel="seconds")
     ax.grid(True, which="major", color="0.9")
+    name_instances(ax, {row["instance"]: row["edges"] for row in rows})
     ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     path.parent.mkdir(exist_ok=True)
     fig.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
     plt.close(fig)
+
+
+def name_instances(ax: Axes, edges: dict[str, int]) -> None:
+    """Write names above their numbers of edges, moved to the right where they would run into each other."""
+    to_axes = ax.transData + ax.transAxes.inverted()
+    last = -1.0
+    for instance, count in sorted(edges.items(), key=lambda item: item[1]):
+        x = float(to_axes.transform((count, 1.0))[0])
+        last = max(x, last + 0.035)
+        ax.plot([x, last], [1.0, 1.035], color="0.6", linewidth=0.7, transform=ax.transAxes, clip_on=False)
+        ax.text(last, 1.04, instance, rotation=35, fontsize=8, ha="left", va="bottom", transform=ax.transAxes)

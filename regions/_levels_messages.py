@@ -26,7 +26,8 @@ def sweep(order, place, start, neighbour, distance, back, R, labels, share, mess
     K, nodes = messages.shape[1:]
     here = np.empty((K, nodes))
     sent = np.empty((K, nodes))
-    least = np.empty((K, nodes))
+    envelopes = np.empty((K, 4 * nodes))
+    highest = np.empty(K)
     reply = np.empty((K, nodes))
     for i in order:
         belief(i, start, R, messages, here)
@@ -36,7 +37,7 @@ def sweep(order, place, start, neighbour, distance, back, R, labels, share, mess
                 for k in range(K):
                     for g in range(nodes):
                         sent[k, g] = share[i] * here[k, g] - messages[e, k, g]
-                most = best_reply(i, j, distance[e], R, labels, sent, least, reply)
+                most = near_reply(i, j, distance[e], R, labels, sent, envelopes, highest, reply)
                 for k in range(K):
                     for g in range(nodes):
                         messages[back[e], k, g] = reply[k, g] - most
@@ -88,6 +89,81 @@ def belief(i, start, R, messages, out):
         for k in range(K):
             for g in range(nodes):
                 out[k, g] += messages[e, k, g]
+
+
+@_compiled
+@no_type_check
+def near_reply(i, j, distance, R, labels, f, envelopes, highest, out):
+    """What `best_reply` does, nearly: any messages prove a bound, and these only have to lead to good ones.
+
+    An envelope has the largest f(k, r) over all levels k that conflict with m and r up to each of equidistant radii. It
+    is the same for all m that have the same labels at j, but for k = m, which counts in full anyway. So levels take
+    O(K nodes) together, not each.
+
+    envelopes, highest : (K, samples) and (K,), scratch
+    """
+    K, nodes = f.shape
+    G = nodes - 1
+    last = envelopes.shape[1] - 1
+    widest = R[i].max()
+    for k in range(K):
+        highest[k] = f[k].max()
+    most = highest.max()
+    for m in range(K):
+        if R[j, m] <= 0.0:
+            out[m] = most
+            continue
+        free = -np.inf
+        for k in range(K):
+            if not conflict(R, labels, i, k, j, m):
+                free = max(free, highest[k])
+        envelope = envelopes[m]
+        alike = _alike_before(R, labels, j, m)
+        if alike >= 0:
+            envelope[:] = envelopes[alike]
+        else:
+            envelope[:] = -np.inf
+            for k in range(K):
+                if R[i, k] > 0.0 and (k == m or conflict(R, labels, i, k, j, m)):
+                    _raise_to(envelope, f[k], widest / last * (G / R[i, k]))
+        for h in range(nodes):
+            left = distance - R[j, m] * (h / G)
+            out[m, h] = free
+            if left >= 0.0 and envelope[0] > -np.inf:
+                at = min(left * (last / widest), float(last))
+                t = min(int(at), last - 1)
+                out[m, h] = max(free, envelope[t] + (envelope[t + 1] - envelope[t]) * (at - t))
+    return most
+
+
+@_compiled
+@no_type_check
+def _alike_before(R, labels, j, m):
+    """An earlier level at which point j is no empty ball and has the labels of level m, or -1."""
+    for k in range(m):
+        alike = R[j, k] > 0.0
+        for c in range(labels.shape[2]):
+            alike &= labels[j, k, c] == labels[j, m, c]
+        if alike:
+            return k
+    return -1
+
+
+@_compiled
+@no_type_check
+def _raise_to(envelope, f, step):
+    """Raise the envelope to the largest f up to each of its samples, which are `step` nodes apart."""
+    G = f.size - 1
+    highest, g = f[0], 0
+    for t in range(envelope.size):
+        at = t * step
+        while g < G and g + 1 <= at:
+            g += 1
+            highest = max(highest, f[g])
+        value = highest
+        if g < G:
+            value = max(highest, f[g] + (f[g + 1] - f[g]) * (at - g))
+        envelope[t] = max(envelope[t], value)
 
 
 @_compiled

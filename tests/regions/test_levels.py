@@ -261,6 +261,33 @@ def test_nearest_edges_cover_every_point():
     np.testing.assert_array_equal(keep, [True, True, True, False, False])
 
 
+def test_enumeration_finds_what_is_only_a_little_better():
+    """The bound (L3) of the optimum, 1.05, is tight: were distances taken for shorter, it would be ruled out."""
+    problem = problem_of(np.array([[0.0], [1.05]]), np.array([[1.0, 0.0], [0.0, 0.9]]))
+    state = State(np.zeros(2, dtype=int), np.array([1.0, 0.0]))
+    proven, bound = _levels_exact.settle(problem, state)
+    assert proven.all()
+    assert state.level.tolist() == [0, 1]
+    assert state.radii.sum() == pytest.approx(1.05, rel=1e-12)
+    assert state.radii.sum() <= bound <= 1.05 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("classes", [0, 1, 2])
+@pytest.mark.parametrize("nodes", [2, 5])
+def test_messages_from_envelopes_are_near_the_exact_ones(rng, classes, nodes):
+    K = 5
+    for _ in range(100):
+        R = rng.random((2, K)) * (rng.random((2, K)) < 0.7)
+        labels = rng.integers(2, size=(2, K, classes))
+        f = rng.normal(size=(K, nodes))
+        f[R[0] == 0] = f[R[0] == 0][:, :1]  # an empty ball has one radius
+        args = (0, 1, float(rng.random() * 1.5), R, labels, f)
+        exact, near = np.empty((K, nodes)), np.empty((K, nodes))
+        most = _levels_messages.best_reply(*args, np.empty((K, nodes)), exact)
+        assert most == _levels_messages.near_reply(*args, np.empty((K, 40_000)), np.empty(K), near)
+        assert np.abs(near - exact).max() < 2e-3 * np.ptp(f) * nodes
+
+
 GOOD = {"points": [[0.0], [1.0]], "levels": [0.5, 1.0], "R": [[1.0, 2.0], [2.0, 1.0]]}
 CASES = {
     "no levels": ({"levels": []}, r"levels has shape \(0,\): expected \(K,\)"),
