@@ -25,8 +25,9 @@ def stored(folder, values):
 
 
 def instance(rng, n, d, dtype):
-    """A few close pairs among many points; values from 0 to 255."""
+    """A few close pairs among many points, far from each other and side by side; values from 0 to 255."""
     points = rng.integers(256, size=(n, d), dtype=np.uint8)
+    points[-n // 2 :: 2] = points[1 - n // 2 :: 2] ^ 1
     points[: n // 10] = points[n // 10 : 2 * (n // 10)] ^ 1
     return points.astype(dtype), rng.uniform(0.3, 1.0, size=n) * 2 * np.sqrt(d)
 
