@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
@@ -21,6 +22,8 @@ from regions._projection import SAMPLE, choose_basis
 from regions._trees import TREE_DIMENSION, Layer, Pairs, layers, tree_pairs
 
 TILE = 1024  # points on each side of one matrix product
+_CELLS_FROM = 20_000  # points from which nearest neighbours are looked for in ...
+_CELLS = 8  # ... so many of 4 sqrt(n) cells
 _QUERIES = 1 << 14  # points whose neighbours are looked up at once
 _TOGETHER = 1 << 20  # pairs handed on at once, if there are as many
 _FEWEST = 256  # points that are mapped at once however wide
@@ -56,7 +59,7 @@ def near_pairs(
 def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], k: int) -> Iterator[Pairs]:
     """Blocks of pairs (i, j) where j is about one of the k points nearest to i, both with R > 0; i itself included.
 
-    A heuristic: in a projection, float32, or duplicates, the nearest may be missed.
+    A heuristic: in a projection, float32, duplicates, or beyond the cells that are looked into, some may be missed.
     """
     positive = np.flatnonzero(R > 0)
     k = min(k + 1, positive.size)
@@ -69,24 +72,36 @@ def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"
             found = tree.query(points[rows], k, workers=-1)[1].reshape(rows.size, k)
             yield np.repeat(rows, k), positive[found.ravel()]
         return
-    import faiss  # loaded only where something is searched
-
     frame = frame_for(points, R, positive)
     queries = [positive[start : start + _QUERIES] for start in range(0, positive.size, _QUERIES)]
     nearest = [np.full((rows.size, k), np.inf, dtype=np.float32) for rows in queries]
     neighbour = [np.repeat(rows[:, None], k, axis=1) for rows in queries]
     for block in _blocks(positive, frame.width, lambda members: frame.map(points, members)[0]):
-        index = faiss.IndexFlatL2(frame.width)
-        index.add(block.rows)
+        index = _index(block.rows)
         for q, rows in enumerate(queries):
             squared, found = index.search(frame.map(points, rows)[0], min(k, block.members.size))
             both = np.concatenate([nearest[q], squared], axis=1)
             best = np.argsort(both, axis=1, kind="stable")[:, :k]
             nearest[q] = np.take_along_axis(both, best, axis=1)
-            both = np.concatenate([neighbour[q], block.members[found]], axis=1)
+            both = np.concatenate([neighbour[q], block.members[found]], axis=1)  # -1, none, counts as the last: any may
             neighbour[q] = np.take_along_axis(both, best, axis=1)
     for rows, found in zip(queries, neighbour, strict=True):
         yield np.repeat(rows, k), found.ravel()
+
+
+def _index(rows: Float32[np.ndarray, "m v"]) -> Any:
+    """A FAISS index for nearest neighbours: among all rows, or, where these are many, those in a few cells nearby."""
+    import faiss  # loaded only where something is searched
+
+    count, width = rows.shape
+    index: Any = faiss.IndexFlatL2(width)
+    if count >= _CELLS_FROM:
+        index = faiss.IndexIVFFlat(index, width, int(4 * math.sqrt(count)))
+        index.nprobe = _CELLS
+        index.cp.niter, index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 8, 1, 64
+        index.train(rows)
+    index.add(rows)
+    return index
 
 
 def _tree_pairs(

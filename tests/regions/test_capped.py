@@ -41,8 +41,9 @@ class TestForced:
         assert checked
         assert checked.upper_bound >= allocation.objective
 
-    @pytest.mark.parametrize("d", [3, 60])
-    def test_many_points(self, rng, d):
+    @pytest.mark.parametrize(("d", "cells_from"), [(3, 20_000), (60, 20_000), (60, 1000)])
+    def test_many_points(self, rng, monkeypatch, d, cells_from):
+        monkeypatch.setattr(_search, "_CELLS_FROM", cells_from)
         points = rng.random((6, d))[rng.integers(6, size=2500)] + rng.normal(size=(2500, d)) * 0.05
         points[:30] = points[30:60]  # duplicates
         R = rng.random(2500) * 0.4

@@ -97,6 +97,12 @@ def test_one_large_radius_among_small_ones(rng):
     np.testing.assert_array_equal(np.c_[graph.i, graph.j], np.c_[i, j])
 
 
+def test_radii_far_beyond_the_points():
+    points = np.tile([[0.99], [-0.99]], (30, 40))  # in two opposite corners
+    for R in (10.0, 1e100):
+        assert overlap_graph(points, np.full(60, R)).n_edges == 60 * 59 // 2
+
+
 def test_zero_radius_constrains_nobody():
     graph = overlap_graph([[0.0], [0.1], [0.2]], [1.0, 0.0, 1.0])
     assert pairs(graph) == [(0, 2)]
