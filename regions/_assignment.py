@@ -6,7 +6,7 @@ the start (u = v = any feasible radii) and stay so, which is why nothing has to 
 O(n (m + n log n)) at worst; in practice each path sees a small neighbourhood.
 
 The method is that of Jonker and Volgenant (1987), on sparse rows with a binary heap; it begins with their augmenting
-row reduction.
+row reduction, and where searches go far, an auction (Bertsekas 1988) improves the potentials first.
 """
 
 from typing import no_type_check
@@ -19,12 +19,13 @@ _compiled = njit(cache=True, nogil=True)
 
 @_compiled
 @no_type_check
-def match(start, neighbour, distance, caps, order, u, v, mate_row, mate_column):
-    """Complete a matching to a perfect one of minimum cost.
+def match(start, neighbour, distance, caps, order, patience, u, v, mate_row, mate_column):
+    """Complete a matching to a perfect one of minimum cost, or leave out rows whose search goes on for too long.
 
     start, neighbour, distance : adjacency of the graph in compressed rows
     caps : (n,) the loop at i costs 2 caps[i]
     order : the order in which rows without a mate are given one
+    patience : columns that one search may take from the heap
     u, v : (n,) potentials of rows i' and columns j''; feasible on entry and, optimal, on return
     mate_row, mate_column : (n,) the mate of each row and column or -1; on entry every matched edge must be tight
     """
@@ -41,6 +42,7 @@ def match(start, neighbour, distance, caps, order, u, v, mate_row, mate_column):
         size = waiting = reached = 0  # entries of heap, near and seen
         row = root
         base = 0.0  # length of the shortest path to `row`
+        left = patience
         end = -1  # the first free column
         while True:
             # the loop first, then the edges of the row
@@ -79,6 +81,9 @@ def match(start, neighbour, distance, caps, order, u, v, mate_row, mate_column):
                 waiting -= 1
                 column = near[waiting]
             else:
+                if left == 0:
+                    break
+                left -= 1
                 column = heap[0]
                 size = _drop(heap, place, length, size)
                 place[column] = _DONE
@@ -87,14 +92,17 @@ def match(start, neighbour, distance, caps, order, u, v, mate_row, mate_column):
                     end = column
                     break
             row = mate_column[column]
-        u[root] += base
+        if end >= 0:
+            u[root] += base
         for k in range(reached):
             other = seen[k]
-            if place[other] == _DONE and other != end:
+            if end >= 0 and place[other] == _DONE and other != end:
                 v[other] -= base - length[other]
                 u[mate_column[other]] += base - length[other]
             length[other] = np.inf
             place[other] = _UNSEEN
+        if end < 0:
+            continue
         column = end
         while True:  # exchange matched and unmatched edges along the path
             row = parent[column]
@@ -112,12 +120,15 @@ _DONE = -2
 
 @_compiled
 @no_type_check
-def reduce_rows(start, neighbour, distance, caps, order, steps, u, v, mate_row, mate_column):
-    """Augmenting row reduction: rows without a mate bid for their cheapest column, and take it from its mate.
+def bid(start, neighbour, distance, caps, order, part, steps, u, v, mate_row, mate_column, loose):
+    """Rows without a mate bid for their cheapest column, and take it from its mate, which bids next, for some steps.
 
-    A row's bid lowers v until its second cheapest column is as good, so potentials stay feasible and its new edge is
-    tight. The row that lost bids next, and so on for so many steps. A row to which two columns are the same takes its
-    cheapest only if that is free: otherwise nothing would be gained. Arguments as for `match`.
+    A bid lowers v until the row's second cheapest column is as good, so potentials stay feasible and the row's new edge
+    is tight: augmenting row reduction. If `part` > 0, it lowers v by that part of the row's cap more (an auction, in
+    which close contests end sooner); the edge is then not tight, and the row `loose`, to be released. A row to which
+    two columns are the same takes its cheapest only if that is free: otherwise nothing would be gained.
+
+    loose : (n,) bool; other arguments as for `match`
     """
     for root in order:
         row = root if mate_row[root] < 0 else -1
@@ -134,15 +145,39 @@ def reduce_rows(start, neighbour, distance, caps, order, steps, u, v, mate_row, 
             if start[row] == start[row + 1]:
                 second = cost  # nothing but the loop, for which nobody else bids
             loser = mate_column[column]
-            if loser >= 0 and second - cost <= 1e-12 * (abs(second) + abs(cost)):
+            fall = second - cost + part * caps[row]
+            if loser >= 0 and fall <= 1e-12 * (abs(second) + abs(cost)):
                 break
             u[row] = second
-            v[column] -= second - cost
+            v[column] -= fall
             mate_row[row] = column
             mate_column[column] = row
+            loose[row] = part > 0.0
             if loser >= 0:
                 mate_row[loser] = -1
+                loose[loser] = False
             row = loser
+
+
+@_compiled
+@no_type_check
+def release(start, neighbour, distance, caps, u, v, mate_row, mate_column, loose):
+    """Raise u of loose rows as far as it goes, and part those from their mates whose edges are then not tight."""
+    for row in range(loose.size):
+        if loose[row]:
+            loose[row] = False
+            mate = mate_row[row]
+            own = 2.0 * caps[row] - v[row]
+            least = own
+            for e in range(start[row], start[row + 1]):
+                cost = distance[e] - v[neighbour[e]]
+                least = min(least, cost)
+                if neighbour[e] == mate:
+                    own = cost
+            u[row] = least
+            if own - least > 1e-12 * (abs(own) + abs(least)):
+                mate_row[row] = -1
+                mate_column[mate] = -1
 
 
 @_compiled

@@ -22,6 +22,8 @@ from regions._graph import OverlapGraph
 
 _EDGES = 1 << 16  # worth sending to a worker
 _BIDS = 32  # in a row, before shortest paths are searched
+_PATIENCE = 16  # columns that one such search may look at, before there is an auction ...
+_AUCTION, _AUCTION_BIDS = (1e-2, 1e-3, 1e-4), 1000  # ... by these parts of caps, with so many bids in a row
 _EACH = 8  # parts for each worker, since some take longer than others
 
 
@@ -95,9 +97,17 @@ def _assign(
     u, v = start.copy(), start.copy()
     mate_row, mate_column = np.full(graph.n, -1), np.full(graph.n, -1)
     _assignment.match_tight(*graph.adjacency, graph.R, start, order, mate_row, mate_column)
+    network, state = (*graph.adjacency, graph.R), (u, v, mate_row, mate_column)
+    loose = np.zeros(graph.n, dtype=bool)
     for _ in range(2):
-        _assignment.reduce_rows(*graph.adjacency, graph.R, order, _BIDS, u, v, mate_row, mate_column)
-    _assignment.match(*graph.adjacency, graph.R, order, u, v, mate_row, mate_column)
+        _assignment.bid(*network, order, 0.0, _BIDS, *state, loose)
+    _assignment.match(*network, order, _PATIENCE, *state)
+    for part in _AUCTION if (mate_row < 0).any() else ():
+        _assignment.bid(*network, order, part, _AUCTION_BIDS, *state, loose)
+        _assignment.release(*network, *state, loose)
+        for _ in range(2):
+            _assignment.bid(*network, order, 0.0, _BIDS, *state, loose)
+    _assignment.match(*network, order, graph.n, *state)
     return (u + v) / 2, mate_row
 
 

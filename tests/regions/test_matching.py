@@ -8,43 +8,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regions import Certificate, allocate, allocate_graph, overlap_graph, verify
+from regions import Certificate, _matching, allocate, allocate_graph, overlap_graph, verify
 from tests import oracles, strategies
 
 INSTANCES = st.one_of(strategies.grouped_instances(max_points=12), strategies.assembled_instances())
 
 
-def check_against_the_lp(instance):
-    points, R, groups = instance
-    graph = overlap_graph(points, R, groups=groups or None)
-    matching, lp = allocate_graph(graph, "matching"), allocate_graph(graph, "lp")
-    assert matching.objective == pytest.approx(lp.objective, rel=1e-9, abs=1e-300)
+HASTE = st.sampled_from([(32, 16), (32, 0), (0, 0)])
+"""Bids in a row, and columns that a search may look at before there is an auction: as they are, or next to none."""
+
+
+def check_against_the_lp(graph, haste):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_matching, "_BIDS", haste[0])
+        patch.setattr(_matching, "_PATIENCE", haste[1])
+        matching = allocate_graph(graph, "matching")
+    assert matching.objective == pytest.approx(allocate_graph(graph, "lp").objective, rel=1e-9, abs=1e-300)
     assert matching.gap <= 1e-11
 
 
 @settings(max_examples=500)
-@given(INSTANCES)
-def test_equals_the_lp(instance):
-    check_against_the_lp(instance)
+@given(INSTANCES, HASTE)
+def test_equals_the_lp(instance, haste):
+    points, R, groups = instance
+    check_against_the_lp(overlap_graph(points, R, groups=groups or None), haste)
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000)
-@given(INSTANCES)
-def test_equals_the_lp_on_thousands_of_instances(instance):
-    check_against_the_lp(instance)
+@given(INSTANCES, HASTE)
+def test_equals_the_lp_on_thousands_of_instances(instance, haste):
+    points, R, groups = instance
+    check_against_the_lp(overlap_graph(points, R, groups=groups or None), haste)
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([0.05, 0.2, 1.0]), st.booleans())
-def test_equals_the_lp_on_larger_instances(seed, d, largest, lattice):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([0.05, 0.2, 1.0]), st.booleans(), HASTE)
+def test_equals_the_lp_on_larger_instances(seed, d, largest, lattice, haste):
     rng = np.random.default_rng(seed)
     points = rng.integers(0, 6, size=(300, d)) / 6 if lattice else rng.random((300, d))
     R = rng.random(300) * largest if not lattice else rng.integers(0, 4, size=300) / 6
-    graph = overlap_graph(points, R, groups=rng.integers(4, size=300) if seed % 2 else None)
-    matching, lp = allocate_graph(graph, "matching"), allocate_graph(graph, "lp")
-    assert matching.objective == pytest.approx(lp.objective, rel=1e-9)
-    assert matching.gap <= 1e-11
+    check_against_the_lp(overlap_graph(points, R, groups=rng.integers(4, size=300) if seed % 2 else None), haste)
 
 
 @pytest.mark.parametrize("length", [3, 4, 5, 7, 8, 31])

@@ -47,7 +47,12 @@ def many_parts(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
-@pytest.mark.usefixtures("many_parts")
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(_matching, "_PATIENCE", 0)  # so that there are auctions
+
+
+@pytest.mark.usefixtures("many_parts", "impatient")
 class TestThreads:
     """Threads of this process are enough to see whether cutting changes anything."""
 
