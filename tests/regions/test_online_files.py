@@ -284,7 +284,7 @@ WRITE_UNTIL_FULL = """
             if arrival.created:
                 print(arrival.region, arrival.radius.hex(), flush=True)
     except OSError as error:
-        print("error", error)
+        print("error", error, flush=True)
     os._exit(0)  # no farewell: the file stays as the failure left it
 """
 
