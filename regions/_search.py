@@ -41,7 +41,7 @@ def near_pairs(
 ) -> Iterator[Pairs]:
     """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
 
-    `centres` lists points with R = 0 that are paired with every ball they may lie in, though not with each other.
+    `centres` lists points with R = 0 that are paired with every ball they may lie in; pairs of two centres may occur.
     Memory is bounded by blocks whatever the number of candidates. Small blocks are put together, because threads that
     wait for the next search get in the way of those that measure its candidates.
     """

@@ -36,7 +36,7 @@ def shards(
     members = searched(R, centres)
     tree = points.shape[1] <= TREE_DIMENSION
     size = max(_FEWEST, math.ceil(members.size / math.sqrt(2 * _EACH * workers)))
-    whole = layers(R, centres) if tree else [members]
+    whole = layers(R, centres) if tree else [members] if members.size else []
     pieces = [piece for part in whole for piece in np.array_split(part, math.ceil(part.size / size))]
     pairs = [
         (pieces[a], None if a == b else pieces[b])

@@ -44,7 +44,7 @@ def tree_pairs(points: Real[np.ndarray, "n d"], outer: Layer, inner: Layer) -> I
 
     if outer.radius == 0:
         return
-    reach = (outer.radius + inner.radius) * (1 + 1e-12)  # float64 distances err by less
+    reach = (outer.radius + inner.radius) * (1 + 1e-12) + 1e-145  # float64 distances err by less, also by underflow
     parts = 1 + int(outer.tree.count_neighbors(inner.tree, reach)) // _CANDIDATES
     if outer is inner and parts == 1:
         row, column = outer.tree.query_pairs(reach, output_type="ndarray").T

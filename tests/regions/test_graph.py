@@ -103,6 +103,16 @@ def test_radii_far_beyond_the_points():
         assert overlap_graph(points, np.full(60, R)).n_edges == 60 * 59 // 2
 
 
+@pytest.mark.parametrize("d", [1, 3, 10, 11])
+def test_lengths_whose_squares_underflow(rng, d):
+    points = np.zeros((40, d))
+    points[:, 0] = np.repeat(10.0 ** rng.uniform(-164, -150, size=20), 2) * np.tile([1.0, 2.0], 20)
+    R = np.repeat(points[::2, 0], 2) * rng.choice([0.4999, 0.5001], size=40)
+    assert pairs(overlap_graph(points, R)) == oracles.edges(points, R)
+    diagonal = np.repeat([[0.0], [1.6e-162]], 10, axis=1)
+    assert overlap_graph(diagonal, np.full(2, 2.55e-162)).n_edges == 1  # 5.06e-162 apart
+
+
 def test_zero_radius_constrains_nobody():
     graph = overlap_graph([[0.0], [0.1], [0.2]], [1.0, 0.0, 1.0])
     assert pairs(graph) == [(0, 2)]

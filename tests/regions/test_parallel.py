@@ -96,6 +96,11 @@ class TestThreads:
             assert serial.stats["rounds"] > 1
             assert_same(allocate(points, R, method, groups=groups, parallel="threading"), serial)
 
+    @pytest.mark.parametrize("n", [0, 5])
+    @pytest.mark.parametrize("d", [3, 12])
+    def test_nothing_to_search(self, rng, n, d):
+        assert overlap_graph(rng.random((n, d)), np.zeros(n), parallel="threading").n_edges == 0
+
     def test_progress_reaches_the_total(self, rng):
         points, R, _ = instance(rng, 1000, 40)
         seen = []
