@@ -26,7 +26,7 @@ def match(start, neighbour, distance, caps, order, patience, u, v, mate_row, mat
     caps : (n,) the loop at i costs 2 caps[i]
     order : the order in which rows without a mate are given one
     patience : columns that one search may take from the heap
-    u, v : (n,) potentials of rows i' and columns j''; feasible on entry and, optimal, on return
+    u, v : (n,) potentials of rows i' and columns j''; feasible on entry and on return, optimal once all rows have mates
     mate_row, mate_column : (n,) the mate of each row and column or -1; on entry every matched edge must be tight
     """
     n = caps.size
@@ -101,21 +101,25 @@ def match(start, neighbour, distance, caps, order, patience, u, v, mate_row, mat
                 u[mate_column[other]] += base - length[other]
             length[other] = np.inf
             place[other] = _UNSEEN
-        if end < 0:
-            continue
-        column = end
-        while True:  # exchange matched and unmatched edges along the path
-            row = parent[column]
-            previous = mate_row[row]
-            mate_row[row] = column
-            mate_column[column] = row
-            if row == root:
-                break
-            column = previous
+        if end >= 0:
+            _exchange(root, end, parent, mate_row, mate_column)
 
 
 _UNSEEN = -1
 _DONE = -2
+
+
+@_compiled
+@no_type_check
+def _exchange(root, end, parent, mate_row, mate_column):
+    """Exchange matched and unmatched edges along the path from the free row `root` to the free column `end`."""
+    row, column = -1, end
+    while row != root:
+        row = parent[column]
+        previous = mate_row[row]
+        mate_row[row] = column
+        mate_column[column] = row
+        column = previous
 
 
 @_compiled
