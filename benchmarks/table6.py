@@ -31,7 +31,7 @@ from _common import (
 
 import regions
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha
-from srs.metrics import LAST, STEP, average_certified_radius, certified_accuracy
+from srs.evaluation.metrics import LAST, STEP, average_certified_radius, certified_accuracy
 
 INSTANCES = (("mnist", "catrs"), ("cifar10", "catrs"), ("cifar10", "salman"), ("cifar10", "cohen"))
 LEVELS = np.array(SIGMAS, dtype=np.float64)

@@ -4,14 +4,18 @@ Given points and upper bounds R, `allocate` sizes an open ball around every poin
 balls overlap and the sum of the radii is as large as possible (Eq. 10 of the paper, or greedily Eq. 11).
 """
 
-from regions._allocate import allocate, allocate_graph
-from regions._allocation import Allocation, Certificate
-from regions._arrival import Arrival, Place, PointHeld, Region
-from regions._graph import OverlapGraph, overlap_graph
-from regions._levels import LevelAllocation, allocate_levels
-from regions._map import Location, RegionMap
-from regions._online import OnlineAllocator
-from regions._verify import Verification, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regions._allocate import allocate, allocate_graph
+    from regions._allocation import Allocation, Certificate
+    from regions._graph import OverlapGraph, overlap_graph
+    from regions._levels.allocate_levels import LevelAllocation, allocate_levels
+    from regions._map import Location, RegionMap
+    from regions._online.allocator import OnlineAllocator
+    from regions._online.results import Arrival, Place, PointHeld, Region
+    from regions._verify import Verification, verify
 
 __all__ = [
     "Allocation",
@@ -32,3 +36,37 @@ __all__ = [
     "overlap_graph",
     "verify",
 ]
+
+#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562), so that
+#: `import regions` takes no time and a program loads only what it uses.
+_HOMES = {
+    "allocate": "regions._allocate",
+    "allocate_graph": "regions._allocate",
+    "Allocation": "regions._allocation",
+    "Certificate": "regions._allocation",
+    "OverlapGraph": "regions._graph",
+    "overlap_graph": "regions._graph",
+    "LevelAllocation": "regions._levels.allocate_levels",
+    "allocate_levels": "regions._levels.allocate_levels",
+    "Location": "regions._map",
+    "RegionMap": "regions._map",
+    "OnlineAllocator": "regions._online.allocator",
+    "Arrival": "regions._online.results",
+    "Place": "regions._online.results",
+    "PointHeld": "regions._online.results",
+    "Region": "regions._online.results",
+    "Verification": "regions._verify",
+    "verify": "regions._verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,16 +13,18 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from regions import _greedy, _lp, _matching, _maxmin, _validate
-from regions._allocation import Allocation, Answer, Problem
-from regions._bounds import caps_above
-from regions._capped import near_graph, sparse_enough
-from regions._feasible import first_overlap, trim
+from regions import _validate
+from regions._allocation import Allocation
+from regions._dense.caps import near_graph, sparse_enough
+from regions._dense.greedy import generate_reserve
+from regions._dense.row_generation import generate_rows
 from regions._graph import OverlapGraph, build_graph
-from regions._greedy_rows import generate_reserve
-from regions._rows import generate_rows
-from regions._search import Progress
-from regions.solvers import SOLVERS
+from regions._methods import greedy, lp, matching, max_min
+from regions._methods.bounds import caps_above
+from regions._methods.problem import Answer, Problem
+from regions._methods.repair import first_overlap, trim
+from regions._methods.solvers import SOLVERS
+from regions._search.pairs import Progress
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ def _auto(problem: Problem) -> Answer:
 
 
 METHODS: Mapping[str, Method] = {
-    "lp": Method(_lp.solve, frozenset({"solver", "time_limit", "parallel"})),
-    "matching": Method(_matching.solve, frozenset({"start", "parallel"}), weighted=False),
-    "greedy": Method(_greedy.solve, frozenset({"order", "reserve"})),
-    "max-min": Method(_maxmin.solve, frozenset()),
+    "lp": Method(lp.solve, frozenset({"solver", "time_limit", "parallel"})),
+    "matching": Method(matching.solve, frozenset({"start", "parallel"}), weighted=False),
+    "greedy": Method(greedy.solve, frozenset({"order", "reserve"})),
+    "max-min": Method(max_min.solve, frozenset()),
     "auto": Method(_auto, frozenset({"parallel"})),
 }
 

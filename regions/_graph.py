@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._distance import distances_below, raised, relative_error
-from regions._frame import Frame
-from regions._search import Progress, near_pairs
-from regions._shards import shard_pairs, shared_out
+from regions._arithmetic.distances import distances_below, raised, relative_error
+from regions._arithmetic.loops import compiled
+from regions._search.embedding import Frame
+from regions._search.pairs import Progress, near_pairs
+from regions._search.shards import shard_pairs, shared_out
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -81,20 +82,16 @@ class OverlapGraph:
     @cached_property
     def adjacency(self) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " ends"], Float64[np.ndarray, " ends"]]:
         """Compressed rows (start, neighbour, distance): point k has neighbours neighbour[start[k]:start[k + 1]]."""
-        from regions import _kernels
-
         start, neighbour = np.zeros(self.n + 1, dtype=np.int64), np.empty(2 * self.n_edges, dtype=np.int64)
         distance = np.empty(2 * self.n_edges)
-        _kernels.adjacency(self.i, self.j, self.distance, start, neighbour, distance)
+        _fill_adjacency(self.i, self.j, self.distance, start, neighbour, distance)
         return start, neighbour, distance
 
     @cached_property
     def nearest(self) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Nearest neighbour of every point and its distance, rounded down; -1 and infinity for isolated points."""
-        from regions import _kernels
-
         neighbour, distance = np.full(self.n, -1), np.full(self.n, np.inf)
-        _kernels.nearest(self.i, self.j, self.distance, neighbour, distance)
+        _find_nearest(self.i, self.j, self.distance, neighbour, distance)
         return neighbour, distance
 
     def to_networkx(self) -> nx.Graph[Any]:
@@ -249,3 +246,35 @@ def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(i * bounds.size + j)
     return OverlapGraph(bounds, i[order], j[order], distance[order], distance_error)
+
+
+@compiled
+@no_type_check
+def _fill_adjacency(i, j, distance, start, neighbour, length):
+    """Both directions of every edge in compressed rows: those in which a point comes first, then the others.
+
+    start : (n + 1,) zeros on entry
+    """
+    for e in range(i.size):
+        start[i[e] + 1] += 1
+        start[j[e] + 1] += 1
+    for k in range(1, start.size):
+        start[k] += start[k - 1]
+    following = start[:-1].copy()
+    for ends, others in ((i, j), (j, i)):
+        for e in range(i.size):
+            k = following[ends[e]]
+            neighbour[k], length[k] = others[e], distance[e]
+            following[ends[e]] = k + 1
+
+
+@compiled
+@no_type_check
+def _find_nearest(i, j, distance, neighbour, least):
+    """Lower `least` to the distance of every point's nearest neighbour, and set `neighbour` to the first of these."""
+    for e in range(i.size):
+        a, b = i[e], j[e]
+        if distance[e] < least[a]:
+            least[a], neighbour[a] = distance[e], b
+        if distance[e] < least[b]:
+            least[b], neighbour[b] = distance[e], a

@@ -14,10 +14,10 @@ from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._distance import distances_below, margins_below
-from regions._frame import Frame
-from regions._search import TILE, overlapping
-from regions._trees import Pairs
+from regions._arithmetic.distances import distances_below, margins_below
+from regions._search.embedding import Frame
+from regions._search.pairs import TILE, overlapping
+from regions._search.trees import Pairs
 from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"

@@ -5,11 +5,11 @@ label, but for training images: a certificate says that the prediction does not 
 """
 
 from smoothing.adaptive import Ladder
-from smoothing.certify import SmoothedClassifier
+from smoothing.certify_to_file import Selection, certify_to_file
+from smoothing.classifier import SmoothedClassifier
 from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
 from smoothing.levels import sigma_grid
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
-from smoothing.runs import Selection, certify_to_file
 from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
 __all__ = [

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 import regions
-from srs.settings import CertifySettings
+from srs.run.settings import CertifySettings
 
 #: Labels of the points, pairs that share one of which may overlap, from each image's level and certified class.
 GROUPS: Mapping[str, Callable[[np.ndarray, np.ndarray], list[np.ndarray] | None]] = {

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from srs.commands.allocate import AllocateSettings
-    from srs.from_logs import Answer
-    from srs.logs import Logs
+    from srs.logs.compare import Answer
+    from srs.logs.read import Logs
 
 #: What `--out` then holds.
 FILES = frozenset({"allocation.tsv", "summary.json", "regions.npz"})
@@ -34,10 +34,10 @@ def allocate_logs(settings: AllocateSettings) -> None:
     check_free(out, FILES, overwrite=settings.overwrite)
 
     import regions
-    from srs.from_logs import bounds_from, compare, describe
-    from srs.logs import read_logs
+    from srs.logs.compare import bounds_from, compare, describe
+    from srs.logs.read import read_logs
+    from srs.logs.recover_votes import lower, recover_votes
     from srs.modes import Mode
-    from srs.rounding import lower, recover_votes
 
     seconds = {}
     began = time.perf_counter()
@@ -108,7 +108,7 @@ def _check(settings: AllocateSettings) -> None:
 
 
 def _points(settings: AllocateSettings, logs: Logs) -> np.ndarray:
-    from srs.log_images import array_points, log_points
+    from srs.logs.images import array_points, log_points
 
     if settings.points is not None:
         if settings.image_size is not None or settings.image_order != "sorted":
@@ -156,7 +156,7 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
 
     from smoothing.tables import floor_text
     from srs.commands._console import console
-    from srs.metrics import LAST
+    from srs.evaluation.metrics import LAST
     from srs.modes import OVERLAPPING, title
 
     screen = console()

@@ -248,7 +248,7 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
 
     from rich.table import Table
 
-    from srs.numbers import significant
+    from srs.report.numbers import significant
 
     graph = allocation.graph
     bound, gap = allocation.upper_bound, allocation.gap
@@ -278,7 +278,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
     import numpy as np
     from rich.table import Table
 
-    from srs.numbers import significant
+    from srs.report.numbers import significant
 
     R = allocations[0].graph.R
     w = np.ones(R.size) if weights is None else weights

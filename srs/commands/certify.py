@@ -7,7 +7,7 @@ from typing import Any
 
 from srs.commands._config import parse_over_file
 from srs.commands._errors import one_line_errors
-from srs.settings import CertifySettings
+from srs.run.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
 
@@ -31,13 +31,13 @@ def certify(settings: CertifySettings) -> None:
     """Run the pipeline in its folder and print its table."""
     settings.check()
 
-    from srs.base_classifiers import save_own
-    from srs.inputs import completed, load  # after the check: PyTorch takes seconds to import
+    from srs.evaluation.evaluate import evaluate
     from srs.modes import main_mode
-    from srs.pipeline import points_of, record_files, record_run
-    from srs.report import write
-    from srs.results import evaluate
-    from srs.run_folder import check_free, claimed, describe
+    from srs.report.summary import write
+    from srs.run.base_classifiers import save_own
+    from srs.run.draw import points_of, record_files, record_run
+    from srs.run.folder import check_free, claimed, describe
+    from srs.run.inputs import completed, load  # after the check: PyTorch takes seconds to import
 
     if settings.model is not None or settings.arch is not None:
         sys.path.insert(0, "")  # package.module:factory may lie in the current folder
@@ -63,8 +63,8 @@ def certify(settings: CertifySettings) -> None:
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
     from srs.commands._console import console
-    from srs.numbers import significant
-    from srs.report import results_table
+    from srs.report.numbers import significant
+    from srs.report.summary import results_table
 
     screen = console()
     screen.print(results_table(summary, str(folder)))

@@ -15,8 +15,8 @@ from srs.commands._errors import one_line_errors, parse
 if TYPE_CHECKING:
     import numpy as np
 
-    from srs.predictor import Answers
-    from srs.query_images import Query
+    from srs.predict.images import Query
+    from srs.predict.predictor import Answers
 
 _DESCRIPTION = """Classify images by G (Eq. 9): the region that holds an image says with which sigma to vote.
 
@@ -112,7 +112,7 @@ def predict(settings: PredictSettings) -> None:
     """Load map and classifier, read the images, answer, print."""
     settings.check()
 
-    from srs.predicting import open_map, open_run  # after the check: PyTorch takes seconds to import
+    from srs.predict.opening import open_map, open_run  # after the check: PyTorch takes seconds to import
 
     opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
     query, predictor = opened.query, opened.predictor

@@ -15,7 +15,7 @@ import tyro
 from srs.commands._errors import one_line_errors, parse
 
 if TYPE_CHECKING:
-    from srs.results import Rows
+    from srs.evaluation.evaluate import Rows
 
 _DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
 
@@ -52,10 +52,10 @@ def main() -> None:
 def report(settings: ReportSettings) -> None:
     """Read, compute, write, print."""
     from srs.commands.certify import print_results
-    from srs.page import PAGE, Chapter, tables_of, write_report
-    from srs.report import summarize
-    from srs.rule_tables import FORMATS, joined
-    from srs.stored import load_run
+    from srs.report.finished_run import load_run
+    from srs.report.page import PAGE, Chapter, tables_of, write_report
+    from srs.report.summary import summarize
+    from srs.report.tables import FORMATS, joined
 
     out = _out(settings)
     if settings.alpha is not None and not 0 < settings.alpha < 1:
@@ -120,7 +120,7 @@ def _baseline(text: str) -> tuple[str, Rows]:
     import numpy as np
 
     from smoothing import read_certificates
-    from srs.results import Rows
+    from srs.evaluation.evaluate import Rows
 
     name, equals, file = text.rpartition("=")
     path = Path(file)

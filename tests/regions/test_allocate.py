@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from regions import allocate, allocate_graph, overlap_graph, verify
 from regions._allocate import METHODS
-from regions._greedy import permutation as greedy_permutation
+from regions._methods.greedy import permutation as greedy_permutation
 from tests import oracles, strategies
 
 VARIANTS = {
@@ -273,7 +273,7 @@ class TestUnreliableSolver:
         return rng.random((200, 2)), rng.random(200) * 0.2
 
     def tamper(self, monkeypatch, **changes):
-        from regions import solvers
+        from regions._methods import solvers
 
         real = solvers.solve
 
@@ -355,7 +355,7 @@ class TestUnreliableSolver:
         assert allocation.objective == pytest.approx(oracles.optimum(points, R), rel=1e-6)
 
     def test_parts_that_failed_fall_back_alone(self, monkeypatch, rng):
-        from regions import solvers
+        from regions._methods import solvers
 
         points = rng.random((3000, 2))  # in 30 clusters, far apart: more than one part
         points += 100 * rng.integers(30, size=(3000, 1))

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regions import _allocate, _capped, _rows, _search, _validate, allocate, allocate_graph, overlap_graph, verify
-from regions._bounds import caps_above
-from regions._capped import near_graph
+from regions import _allocate, _validate, allocate, allocate_graph, overlap_graph, verify
+from regions._dense import caps as _capped
+from regions._dense import row_generation as _rows
+from regions._dense.caps import near_graph
+from regions._methods.bounds import caps_above
+from regions._search import pairs as _search
 from tests import oracles, strategies
 
 CAPPED = [{"method": "lp"}, {"method": "matching"}, {"method": "greedy", "reserve": True}]
@@ -205,7 +208,7 @@ class TestRows:
         np.testing.assert_array_equal(parts.radii, whole.radii)
 
     def test_a_solver_that_stops_leaves_feasible_radii_and_a_valid_bound(self, rng, monkeypatch):
-        from regions import solvers
+        from regions._methods import solvers
 
         points, R = instance("all alike", rng)
         best = allocate_graph(overlap_graph(points, R), "matching").objective

@@ -120,7 +120,9 @@ def test_zero_radius_constrains_nobody():
 
 @pytest.mark.parametrize("d", [6, 40])
 def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
-    from regions import _distance, _search, _trees
+    from regions._arithmetic import distances as _distance
+    from regions._search import pairs as _search
+    from regions._search import trees as _trees
 
     points, R = rng.random((700, d)), rng.random(700) * 0.2 * d**0.5
     whole = overlap_graph(points, R)
@@ -141,7 +143,8 @@ class TestProjection:
         return np.argwhere(np.triu(squareform(pdist(points)) < R[:, None] + R, 1))
 
     def forced(self, monkeypatch, m):
-        from regions import _projection, _search
+        from regions._search import pairs as _search
+        from regions._search import projection as _projection
 
         def leading(z, radii, n):
             return _projection.principal_directions(z, m)
@@ -170,7 +173,7 @@ class TestProjection:
         assert pairs(overlap_graph(points, np.full(200, 0.4))) == []
 
     def test_it_is_chosen_where_it_pays_and_only_there(self, rng):
-        from regions._projection import choose_basis
+        from regions._search.projection import choose_basis
 
         spread = rng.normal(size=(500, 400))
         low_rank = rng.normal(size=(500, 8)) @ rng.normal(size=(8, 400))
@@ -181,7 +184,7 @@ class TestProjection:
         assert choose_basis(low_rank, R, 1000) is None
 
     def test_large_instance_takes_the_projection(self, rng, monkeypatch):
-        from regions import _search
+        from regions._search import pairs as _search
 
         chosen = []
         choose = _search.choose_basis

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from regions import OverlapGraph, _levels_bound, _levels_exact, _levels_messages, allocate_levels, verify
-from regions._levels_search import COARSE, LevelProblem, State, fuse, improve
+from regions import OverlapGraph, allocate_levels, verify
+from regions._levels import bound as _levels_bound
+from regions._levels import enumeration as _levels_exact
+from regions._levels import messages as _levels_messages
+from regions._levels.block_moves import improve
+from regions._levels.problem import LevelProblem, State
+from regions._levels.search import COARSE, fuse
 from tests import oracles, strategies
 
 

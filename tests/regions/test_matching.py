@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regions import Certificate, _matching, allocate, allocate_graph, overlap_graph, verify
+from regions import Certificate, allocate, allocate_graph, overlap_graph, verify
+from regions._methods import matching as _matching
 from tests import oracles, strategies
 
 INSTANCES = st.one_of(strategies.grouped_instances(max_points=12), strategies.assembled_instances())

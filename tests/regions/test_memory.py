@@ -5,7 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from regions import _frame, _search, _verify, allocate, allocate_levels, overlap_graph, verify
+from regions import _verify, allocate, allocate_levels, overlap_graph, verify
+from regions._search import embedding as _frame
+from regions._search import pairs as _search
 
 DTYPES = (np.float32, np.float64, np.uint8)
 CALLS = {

@@ -227,7 +227,8 @@ def test_a_file_that_may_not_be_written(path, filled):
         printed = run_python(
             """
             import os, sys
-            import numpy, regions  # before rights are given up
+            import numpy, regions
+            regions.OnlineAllocator  # loaded before rights are given up
             if os.getuid() == 0:
                 os.setuid(65534)
             try:

@@ -78,7 +78,8 @@ def test_kills_at_random_moments(path, groups):
 
 KILLED = """
 import os, signal, sys
-from regions import OnlineAllocator, _store
+from regions import OnlineAllocator
+from regions._online import store as _store
 class Connection:
     # Dies just before or just after one statement
     def __init__(self, connection):

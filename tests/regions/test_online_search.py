@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regions import OnlineAllocator, allocate
-from regions._filter import BallFilter
-from regions._growing import GrowingBalls
-from regions._store import Rows
-from regions._surroundings import survey
+from regions._online.balls import GrowingBalls
+from regions._online.clearance import survey
+from regions._online.nearby import BallFilter
+from regions._online.store import Rows
 from tests import oracles
 
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from regions import _allocate, _matching, _shards, allocate, allocate_graph, overlap_graph
+from regions import _allocate, allocate, allocate_graph, overlap_graph
+from regions._methods import matching as _matching
+from regions._search import shards as _shards
 from tests import strategies
 
 METHODS = [{"method": "lp"}, {"method": "matching"}, {"method": "auto"}, {"method": "greedy"}]

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from smoothing import ABSTAIN, SmoothedClassifier, certified_radius, lower_confidence_bound
-from smoothing.noise import stream
+from smoothing._voting.noise import stream
 
 from .oracles import Coin, Constant, Halfspace
 
@@ -63,7 +63,7 @@ def test_every_method_draws_from_its_own_stage(images, halfspace, monkeypatch):
         stages.append(stage)
         return stream(seed, stage, *rest)
 
-    monkeypatch.setattr("smoothing._votes.stream", spy)
+    monkeypatch.setattr("smoothing._voting.engine.stream", spy)
     smoothed = SmoothedClassifier(halfspace, 2)
     smoothed.select_sigma(images, [0.5], 10)
     assert set(stages) == {"select"}

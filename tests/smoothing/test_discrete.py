@@ -11,8 +11,8 @@ from scipy import stats
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from smoothing.discrete import DiscreteSampler, noise_table, resolve
-from smoothing.noise import stream
+from smoothing._voting.discrete import DiscreteSampler, noise_table, resolve
+from smoothing._voting.noise import stream
 
 from .oracles import normal_cdf
 

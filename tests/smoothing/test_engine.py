@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from smoothing.noise import BLOCK
+from smoothing._voting.noise import BLOCK
 from training import build
 
 from .oracles import Coin, Constant, Halfspace
@@ -81,7 +81,7 @@ def test_samples_can_be_drawn_in_pieces(pictures, network):
 
 
 def test_many_images_pass_in_several_rounds(monkeypatch, pictures, network, votes):
-    monkeypatch.setattr("smoothing._votes.MOST_CELLS", 20)
+    monkeypatch.setattr("smoothing._voting.engine.MOST_CELLS", 20)
     found = SmoothedClassifier(network, 10).predict(pictures, 0.7, 300).votes
     np.testing.assert_array_equal(found, votes)
 

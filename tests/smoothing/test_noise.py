@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from smoothing.noise import BLOCK, STAGES, stream
-from smoothing.samplers import GaussianSampler
+from smoothing._voting.noise import BLOCK, STAGES, stream
+from smoothing._voting.samplers import GaussianSampler
 
 
 def draw(seed=0, stage="estimate", index=0, block=0, n=BLOCK, shape=(2, 2, 1)):

@@ -15,7 +15,7 @@ from rich.table import Table
 import regions
 from srs.commands._console import console
 from srs.commands._errors import one_line_errors
-from srs.run_folder import RUN_FILES
+from srs.run.folder import RUN_FILES
 from tests.srs.programs import TINY, assert_refused, call
 
 FILES = RUN_FILES - {"model.pt"}  # which is the checkpoint's own affair
@@ -229,7 +229,7 @@ def test_help_names_every_flag_without_importing_torch(tmp_path):
     )
     from dataclasses import fields
 
-    from srs.settings import CertifySettings
+    from srs.run.settings import CertifySettings
 
     for field in fields(CertifySettings):
         assert f"--{field.name.replace('_', '-')} " in process.stdout

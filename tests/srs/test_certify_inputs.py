@@ -10,8 +10,8 @@ import yaml
 
 from srs.commands._config import parse_over_file
 from srs.commands.certify import certify
-from srs.inputs import completed, load
-from srs.settings import CertifySettings
+from srs.run.inputs import completed, load
+from srs.run.settings import CertifySettings
 from training import PRESETS, save_checkpoint
 
 GRID = {"dataset": "digits", "sigma_min": 0.2, "sigma_max": 0.4, "sigma_step": 0.2}

@@ -9,13 +9,13 @@ from torch import nn
 
 import regions
 from smoothing import ABSTAIN, SmoothedClassifier
-from srs.inputs import Inputs
-from srs.losses import losses
+from srs.evaluation.evaluate import Bounds, ModeResult, allocated, evaluate
+from srs.evaluation.losses import losses
 from srs.modes import COMPARED, Mode, main_mode, title
-from srs.pipeline import MOST_TOGETHER, points_of, record_files, record_run
-from srs.report import certificates, summarize
-from srs.results import Bounds, ModeResult, allocated, evaluate
-from srs.settings import CertifySettings
+from srs.report.summary import certificates, summarize
+from srs.run.draw import MOST_TOGETHER, points_of, record_files, record_run
+from srs.run.inputs import Inputs
+from srs.run.settings import CertifySettings
 from training import ImageData
 
 SIGMAS = np.array([0.1, 0.25, 0.5])

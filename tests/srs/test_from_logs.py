@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import norm
 
 import regions
-from srs.from_logs import MODES, bounds_from, choose, compare, describe
-from srs.logs import Logs
+from srs.logs.compare import MODES, bounds_from, choose, compare, describe
+from srs.logs.read import Logs
+from srs.logs.recover_votes import Votes, lower
 from srs.modes import Mode
-from srs.rounding import Votes, lower
 
 SIGMAS = np.array([0.25, 0.5, 1.0])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from srs.logs import read_logs, sigma_of
+from srs.logs.read import read_logs, sigma_of
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 FIRST = HEADER + "0\t7\t7\t0.95\t1\t0:00:01.5\n3\t2\t2\t0.41\t1\t1.0\n5\t1\t0\t0.2\t0\t2.0\n"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
+from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
 
 
 def test_certified_accuracy_is_strict_since_balls_are_open():

@@ -10,8 +10,8 @@ import torch
 
 import regions
 from smoothing import SmoothedClassifier
-from srs.online import arrive, open_state
-from srs.predictor import Predictor
+from srs.predict.online import arrive, open_state
+from srs.predict.predictor import Predictor
 from tests.smoothing.oracles import Halfspace
 from tests.srs.programs import assert_refused, call, program
 

@@ -11,7 +11,7 @@ import torch
 
 import regions
 from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
-from srs.predictor import OUTSIDE, Predictor
+from srs.predict.predictor import OUTSIDE, Predictor
 from tests.smoothing.oracles import Constant, Halfspace
 from training import SmoothAdv, load_checkpoint
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 import regions
 from srs.commands.report import main
-from srs.stored import load_run
+from srs.report.finished_run import load_run
 from tests.srs.programs import TINY, assert_refused, call, program
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from srs.logs import Logs
-from srs.rounding import lower, recover_votes
+from srs.logs.read import Logs
+from srs.logs.recover_votes import lower, recover_votes
 
 
 def logs_of(printed, sigmas, predict=None):

@@ -1,0 +1,89 @@
+"""Float64 distances of listed pairs, with a proven bound on their error, and exact decisions where that is not enough.
+
+The bound (docs/mathematics.md, Eq. M10): a sum of d rounded squares of rounded differences, in any order, errs by
+at most (d + 2) u / (1 - (d + 2) u) with u = 2^-53; the square root halves it and rounds once more.
+`relative_error` is more than twice that, so that a second computation of the same kind confirms the first.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, Real
+
+from regions._arithmetic.exact import closer_than
+from regions._arithmetic.loops import squared_distances
+
+_UNIT = 2.0**-53
+_UNDERFLOW = 1e-290
+"""Squares below this may have lost digits to underflow: squared distances this small count as 0 or as undecided."""
+_COORDINATES = 1 << 20  # differences taken by one thread at a time
+
+
+def relative_error(d: int) -> float:
+    """Bound on the relative error of a float64 distance in d dimensions (and of its square, halved)."""
+    return (d + 8) * _UNIT
+
+
+def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndarray, " k"]:
+    """Upper bounds on the true distances, from what `distances_below` rounded down with this `relative_error`."""
+    return distance * (1 + 4 * error) + 1e-144
+
+
+def margins_below(
+    radii: Float64[np.ndarray, " k"], distance: Float64[np.ndarray, " k"], d: int
+) -> Float64[np.ndarray, " k"]:
+    """Distances to the boundaries of balls that hold a point, rounded down, from what `distances_below` returned."""
+    return np.asarray(np.maximum(np.nextafter(radii - raised(distance, relative_error(d)), 0.0), 0.0))
+
+
+def distances_below(
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
+    a: Float64[np.ndarray, " k"],
+    b: Float64[np.ndarray, " k"],
+) -> tuple[Bool[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Which pairs have |x_i - y_j| < a + b, decided exactly, and their distances rounded down.
+
+    Returns
+    -------
+    closer : (k,) bool, exact
+    distance : (k,) float64, at most the true distance and at least (1 - 2 relative_error(d)) times it for the pairs
+        that are closer, less 1e-145, which is what underflow may cost; meaningless for the others
+    """
+    error = relative_error(x.shape[1])
+    reach = (a + b) ** 2
+    stop = reach * (1 + 4 * error) + _UNDERFLOW
+    squared = _squared(x, y, i, j, stop)
+    # error + 4 u covers the rounding of `reach` and of these products
+    surely_closer = squared * (1 + 2 * error) + _UNDERFLOW < reach * (1 - 4 * _UNIT)
+    surely_not = squared * (1 - 2 * error) - _UNDERFLOW > reach * (1 + 4 * _UNIT)
+    closer = surely_closer
+    undecided = np.flatnonzero(~surely_closer & ~surely_not)
+    if undecided.size:
+        closer[undecided] = closer_than(x, y, i[undecided], j[undecided], a[undecided], b[undecided])
+    # inexact pairs of the kernel's early stop are not closer, so their distance is never used
+    return closer, np.sqrt(np.maximum(squared - _UNDERFLOW, 0.0)) * (1 - error)
+
+
+def _squared(
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
+    stop: Float64[np.ndarray, " k"],
+) -> Float64[np.ndarray, " k"]:
+    squared = np.empty(i.size)
+    pairs = max(256, _COORDINATES // x.shape[1])
+    parts = [slice(start, start + pairs) for start in range(0, i.size, pairs)]
+    if len(parts) <= 1:
+        squared_distances(x, y, i, j, stop, squared)
+        return squared
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda p: squared_distances(x, y, i[p], j[p], stop[p], squared[p]), parts):
+            pass
+    return squared

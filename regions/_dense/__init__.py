@@ -1,0 +1,1 @@
+"""What to do when the overlap graph would be too large to list."""

@@ -1,0 +1,214 @@
+"""The joint choice of noise levels and radii."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+
+from regions import _validate
+from regions._allocation import Allocation, relative_gap
+from regions._graph import overlap_graph
+from regions._levels import block_moves, bound, enumeration, search
+from regions._levels.problem import LevelProblem, State
+from regions._search.pairs import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class LevelAllocation:
+    """A level and a radius for every point, and how much better any other choice could be.
+
+    Attributes
+    ----------
+    level : (n,) int64
+        Index of the level chosen for each point.
+    sigma : (n,) float64
+        The levels themselves, levels[level].
+    upper_bound : float
+        No choice of levels and radii has a larger sum of radii; rounded up.
+    status : str
+        A sentence: what was found, and how it compares with the simple answers.
+    allocation : Allocation
+        The radii at these levels, with a bound and gap of their own: those of Eq. 10 once the levels are fixed.
+    stats : mapping
+        Seconds per stage (`seconds_*`), sizes (`points_proven`: in components solved by enumeration), and the
+        sums of the simple answers: `objective_best_level`, every point
+        at the level of its largest bound, and `objective_common_level`, all at the best common one.
+    """
+
+    level: Int64[np.ndarray, " n"]
+    sigma: Float64[np.ndarray, " n"]
+    upper_bound: float
+    status: str
+    allocation: Allocation
+    stats: Mapping[str, float]
+
+    @property
+    def radii(self) -> Float64[np.ndarray, " n"]:
+        """(n,) radii, r_j <= R[j, level[j]]."""
+        return self.allocation.radii
+
+    @property
+    def objective(self) -> float:
+        """Sum of the radii, rounded down."""
+        return self.allocation.objective
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the objective to `upper_bound`, in [0, 1]."""
+        return relative_gap(self.objective, self.upper_bound)
+
+    def __repr__(self) -> str:
+        return f"LevelAllocation(n={self.level.size}, objective={self.objective:.6g}, gap={self.gap:.1e})"
+
+
+def allocate_levels(
+    points: ArrayLike,
+    levels: ArrayLike,
+    R: ArrayLike,
+    *,
+    groups: Any = None,
+    rounds: int = 1,
+    sweeps: int = 10,
+    seconds: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LevelAllocation:
+    """Choose a noise level and a radius for every point, so that the sum of radii is large.
+
+    Balls at the same level may overlap; balls at different levels may not.
+
+    Parameters
+    ----------
+    points : array-like, shape (n, d) or (n, ...)
+        Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
+    levels : array-like, shape (K,)
+        Noise levels, > 0 and increasing.
+    R : array-like, shape (n, K)
+        R[j, k] bounds the radius of point j at level k, in the units of `points`, finite and >= 0. 0: not certified
+        there; a point at such a level is empty and constrains nobody.
+    groups : array-like, shape (n,) or (n, K), or a list or tuple of such arrays, default=None
+        Pairs that share a label in ANY of the arrays, each at its chosen level, may overlap too. (n, K): the label
+        depends on the level, as the predicted class does. As in `allocate`, only a list or tuple means several arrays.
+    rounds : int, default=1
+        Rounds of block moves, >= 0. None is made after one that gained nothing.
+    sweeps : int, default=10
+        Sweeps of messages, there and back, for the upper bound, >= 0; 0 leaves the bound that ignores all
+        conflicts, but in small components.
+    seconds : float, default=None
+        Begin no further stage of the search after this time (the bound is always computed). Results then depend on
+        the speed of the machine.
+    seed : int, default=0
+        Order in which block moves are tried from the second round on.
+    progress : callable, default=None
+        Called as progress(stage, done, total) from time to time.
+
+    Returns
+    -------
+    LevelAllocation
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names the value.
+
+    Notes
+    -----
+    Guaranteed: 0 <= r_j <= R[j, k_j], and r_i + r_j <= |x_i - x_j| in exact arithmetic for every pair
+    that conflicts at the chosen levels and whose balls are both non-empty. The sum is at least that of the best
+    common level, and of the best level of every point with the radii of Eq. 10. NP-hard for three and more levels,
+    so the search is a heuristic but for small components, which are enumerated where that takes little, and
+    `upper_bound` says how far it can be from the optimum. Deterministic unless `seconds` is given.
+
+    Expansion moves: which points should change to level k, and with what radii, is a minimum cut on a grid of radii.
+    Block moves: a point changes its level together with neighbours in its way. Radii are those of Eq. 10 after every
+    move of the one kind and every round of the other (docs/levels.md).
+
+    Examples
+    --------
+    >>> allocate_levels([[0.0], [1.0]], [0.25, 0.5], [[1.0, 0.9], [0.7, 0.8]])
+    LevelAllocation(n=2, objective=1.7, gap=...)
+    """
+    x = _validate.as_points(points)
+    sigma = _validate.as_noise_levels(levels)
+    bounds = _validate.as_level_radii(R, len(x), sigma.size)
+    labels = _validate.as_level_groups(groups, len(x), sigma.size)
+    rounds, sweeps = _validate.as_count(rounds, "rounds"), _validate.as_count(sweeps, "sweeps")
+    limit = _validate.as_seconds(seconds, "seconds")
+    rng = np.random.default_rng(_validate.as_count(seed, "seed"))
+
+    began = time.perf_counter()
+    graph = overlap_graph(x, bounds.max(axis=1), progress=progress)
+    whole = LevelProblem(graph, bounds, labels)
+    searching = time.perf_counter()
+    members = np.flatnonzero(graph.degree)
+    part = whole.restricted(members, np.arange(graph.n_edges))
+    state = _search(part, rounds, rng, None if limit is None else searching + limit)
+    proven, settled = enumeration.settle(part, state)
+    level = bounds.argmax(axis=1)
+    level[members] = state.level
+    common = np.argmax([math.fsum(column) for column in bounds.T])
+    choices = [level, bounds.argmax(axis=1), np.full(len(x), common, dtype=np.int64)]
+    answers = [whole.allocate(choice) for choice in choices]
+    best = max(range(3), key=lambda c: answers[c].objective)  # the first, unless rounding is against it
+    level, allocation = choices[best], answers[best]
+    bounding = time.perf_counter()
+    rest = part.restricted(np.flatnonzero(~proven), np.flatnonzero(~proven[part.graph.i]))
+    elsewhere = _sum_up([*np.delete(bounds.max(axis=1), members), settled])
+    upper = _sum_up([elsewhere, bound.upper_bound(rest, sweeps, allocation.objective, elsewhere)])
+    ended = time.perf_counter()
+
+    stats = {
+        "seconds_graph": searching - began,
+        "seconds_search": bounding - searching,
+        "seconds_bound": ended - bounding,
+        "edges": graph.n_edges,
+        "points_in_conflict": members.size,
+        "points_proven": int(np.count_nonzero(proven)),
+        "objective_best_level": answers[1].objective,
+        "objective_common_level": answers[2].objective,
+    }
+    return LevelAllocation(level, sigma[level], upper, _status(allocation, upper, stats), allocation, stats)
+
+
+def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline: float | None) -> State:
+    """Expand the best answers of both simple kinds, fuse them, and improve the result by block moves."""
+
+    def late() -> bool:
+        return deadline is not None and time.perf_counter() > deadline
+
+    common, best = State.common_levels(part), State.best_levels(part)
+    for state in (best, common):
+        if not late():
+            search.expand_all(part, state, search.COARSE)
+    best.take(part, common.level, common.radii)
+    if not late():
+        search.fuse(part, best, common, search.FINE)
+    for number in range(rounds + 1):
+        if number and (late() or not block_moves.improve(part, best, rng if number > 1 else None)):
+            break
+        if late():
+            break
+        search.expand_all(part, best, search.FINE)
+    return best
+
+
+def _sum_up(terms: list[float]) -> float:
+    """Their sum, rounded upwards; exact where there is one."""
+    total = math.fsum(terms)
+    return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total
+
+
+def _status(allocation: Allocation, upper: float, stats: Mapping[str, float]) -> str:
+    simple = max(stats["objective_best_level"], stats["objective_common_level"])
+    gap = relative_gap(allocation.objective, upper)
+    gain = allocation.objective / simple - 1 if simple else 0.0
+    found = "optimal up to rounding" if gap < 1e-9 else f"within {gap:.1e} of the optimum, relatively"
+    advice = "" if gap < 1e-2 else "; more sweeps or rounds may help, less so where very many pairs overlap"
+    return f"{found}; {gain:.1%} above the better of best levels and best common level{advice}"

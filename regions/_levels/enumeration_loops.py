@@ -1,0 +1,98 @@
+"""Compiled loops of the joint choice of levels: enumeration of what may be better, depth first."""
+
+from typing import no_type_check
+
+import numpy as np
+
+from regions._arithmetic.loops import compiled
+from regions._levels.problem import conflict
+
+
+@compiled
+@no_type_check
+def arrange(network, most, points, score):
+    """Sort `points`, a component, so that pairs which lose much come early: the next is who gets most in the way.
+
+    score : (n,) scratch, 0 for all of the points
+    """
+    start, neighbour, distance = network[:3]
+    for a in range(points.size):
+        best = a
+        for b in range(a + 1, points.size):
+            if score[points[b]] > score[points[best]]:
+                best = b
+        points[a], points[best] = points[best], points[a]
+        p = points[a]
+        for e in range(start[p], start[p + 1]):
+            score[neighbour[e]] += max(0.0, most[p] + most[neighbour[e]] - distance[e])
+
+
+@compiled
+@no_type_check
+def enumerate_levels(network, most, choice, points, budget, nodes, level, place, found):
+    """Write down the levels of a component for which too little is lost to rule them out.
+
+    Lost is what a point's bound at its level falls short of `most`, and r_i + r_j of R_i + R_j at a conflicting pair;
+    of the latter, pairs without a common point add up. Levels that lose at least `budget` are left out, as soon as the
+    points that have theirs do.
+
+    distance in `network` : rounded up
+    choice : (n, K) levels of every point, from the largest bound down
+    level : (n,) scratch, -1 for all of the points before and after
+    place : (n,) scratch
+    found : (most leaves, at least as many columns as points) filled row by row, in the order of `points`
+
+    Returns (number of rows, nodes visited); -1 rows where there are more, or more than `nodes` nodes.
+    """
+    start, neighbour, distance, R, labels = network
+    size, K = points.size, R.shape[1]
+    turn = np.full(size, -1)
+    mate = np.full(size, -1)  # by depth, the neighbour that a pair's loss is counted with
+    taken = np.zeros(size, np.bool_)  # by depth
+    for a in range(size):
+        place[points[a]] = a
+    lost = np.zeros(size + 1)
+    rows = visited = depth = 0
+    while depth >= 0:
+        p = points[depth]
+        if mate[depth] >= 0:
+            taken[mate[depth]] = taken[depth] = False
+            mate[depth] = -1
+        level[p] = -1
+        turn[depth] += 1
+        if turn[depth] == K or lost[depth] + most[p] - R[p, choice[p, turn[depth]]] >= budget:
+            turn[depth] = -1
+            depth -= 1
+            continue
+        visited += 1
+        if visited > nodes:
+            rows = -1
+            break
+        k = choice[p, turn[depth]]
+        level[p] = k
+        worst, other = 0.0, -1
+        for e in range(start[p], start[p + 1]):
+            q = neighbour[e]
+            if level[q] >= 0 and not taken[place[q]]:
+                excess = R[p, k] + R[q, level[q]] - distance[e]
+                if excess > worst and conflict(R, labels, p, k, q, level[q]):
+                    worst, other = excess, place[q]
+        total = lost[depth] + most[p] - R[p, k] + worst
+        if total >= budget:
+            continue
+        if other >= 0:
+            mate[depth] = other
+            taken[other] = taken[depth] = True
+        if depth + 1 < size:
+            depth += 1
+            lost[depth] = total
+        elif rows == found.shape[0]:
+            rows = -1
+            break
+        else:
+            for a in range(size):
+                found[rows, a] = level[points[a]]
+            rows += 1
+    for p in points:
+        level[p] = -1
+    return rows, visited

@@ -1,0 +1,109 @@
+"""The joint choice of levels and radii as its algorithms see it, and the best answer so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, no_type_check
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions._allocate import allocate_graph
+from regions._allocation import Allocation
+from regions._arithmetic.loops import compiled
+from regions._graph import OverlapGraph
+
+
+@dataclass(frozen=True, eq=False)
+class LevelProblem:
+    """Points that may conflict, renumbered: `graph` is their overlap graph at the largest bounds."""
+
+    graph: OverlapGraph
+    R: Float64[np.ndarray, "n K"]
+    labels: Int64[np.ndarray, "n K c"]
+
+    def radii_problem(self, level: Int64[np.ndarray, " n"]) -> OverlapGraph:
+        """Overlap graph of the bounds at these levels. Pairs that only touch may stay: they constrain nothing."""
+        graph = self.graph
+        R = at_level(self.R, level)
+        keep = np.empty(graph.n_edges, dtype=bool)
+        _mark_conflicts(self.R, self.labels, level, graph.i, graph.j, keep)
+        keep &= R[graph.i] + R[graph.j] > graph.distance * (1 - 2.0**-50)
+        return replace(graph, R=R, i=graph.i[keep], j=graph.j[keep], distance=graph.distance[keep])
+
+    def allocate(self, level: Int64[np.ndarray, " n"]) -> Allocation:
+        """Optimal radii at these levels."""
+        return allocate_graph(self.radii_problem(level), "matching")
+
+    def restricted(self, members: Int64[np.ndarray, " p"], edges: Int64[np.ndarray, " q"]) -> LevelProblem:
+        """The problem on some points and edges, both ascending."""
+        i, j = (np.searchsorted(members, end[edges]) for end in (self.graph.i, self.graph.j))
+        graph = replace(self.graph, R=self.graph.R[members], i=i, j=j, distance=self.graph.distance[edges])
+        return LevelProblem(graph, self.R[members], self.labels[members])
+
+    @cached_property
+    def network(self) -> tuple[Any, ...]:
+        """What the compiled loops take: rows of the graph, nearest neighbours first, bounds and labels."""
+        start, neighbour, distance = self.graph.adjacency
+        row = np.repeat(np.arange(self.graph.n), np.diff(start))
+        order = np.lexsort((neighbour, distance, row))
+        return start, neighbour[order], distance[order], self.R, self.labels
+
+
+@dataclass(eq=False)
+class State:
+    """The best levels so far, with optimal radii."""
+
+    level: Int64[np.ndarray, " n"]
+    radii: Float64[np.ndarray, " n"]
+
+    @classmethod
+    def best_levels(cls, problem: LevelProblem) -> State:
+        """Every point at the level of its largest bound, with optimal radii."""
+        level = problem.R.argmax(axis=1)
+        return cls(level, problem.allocate(level).radii)
+
+    @classmethod
+    def common_levels(cls, problem: LevelProblem) -> State:
+        """Every component of the graph at its best common level: no conflicts."""
+        K = problem.R.shape[1]
+        component = problem.graph.components
+        sums = np.stack([np.bincount(component, problem.R[:, k]) for k in range(K)])
+        level = sums.argmax(axis=0)[component]
+        return cls(level, at_level(problem.R, level))
+
+    def take(self, problem: LevelProblem, level: Int64[np.ndarray, " n"], radii: Float64[np.ndarray, " n"]) -> bool:
+        """Take over every component of the graph whose sum of radii is larger. Components do not interact."""
+        component = problem.graph.components
+        gain = np.bincount(component, radii) - np.bincount(component, self.radii)
+        tolerance = 1e-9 * np.bincount(component, self.radii)
+        better = (gain > tolerance)[component]
+        self.level = np.where(better, level, self.level)
+        self.radii = np.where(better, radii, self.radii)
+        return bool(better.any())
+
+
+def at_level(values: Float64[np.ndarray, "n K"], level: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """values[j, level[j]]."""
+    return np.ascontiguousarray(values[np.arange(level.size), level])
+
+
+@compiled
+@no_type_check
+def conflict(R, labels, i, k, j, m):
+    """Whether point i at level k and point j at level m must not overlap."""
+    if k == m or R[i, k] <= 0.0 or R[j, m] <= 0.0:
+        return False
+    shared = False
+    for c in range(labels.shape[2]):
+        shared |= labels[i, k, c] == labels[j, m, c]
+    return not shared
+
+
+@compiled
+@no_type_check
+def _mark_conflicts(R, labels, level, i, j, out):
+    """Set out[e] to whether the ends of edge e conflict at their levels."""
+    for e in range(i.size):
+        out[e] = conflict(R, labels, i[e], level[i[e]], j[e], level[j[e]])

@@ -1,0 +1,1 @@
+"""How the radii of an overlap graph are found: one method a file, and what they share."""

@@ -1,0 +1,42 @@
+"""What every solver of Eq. 10 shares: nearest-neighbour caps, redundant edges, and bounds by weak duality."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions._arithmetic.distances import raised
+from regions._graph import OverlapGraph
+
+
+def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
+    """min(R_i, distance to the nearest neighbour), Eq. M4: r_j >= 0 implies r_i <= d_ij, so nothing is lost."""
+    return np.asarray(np.minimum(graph.R, graph.nearest[1]))
+
+
+def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
+    """The same, rounded upwards: for bounds, and to build other graphs of the same points."""
+    return np.asarray(np.minimum(graph.R, raised(graph.nearest[1], graph.distance_error)))
+
+
+def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+    """The edges that the caps do not make redundant."""
+    return np.flatnonzero(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
+
+
+def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " m"]) -> float:
+    """An upper bound on Eq. 10 from any numbers on the edges, rounded upwards (docs/mathematics.md, Eq. M5).
+
+    Negative and non-finite numbers count as 0; with the caps c and the least z that makes (y, z) dual feasible it is
+    sum d_ij y_ij + sum c_i z_i.
+    """
+    used = np.flatnonzero((y > 0) & (y < np.inf))
+    i, j, y = graph.i[used], graph.j[used], y[used]
+    covered = np.bincount(i, y, graph.n) + np.bincount(j, y, graph.n)
+    terms = np.bincount(i, minlength=graph.n) + np.bincount(j, minlength=graph.n)
+    least = 1 - (terms + 4) * 2.0**-53  # summing so many terms errs by less
+    z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
+    products = np.concatenate([raised(graph.distance[used], graph.distance_error) * y, caps_above(graph) * z])
+    return math.fsum(np.nextafter(products, np.inf)[products > 0]) * (1 + 2.0**-51)

@@ -1,0 +1,70 @@
+"""What the regions leave to a point: the one that holds it, and the distance to those it must stay clear of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from regions._arithmetic.distances import distances_below, margins_below
+from regions._arithmetic.loops import subtract_down
+from regions._online.balls import GrowingBalls
+from regions._online.results import Place
+
+_FIRST, _MOST = 16, 512  # balls measured at once
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The region that holds a point, if any, and the largest radius (<= R) at which a ball around it is clear."""
+
+    place: Place
+    room: float
+
+    def joined(self, other: Surroundings) -> Surroundings:
+        """Both looked at different regions: what all of them leave."""
+        place = max(self.place, other.place, key=lambda place: (place.held, place.margin))
+        return Surroundings(place, min(self.room, other.room))
+
+
+def survey(
+    balls: GrowingBalls,
+    x: Float64[np.ndarray, " d"],
+    R: float,
+    sigma: float | None = None,
+    start: int = 0,
+) -> Surroundings:
+    """Look at the balls from index `start` on; those with this `sigma` do not conflict with x (None: all do).
+
+    Membership is decided exactly, and room + radius <= |x - centre| in exact arithmetic for every conflicting ball
+    (docs/mathematics.md, Eq. M15). Balls are measured nearest first, until the rest provably cannot matter.
+    """
+    place, room = Place(-1, math.nan, 0.0), R
+    found, slack = balls.near(x, R, start)
+    done, size = 0, _FIRST
+    while done < found.size and slack[done] < max(room, 0.0):
+        block = found[done : done + size]
+        centres, radii = balls.centres(block), balls.radii[block]
+        near, distance = _measured(x, centres, radii, R)
+        for k in np.flatnonzero(near):
+            if sigma is None or balls.sigma[block[k]] != sigma:
+                room = min(room, float(subtract_down(distance[k], radii[k])))
+        within = np.flatnonzero(near & (distance < radii))
+        inside, distance = _measured(x, centres[within], radii[within], 0.0)
+        margin = margins_below(radii[within], distance, x.size)
+        for k in np.flatnonzero(inside):
+            if not place.held or margin[k] > place.margin:
+                index = int(block[within[k]])
+                place = Place(index, float(balls.sigma[index]), float(margin[k]))
+        done, size = done + block.size, min(2 * size, _MOST)
+    return Surroundings(place, max(room, 0.0))
+
+
+def _measured(
+    x: Float64[np.ndarray, " d"], centres: Float64[np.ndarray, "k d"], radii: Float64[np.ndarray, " k"], more: float
+) -> tuple[Bool[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Whether |x - centre| < radius + more, and the distances, rounded down, where it is."""
+    k = radii.size
+    return distances_below(x[None], centres, np.zeros(k, dtype=np.int64), np.arange(k), radii, np.full(k, more))

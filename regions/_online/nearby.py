@@ -1,0 +1,70 @@
+"""Which of many balls may be near a point: inner products in float32, with margins that provably miss nothing.
+
+Balls are mapped, projected and lifted as for the search of pairs (docs/mathematics.md, Eq. M11 and M12), so FAISS
+compares all of them with one threshold. Balls are appended; the projection is chosen anew only when there are many
+times as many as it was chosen for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions._search.embedding import SKEW, TINY, Frame
+from regions._search.projection import principal_directions
+
+_DIRECTIONS = 64
+_WILD = 1e15  # scaled lengths beyond this could overflow float32 when they are squared
+
+
+class BallFilter:
+    """Projected centres of balls, chosen for a sample of them."""
+
+    def __init__(self, sample: Float64[np.ndarray, "s d"]) -> None:
+        import faiss  # loaded only where something is searched
+
+        frame = Frame.around(sample, np.arange(len(sample)))
+        if sample.shape[1] >= 2 * _DIRECTIONS:
+            z = (sample - frame.centre) * frame.scale
+            frame = replace(frame, basis=principal_directions(z, _DIRECTIONS))
+        self._frame = frame
+        self._index = faiss.IndexFlatIP(frame.width + 2)
+        self._norms = np.empty(0)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def add(self, centres: Float64[np.ndarray, "k d"], radii: Float64[np.ndarray, " k"]) -> None:
+        """Append balls."""
+        mapped, norms = self._frame.map(centres, np.arange(radii.size))
+        reach = self._frame.reach(radii, norms)
+        wild = ~(np.maximum(norms, reach) < _WILD)  # always candidates
+        mapped[wild], reach[wild], norms[wild] = 0.0, 0.0, 0.0
+        rows = self._frame.lift(mapped, reach, norms)
+        rows[wild, -1], norms[wild] = np.inf, np.inf
+        start, end = len(self), len(self) + radii.size
+        if end > self._norms.size:
+            self._norms = np.append(self._norms, np.empty(max(self._norms.size, radii.size)))
+        self._norms[start:end] = norms
+        self._index.add(rows)
+
+    def near(
+        self, x: Float64[np.ndarray, " d"], radii: Float64[np.ndarray, " n"], reach: float
+    ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+        """Balls, among them every one with |x - centre| < radius + reach, and lower bounds of |x - centre| - radius."""
+        mapped, norms = self._frame.map(x[None], np.zeros(1, dtype=np.int64))
+        least = self._frame.reach(np.array([reach]), norms)
+        norm = float(norms[0])
+        if not max(norm, float(least[0])) < _WILD:
+            return np.arange(len(self)), np.full(len(self), -np.inf)
+        query = self._frame.lift(mapped, least, norms)
+        limit = float(-query[0, -1])
+        query[0, -1] = 1.0
+        found = self._index.range_search(query, limit)[2]
+        centres = self._index.reconstruct_batch(found)[:, :-2]
+        distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - 1e-12)
+        below = distance - self._frame.moved * (self._norms[found] + norm) - TINY
+        below /= self._frame.scale * (1 + 2 * SKEW)
+        return found, below * (1 - np.copysign(1e-12, below)) - radii[found] * (1 + 1e-12)

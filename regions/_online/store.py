@@ -1,0 +1,264 @@
+"""The file behind `OnlineAllocator`: an append-only table of regions in SQLite, every row chained to the one before.
+
+Write-ahead logging lets readers go on while one process writes. Each row carries a SHA-256 over itself and the digest
+of the row before, and a second table the number of rows and the last digest: a flipped bit, a lost row and a file that
+somebody put in place of another one are noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from regions._online.store_errors import damaged, in_words
+
+APPLICATION_ID = 0x53525347  # "SRSG"
+SCHEMA = 1
+_PAGE = 8192  # bytes: a region of 784 coordinates fits into one page
+_BLOCK = 1024  # rows read at once
+
+_TABLES = (
+    """CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1), dimension INTEGER NOT NULL, conflicts TEXT NOT NULL,
+        regions INTEGER NOT NULL, digest BLOB NOT NULL)""",
+    """CREATE TABLE regions (
+        id INTEGER PRIMARY KEY, radius REAL NOT NULL CHECK (radius > 0), sigma REAL NOT NULL CHECK (sigma > 0),
+        class INTEGER NOT NULL, centre BLOB NOT NULL, digest BLOB NOT NULL)""",
+)  # centres: little-endian float64; ids 1, 2, 3, ... in order of arrival
+_TYPES = (int, float, float, int, bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Consecutive regions."""
+
+    centres: Float64[np.ndarray, "k d"]
+    radii: Float64[np.ndarray, " k"]
+    sigma: Float64[np.ndarray, " k"]
+    classes: Int64[np.ndarray, " k"]
+
+
+class Store:
+    """One connection to the file. It remembers how many rows it has handed out, and the digest of the last one."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        dimension: int | None,
+        groups: str | None,
+        *,
+        read_only: bool,
+        synchronous: str,
+        timeout: float,
+    ) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._check_path(may_create=dimension is not None and not read_only)
+        with in_words(self.path):
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(self.path.absolute()))}?{self._mode()}",
+                uri=True,
+                timeout=timeout,
+                isolation_level=None,
+                check_same_thread=False,  # OnlineAllocator has a lock
+            )
+        try:
+            with in_words(self.path):
+                self._prepare(dimension, groups, synchronous, timeout)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._file = self._identity()
+
+    def _check_path(self, *, may_create: bool) -> None:
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder: give the path of a file")
+        if not self.path.exists():
+            if self.read_only:
+                raise FileNotFoundError(f"{self.path} does not exist: nothing to read")
+            if not may_create:
+                raise ValueError(f"{self.path} does not exist: give dimension= to create it")
+            if not self.path.absolute().parent.is_dir():
+                raise FileNotFoundError(f"{self.path.absolute().parent} does not exist: create this folder first")
+            return
+        with open(self.path, "rb") as file:
+            start = file.read(16)
+        if not self.read_only and not os.access(self.path, os.W_OK):
+            raise PermissionError(f"{self.path} may not be written: change its permissions, or give read_only=True")
+        if start and start != b"SQLite format 3\0":
+            raise ValueError(f"{self.path} is no file of regions (not SQLite): give another path")
+
+    def _mode(self) -> str:
+        if not self.read_only:
+            return "mode=rwc"
+        # Readers share an index in the folder; where none may be made, the file is read as it is, if it is complete.
+        log, folder = Path(f"{self.path}-wal"), self.path.absolute().parent
+        return "mode=ro" if log.exists() or os.access(folder, os.W_OK) else "immutable=1"
+
+    def _prepare(self, dimension: int | None, groups: str | None, synchronous: str, timeout: float) -> None:
+        """Look at the file, which may be new, before anything in it is changed."""
+        if self._is_empty():
+            if self.read_only or dimension is None:
+                raise ValueError(f"{self.path} holds no regions yet: give dimension= to create it")
+            self._connection.execute(f"PRAGMA page_size = {_PAGE}")
+            self._use_wal(timeout)
+            self._create(dimension, groups or "none")
+        self._check_kind()
+        self.dimension: int
+        self.groups: str
+        self.dimension, self.groups = self._row("SELECT dimension, conflicts FROM state", int, str)
+        if dimension not in (None, self.dimension):
+            raise ValueError(f"{self.path} holds regions of {self.dimension} coordinates, not dimension = {dimension}")
+        if groups not in (None, self.groups):
+            raise ValueError(f"{self.path} was made with groups = {self.groups!r}, not {groups!r}: give another path")
+        if not self.read_only:
+            self._use_wal(timeout)
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+        self.count, self.digest = 0, _seed(self.dimension, self.groups)
+
+    def _is_empty(self) -> bool:
+        """A new file, or one whose maker was killed before it wrote anything."""
+        application, tables = self._pragma("application_id"), "SELECT count(*) FROM sqlite_master"
+        return application == 0 and self._connection.execute(tables).fetchone()[0] == 0
+
+    def _check_kind(self) -> None:
+        if self._pragma("application_id") != APPLICATION_ID:
+            raise ValueError(f"{self.path} is a SQLite file of another program: give another path")
+        version = self._pragma("user_version")
+        if version != SCHEMA:
+            raise ValueError(f"{self.path} has schema version {version}, this program reads {SCHEMA}: use its version")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _use_wal(self, timeout: float) -> None:
+        """Switch to write-ahead logging; SQLite does not wait for other processes here, so we do."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                mode = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise OSError(f"{self.path} lies on a file system without write-ahead logging: use a local folder")
+
+    def _create(self, dimension: int, groups: str) -> None:
+        with self._immediate():
+            if not self._is_empty():  # another process was faster
+                return
+            for table in _TABLES:
+                self._connection.execute(table)
+            first = (dimension, groups, _seed(dimension, groups))
+            self._connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, ?)", first)
+            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            raise OSError(f"{self.path} was deleted while it was open: restore it and open it again") from None
+        return status.st_dev, status.st_ino
+
+    def _check_identity(self) -> None:
+        if self._identity() != self._file:
+            raise OSError(f"{self.path} was replaced while it was open: open it again")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """While this holds, no other process can write; what was appended is stored when it ends, or nothing is."""
+        if self.read_only:
+            raise PermissionError(f"{self.path} was opened with read_only=True: open it without to insert")
+        self._check_identity()
+        with in_words(self.path), self._immediate():
+            yield
+
+    @contextmanager
+    def _immediate(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def new_rows(self) -> Iterator[Rows]:
+        """Rows that were stored since this was last called, by whichever process, in blocks."""
+        self._check_identity()
+        with in_words(self.path):
+            if self._state() == (self.count, self.digest):
+                return
+            outside = not self._connection.in_transaction
+            if outside:
+                self._connection.execute("BEGIN")  # one snapshot for both tables
+            try:
+                yield from self._read(*self._state())
+            finally:
+                if outside:
+                    self._connection.execute("ROLLBACK")
+
+    def _state(self) -> tuple[int, bytes]:
+        count, digest = self._row("SELECT regions, digest FROM state", int, bytes)
+        return count, digest
+
+    def _row(self, query: str, *types: type) -> Any:
+        row = self._connection.execute(query).fetchone()
+        if row is None or any(type(value) is not kind for value, kind in zip(row, types, strict=True)):
+            raise damaged(self.path)
+        return row
+
+    def _read(self, count: int, digest: bytes) -> Iterator[Rows]:
+        query = "SELECT id, radius, sigma, class, centre, digest FROM regions WHERE id > ? ORDER BY id"
+        cursor = self._connection.execute(query, (self.count,))
+        while block := cursor.fetchmany(_BLOCK):
+            centres = np.empty((len(block), self.dimension))
+            for k, (*row, stored) in enumerate(block):
+                if tuple(map(type, row)) != _TYPES or row[0] != self.count + 1 or len(row[4]) != 8 * self.dimension:
+                    raise damaged(self.path)
+                if _digest(self.digest, *row) != stored:
+                    raise damaged(self.path)
+                centres[k] = np.frombuffer(row[4], "<f8")
+                self.count, self.digest = row[0], stored
+            _, radii, sigmas, classes, _, _ = zip(*block, strict=True)
+            yield Rows(centres, np.array(radii), np.array(sigmas), np.array(classes, dtype=np.int64))
+        if (self.count, self.digest) != (count, digest):
+            raise damaged(self.path)
+
+    def append(self, centre: Float64[np.ndarray, " d"], radius: float, sigma: float, class_: int) -> int:
+        """Store one region, inside a transaction in which all rows before it have been read; return its index."""
+        number, blob = self.count + 1, centre.astype("<f8").tobytes()
+        digest = _digest(self.digest, number, radius, sigma, class_, blob)
+        row = (number, radius, sigma, class_, blob, digest)
+        self._connection.execute("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._connection.execute("UPDATE state SET regions = ?, digest = ?", (number, digest))
+        return number - 1
+
+    def close(self) -> None:
+        """Close the connection; the last process to do so moves everything into the one file."""
+        with in_words(self.path):
+            self._connection.close()
+
+
+def _seed(dimension: int, groups: str) -> bytes:
+    return hashlib.sha256(f"srs-regions-{SCHEMA} {dimension} {groups}".encode()).digest()
+
+
+def _digest(before: bytes, number: int, radius: float, sigma: float, class_: int, centre: bytes) -> bytes:
+    return hashlib.sha256(before + struct.pack("<qddq", number, radius, sigma, class_) + centre).digest()

@@ -1,0 +1,1 @@
+"""Which balls may overlap: candidates, of which none is missed."""

@@ -1,0 +1,422 @@
+"""The smoothed classifier: votes under noise, and what they certify (Cohen et al., 2019; Eq. 1, 2, 5, 7)."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from smoothing import _validate
+from smoothing._voting.engine import VoteCounter
+from smoothing._voting.samplers import make_sampler
+from smoothing.adaptive import Climb, Ladder, climb
+from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
+from smoothing.devices import usable_device
+from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
+from smoothing.selection import RULES, select
+
+
+class SmoothedClassifier:
+    """The class that a base classifier returns most often under Gaussian noise, g(x, sigma) of Eq. 1.
+
+    Votes depend on (seed, stage, image index, sample) alone: not on the batch size, the threads or the order of the
+    images, as long as the model scores an image the same way whatever else is in its batch. On CPUs in float32 that was
+    found true to the last bit; elsewhere rounding may move a vote where two classes tie to the last digits.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, or mapping of noise level to torch.nn.Module
+        Maps float32 images of shape (b, C, H, W) to logits of shape (b, num_classes); any normalisation is part of it.
+        One for all levels, or "experts": one for every level that will be asked for. Modules are moved to `device` and
+        put in evaluation mode. With several threads, their forward must not write into the module.
+    num_classes : int
+        At least 2.
+    sampler : {"gaussian", "discrete"}, default="gaussian"
+        "gaussian" adds float32 noise to any images in [0, 1]. "discrete" is exact, for images on the grid of 8-bit
+        pixels: the base classifier is then the model after rounding its input to that grid.
+    precision : {"float32", "bfloat16"}, default="float32"
+        bfloat16 runs the model under autocast. It is part of what is certified: predict with the same.
+    compile : bool, default=False
+        Run the model through `torch.compile`, for one fixed batch shape. Compiling takes up to a minute, and a C++
+        compiler on CPUs.
+    channels_last : bool, default=True
+        Hand the model batches in channels-last memory, which convolutions like. Models that call `view` on them
+        complain; pass False then.
+    batch_size : int, optional
+        Noisy images per forward pass, of several images together; every pass has exactly this many. Unless given,
+        128 on CPUs, whose caches hold it, and 2048 elsewhere.
+    threads : int, optional
+        Workers that fill and run batches at the same time, each with PyTorch on one CPU thread; one worker leaves
+        PyTorch's threads alone. Unless given, PyTorch's own number of threads, at most 8.
+    seed : int, default=0
+        Names the noise streams, in [0, 2**128).
+    device : str or torch.device, default="cpu"
+        Where the model runs. Noise is always drawn on the CPU, so that it is the same on every device.
+
+    Notes
+    -----
+    What the certificates promise where arithmetic is not exact: see the samplers in the documentation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping[float, nn.Module],
+        num_classes: int,
+        *,
+        sampler: str = "gaussian",
+        precision: str = "float32",
+        compile: bool = False,  # noqa: A002 - what PyTorch calls it
+        channels_last: bool = True,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = usable_device(device)
+        self.num_classes = _validate.check_count("num_classes", num_classes, least=2)
+        if batch_size is None:
+            batch_size = 128 if self.device.type == "cpu" else 2048
+        if threads is None:
+            threads = min(torch.get_num_threads(), 8)
+        precision = _validate.check_choice("precision", precision, ("float32", "bfloat16"))
+        self.batch_size = _validate.check_count("batch_size", batch_size)
+        self.threads = _validate.check_count("threads", threads)
+        bank = _validate.check_models(model)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        for base in bank.values():
+            base.to(device=self.device, memory_format=layout).eval()  # type: ignore[call-overload]
+        self._bank = bank
+        self._engine = VoteCounter(
+            {level: _compiled(base, self.device) if compile else base for level, base in bank.items()},
+            self.num_classes,
+            batch_size=self.batch_size,
+            seed=_validate.check_seed(seed),
+            device=self.device,
+            threads=self.threads,
+            precision=precision,
+            channels_last=channels_last,
+            sampler=make_sampler(sampler),
+        )
+        self._compiled = compile
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What is smoothed. Weights are hashed at first use; changing them later makes another classifier."""
+        engine = self._engine
+        return Identity(
+            _hash(self._bank), self.num_classes, engine.precision, engine.sampler.name, self._compiled, engine.seed
+        )
+
+    def select_sigma(
+        self,
+        images: ArrayLike | Tensor,
+        sigmas: ArrayLike,
+        n0: int,
+        rule: str = "max-radius",
+        alpha: float = 0.001,
+        *,
+        n: int | None = None,
+        racing: bool = False,
+        indices: ArrayLike | None = None,
+    ) -> SigmaChoice:
+        """Choose every image's noise level. No label is seen.
+
+        Parameters
+        ----------
+        images : array or tensor of shape (n, C, H, W)
+            Pixels in [0, 1].
+        sigmas : array of shape (k,)
+            Levels to choose from, increasing.
+        n0 : int
+            Selection samples per image and level; the levels share an image's random numbers.
+        rule : {"max-radius", "expected-radius", "anchor"}, default="max-radius"
+            "max-radius" takes the level whose n0 samples certify the largest radius (Eq. 7). 1,000 samples cannot
+            certify more than 2.46 sigma, so it ranks confident images wrongly; "expected-radius" ranks by the radius
+            that the final n samples would certify if they voted likewise. "anchor" does so among the levels whose class
+            is that of the smallest level that does not abstain.
+        alpha : float, default=0.001
+            The failure probability that those radii are computed for.
+        n : int, optional
+            Final samples per image; required by "expected-radius" and "anchor", refused by "max-radius".
+        racing : bool, default=False
+            Draw fewer samples for levels that cannot win: about a third, for a loss of radius well below 1%.
+        indices : int array of shape (n,), default=0, 1, ...
+            Each image's index in its data set, which names its noise stream.
+
+        Returns
+        -------
+        SigmaChoice
+            Among equal radii the smallest level wins, so an image without any gets the smallest. Costs at most
+            n * k * n0 evaluations of the model.
+        """
+        pixels, names = self._images(images, indices)
+        n0 = _validate.check_count("n0", n0)
+        size = _imagined(rule, n0, n)
+        return self._select(pixels, names, sigmas, n0, size, rule, alpha, racing, None)
+
+    def select_training_sigma(
+        self,
+        images: ArrayLike | Tensor,
+        labels: ArrayLike,
+        sigmas: ArrayLike,
+        n0: int,
+        alpha: float = 0.001,
+        *,
+        racing: bool = False,
+        indices: ArrayLike | None = None,
+    ) -> SigmaChoice:
+        """Choose the noise level of training images: the largest radius where the label wins (Eq. 5).
+
+        For finetuning only, because it looks at labels. Arguments are those of `select_sigma`; `labels` is an int array
+        of shape (n,). In the result, `classes` are the labels, and radii are 0 where the label does not win.
+        """
+        pixels, names = self._images(images, indices)
+        truth = _validate.check_classes("labels", labels, (len(pixels),), self.num_classes)
+        n0 = _validate.check_count("n0", n0)
+        return self._select(pixels, names, sigmas, n0, n0, "max-radius", alpha, racing, truth)
+
+    def certify(
+        self,
+        images: ArrayLike | Tensor,
+        sigma: ArrayLike,
+        n0: int,
+        n: int | Ladder,
+        alpha: float = 0.001,
+        *,
+        simultaneous: bool = False,
+        indices: ArrayLike | None = None,
+    ) -> Certificates:
+        """Guess each image's class from n0 selection samples and certify it with n fresh ones (Cohen et al., CERTIFY).
+
+        With probability at least 1 - alpha, per image: where the result does not abstain, g(., sigma) returns the
+        certified class everywhere in the open ball of the certified radius. True whatever the guess was.
+
+        Parameters
+        ----------
+        images : array or tensor of shape (n, C, H, W)
+            Pixels in [0, 1].
+        sigma : float or array of shape (n,)
+            Noise level, one for all images or one each.
+        n0 : int
+            Selection samples per image.
+        n : int or Ladder
+            Estimation samples per image; a `Ladder` stops early where more would not help.
+        alpha : float, default=0.001
+            Failure probability.
+        simultaneous : bool, default=False
+            True makes alpha the probability that any image of this call is wrong: each gets alpha / n images.
+        indices : int array of shape (n,), default=0, 1, ...
+            Each image's index in its data set, which names its noise stream.
+        """
+        pixels, names = self._images(images, indices)
+        levels = _validate.check_levels(sigma, len(pixels))
+        n0 = _validate.check_count("n0", n0)
+        one = levels[:, None]
+        votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n0, "select")
+        guess = votes[:, 0].argmax(axis=1)
+        return self.certify_classes(pixels, levels, guess, n, alpha, simultaneous=simultaneous, indices=names)
+
+    def certify_classes(
+        self,
+        images: ArrayLike | Tensor,
+        sigma: ArrayLike,
+        classes: ArrayLike,
+        n: int | Ladder,
+        alpha: float = 0.001,
+        *,
+        simultaneous: bool = False,
+        indices: ArrayLike | None = None,
+    ) -> Certificates:
+        """Certify given classes with n estimation samples per image; see `certify` for the guarantee and arguments.
+
+        Parameters
+        ----------
+        classes : int array of shape (n,)
+            The class to certify for each image, from `SigmaChoice.predict` or any other source that has not seen the
+            estimation samples.
+        """
+        pixels, names = self._images(images, indices)
+        levels = _validate.check_levels(sigma, len(pixels))
+        guess = _validate.check_classes("classes", classes, (len(pixels),), self.num_classes)
+        ladder, each = _ladder(n), self._alpha(alpha, len(pixels) if simultaneous else 1)
+
+        def count(rows: Int64[np.ndarray, " rows"], start: int, stop: int) -> Int64[np.ndarray, " rows"]:
+            one = levels[rows, None]
+            wanted = np.ones_like(one, dtype=bool)
+            votes = self._engine.count(pixels[rows], names[rows], one, wanted, start, stop, "estimate")
+            return np.asarray(votes[np.arange(len(rows)), 0, guess[rows]])
+
+        return self._certificates(climb(ladder, each, len(pixels), count), guess, levels, alpha, simultaneous)
+
+    def certify_levels(
+        self,
+        images: ArrayLike | Tensor,
+        sigmas: ArrayLike,
+        classes: ArrayLike,
+        n: int,
+        alpha: float = 0.001,
+        *,
+        indices: ArrayLike | None = None,
+    ) -> tuple[Certificates, ...]:
+        """Certify every image at every level: what `certify_classes` returns for each level, for less noise to draw.
+
+        The guarantee of `certify` holds for every image and any one level that was fixed beforehand or chosen from
+        selection samples; not for the best of the levels as seen here.
+
+        Parameters
+        ----------
+        images, n, alpha, indices
+            As in `certify`.
+        sigmas : array of shape (k,)
+            Noise levels, increasing.
+        classes : int array of shape (n, k)
+            The class to certify for each image and level, from `SigmaChoice.classes`, say.
+
+        Returns
+        -------
+        tuple of Certificates
+            One for each level.
+        """
+        pixels, names = self._images(images, indices)
+        grid = _validate.check_grid(sigmas)
+        guess = _validate.check_classes("classes", classes, (len(pixels), len(grid)), self.num_classes)
+        n, each = _validate.check_count("n", n), self._alpha(alpha, 1)
+        levels = np.tile(grid, (len(pixels), 1))
+        votes = self._engine.count(pixels, names, levels, np.ones_like(levels, dtype=bool), 0, n, "estimate")
+        counts = np.take_along_axis(votes, guess[..., None], axis=2)[..., 0]
+        drawn = np.full(len(pixels), n)
+        return tuple(
+            self._certificates(
+                Climb(counts[:, k], drawn, lower_confidence_bound(counts[:, k], n, each)),
+                guess[:, k],
+                levels[:, k],
+                alpha,
+                simultaneous=False,
+            )
+            for k in range(len(grid))
+        )
+
+    def predict(
+        self,
+        images: ArrayLike | Tensor,
+        sigma: ArrayLike,
+        n: int,
+        alpha: float = 0.001,
+        *,
+        indices: ArrayLike | None = None,
+    ) -> Predictions:
+        """Return g(x, sigma), or abstain (Cohen et al., PREDICT).
+
+        With probability at least 1 - alpha, per image: the answer is -1 or the class that Eq. 1 defines.
+
+        Parameters
+        ----------
+        images : array or tensor of shape (n, C, H, W)
+            Pixels in [0, 1].
+        sigma : float or array of shape (n,)
+            Noise level, one for all images or one each.
+        n : int
+            Samples per image, from a stream that neither selection nor estimation uses.
+        alpha : float, default=0.001
+            Failure probability per image.
+        indices : int array of shape (n,), default=0, 1, ...
+            Each image's index in its data set, which names its noise stream.
+        """
+        pixels, names = self._images(images, indices)
+        levels = _validate.check_levels(sigma, len(pixels))
+        n, alpha = _validate.check_count("n", n), _validate.check_alpha(alpha)
+        one = levels[:, None]
+        votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n, "predict")[:, 0]
+        second, first = np.sort(votes, axis=1)[:, -2:].T
+        p_value = top_two_p_value(first, second)
+        predict = np.where(p_value <= alpha, votes.argmax(axis=1), ABSTAIN)
+        return Predictions(predict, votes, p_value, levels, alpha, self.identity)
+
+    def _images(
+        self, images: ArrayLike | Tensor, indices: ArrayLike | None
+    ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
+        pixels = _validate.check_images(images)
+        self._engine.sampler.check(pixels)
+        return pixels, _validate.check_indices(indices, len(pixels))
+
+    def _alpha(self, alpha: float, events: int) -> float:
+        return shared_alpha(_validate.check_alpha(alpha), events)
+
+    def _select(
+        self,
+        pixels: Float32[Tensor, "n c h w"],
+        names: Int64[np.ndarray, " n"],
+        sigmas: ArrayLike,
+        n0: int,
+        size: int,
+        rule: str,
+        alpha: float,
+        racing: bool,
+        labels: Int64[np.ndarray, " n"] | None,
+    ) -> SigmaChoice:
+        grid, alpha = _validate.check_grid(sigmas), _validate.check_alpha(alpha)
+        levels = np.tile(grid, (len(pixels), 1))
+
+        def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
+            return self._engine.count(pixels, names, levels, wanted, start, stop, "select")
+
+        found = select(count, grid, len(pixels), n0, size, rule, alpha, racing=racing, labels=labels)
+        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
+
+    def _certificates(
+        self,
+        found: Climb,
+        guess: Int64[np.ndarray, " n"],
+        levels: Float64[np.ndarray, " n"],
+        alpha: float,
+        simultaneous: bool,
+    ) -> Certificates:
+        return Certificates(
+            predict=np.where(found.p_lower > 0.5, guess, ABSTAIN),
+            radius=certified_radius(levels, found.p_lower),
+            sigma=levels,
+            counts=found.counts,
+            n=found.n,
+            p_lower=found.p_lower,
+            alpha=alpha,
+            simultaneous=simultaneous,
+            identity=self.identity,
+        )
+
+
+def _compiled(base: nn.Module, device: torch.device) -> nn.Module:
+    # On CPUs in C++ as a whole: where Python steps through compiled code it holds its lock, and threads take turns.
+    whole = device.type == "cpu"
+    module: nn.Module = torch.compile(base, dynamic=False, options={"cpp_wrapper": whole})  # type: ignore[assignment]
+    return module
+
+
+def _ladder(n: int | Ladder) -> Ladder:
+    return n if isinstance(n, Ladder) else Ladder((_validate.check_count("n", n),))
+
+
+def _imagined(rule: str, n0: int, n: int | None) -> int:
+    """Return how many samples a rule's radii are imagined for, or say what is missing."""
+    if _validate.check_choice("rule", rule, RULES) == "max-radius":
+        if n is not None:
+            raise ValueError(f"n = {n}: rule 'max-radius' ranks by the n0 selection samples; leave n out")
+        return n0
+    if n is None:
+        raise ValueError(f"rule {rule!r} ranks by the radius that the final samples would certify: pass their number n")
+    return _validate.check_count("n", n)
+
+
+def _hash(bank: Mapping[float | None, nn.Module]) -> str:
+    """SHA-256 over the base classifiers: levels, types, and the names, shapes, types and bytes of their state."""
+    digest = hashlib.sha256()
+    for level, base in bank.items():
+        digest.update(f"{level} {type(base).__module__}.{type(base).__qualname__}".encode())
+        for name, value in base.state_dict().items():
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

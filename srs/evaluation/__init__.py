@@ -1,0 +1,1 @@
+"""What votes prove: certificates, regions, and figures of merit for every rule."""

@@ -1,0 +1,178 @@
+"""What a run's rows amount to, at any alpha: certificates, regions, and every rule it is compared with.
+
+Choosing is over: the levels are those of the record. Alpha decides what the counts prove, and regions follow from that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+import regions
+from smoothing import ABSTAIN, certified_radius, lower_confidence_bound
+from smoothing.confidence import shared_alpha
+from smoothing.tables import floor_text
+from srs.modes import COMPARED, OVERLAPPING, Mode
+from srs.run.votes import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Certificates of every image at one level each, fields as in `smoothing.Certificates`."""
+
+    predict: Int64[np.ndarray, " n"]
+    radius: Float64[np.ndarray, " n"]
+    p_lower: Float64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModeResult:
+    """Regions of one mode: the certificates that they were sized for, and the allocation."""
+
+    bounds: Bounds
+    allocation: regions.Allocation
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Certified predictions of one rule, one row per image, radii already rounded down as in the files.
+
+    Attributes
+    ----------
+    predict : int array of shape (n,)
+        Class or -1.
+    radius : array of shape (n,)
+        Certified l2 radius; 0 where abstained.
+    correct : int array of shape (n,)
+        1 where predict is the label.
+    """
+
+    predict: Int64[np.ndarray, " n"]
+    radius: Float64[np.ndarray, " n"]
+    correct: Int64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that reports show.
+
+    Attributes
+    ----------
+    record : Record
+        The rows that all of it comes from.
+    points : array of shape (n, d)
+        The images, flattened: the centres of the regions.
+    alpha : float
+        Failure probability.
+    main : Mode
+        What the run certifies with.
+    bounds : Bounds
+        Its certificates, before regions cut them.
+    rules : mapping of str to Rows
+        Each constant sigma that all images were certified at, overlapping regions, and every mode.
+    modes : mapping of str to ModeResult
+        Every way to size the regions.
+    """
+
+    record: Record
+    points: Float64[np.ndarray, "n d"]
+    alpha: float
+    main: Mode
+    bounds: Bounds
+    rules: Mapping[str, Rows]
+    modes: Mapping[str, ModeResult]
+
+    @property
+    def radii(self) -> Float64[np.ndarray, " n"]:
+        """The radii r of the main mode's regions."""
+        return self.modes[self.main.name].allocation.radii
+
+    @property
+    def sigma(self) -> Float64[np.ndarray, " n"]:
+        """Each image's noise level."""
+        return np.asarray(self.record.sigmas[self.record.level])
+
+
+def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alpha: float) -> Results:
+    """Compute what the rows prove at this alpha, and size the regions of every mode.
+
+    With probability at least 1 - alpha, per image: a certificate of a sound rule holds. In modes that need it, all of
+    the run's certificates hold at once with probability at least 1 - alpha.
+
+    Parameters
+    ----------
+    record : Record
+    points : array of shape (n, d)
+    main : Mode
+        What the run certifies with; `COMPARED` is computed as well, as far as the levels they need were certified.
+    alpha : float
+        In (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha = {alpha}: must lie strictly between 0 and 1, such as 0.001")
+    everywhere = np.asarray(record.certified.all(axis=0))
+    rules = {}
+    for k, sigma in enumerate(record.sigmas.tolist()):
+        if everywhere[k]:
+            found = bounds_at(record, np.full(len(record.idx), k), alpha)
+            rules[f"sigma={sigma:g}"] = rows(found.predict, found.radius, record.label)
+
+    own = record.own_level
+    has_own = bool(record.certified[np.arange(len(own)), own].all())
+    best = bounds_at(record, own if has_own else record.level, alpha)
+    rules[OVERLAPPING] = rows(best.predict, best.radius, record.label)
+
+    modes: dict[str, ModeResult] = {}
+    compared = [mode for mode in COMPARED if has_own or mode == main]
+    bounds = bounds_at(record, record.level, each(main, alpha, len(own)))
+    for mode in compared if main in compared else [*compared, main]:
+        level = record.level if mode == main else own
+        found = bounds if mode == main else bounds_at(record, level, each(mode, alpha, len(own)))
+        allocation = mode.allocate(points, found.radius, level, found.predict)
+        modes[mode.name] = ModeResult(found, allocation)
+        rules[mode.name] = rows(*allocated(found.predict, found.radius, allocation.radii), record.label)
+    return Results(record, points, alpha, main, bounds, rules, modes)
+
+
+def each(mode: Mode, alpha: float, images: int) -> float:
+    """Return the failure probability that each of so many images gets."""
+    return shared_alpha(alpha, images) if mode.simultaneous else alpha
+
+
+def allocated(
+    predict: Int64[np.ndarray, " n"], R: Float64[np.ndarray, " n"], r: Float64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return what is left of certificates (predict, R) inside regions of radius r: class and min(R, r), both (n,).
+
+    A region of radius 0 is empty: sigma is constant nowhere around its centre, and its image counts as abstaining.
+    """
+    inside: Bool[np.ndarray, " n"] = r > 0
+    return np.where(inside, predict, ABSTAIN), np.minimum(R, r)
+
+
+def rows(predict: Int64[np.ndarray, " n"], radius: Float64[np.ndarray, " n"], label: Int64[np.ndarray, " n"]) -> Rows:
+    """Return a rule's rows, radii rounded down."""
+    floored = np.array([float(floor_text(value)) for value in radius.tolist()])
+    return Rows(predict, floored, (predict == label).astype(np.int64))
+
+
+def bounds_at(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bounds:
+    """Certify each image at one level from its counts: as `SmoothedClassifier.certify_classes` does."""
+    at = np.arange(len(level)), level
+    counts, drawn, classes = record.counts[at], record.drawn[at], record.classes[at]
+    p_lower = np.zeros(len(level))
+    for n in np.unique(drawn):
+        some = drawn == n
+        p_lower[some] = lower_confidence_bound(counts[some], int(n), alpha)
+    radius = certified_radius(record.sigmas[level], p_lower)
+    return Bounds(np.where(p_lower > 0.5, classes, ABSTAIN), radius, p_lower)
+
+
+def radii_of_image(record: Record, j: int, alpha: float) -> Float64[np.ndarray, " k"]:
+    """Return what one image's counts certify at every level, NaN where it was not certified."""
+    radius = np.full(len(record.sigmas), np.nan)
+    for k in np.flatnonzero(record.certified[j]):
+        bound = lower_confidence_bound(record.counts[j, [k]], int(record.drawn[j, k]), alpha)
+        radius[k] = certified_radius(record.sigmas[[k]], bound)[0]
+    return radius

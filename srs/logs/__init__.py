@@ -1,0 +1,1 @@
+"""Certification logs of other programs: read, recover votes, compare rules."""

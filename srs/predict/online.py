@@ -1,0 +1,177 @@
+"""Algorithm 2 after a run: new images get regions of their own, in a file that begins with the run's regions."""
+
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from regions import OnlineAllocator, RegionMap
+from smoothing import Certificates, SmoothedClassifier
+from smoothing.fingerprint import difference
+from srs.predict.predictor import Answers
+
+#: What may overlap in the file, by the run's overlap mode. Class groups would need all certificates to hold at once,
+#: also those still to come.
+GROUPS: Mapping[str, str] = {"paper": "none", "sigma": "sigma", "joint": "sigma"}
+
+
+@dataclass(frozen=True, eq=False)
+class Arrivals:
+    """What m images were given.
+
+    Attributes
+    ----------
+    answers : Answers
+        Their certificates; `region` and `margin` are those after the arrival.
+    created : bool array of shape (m,)
+        Whether the image has a new region.
+    """
+
+    answers: Answers
+    created: Bool[np.ndarray, " m"]
+
+
+def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[str, Any]) -> OnlineAllocator:
+    """Open the file of regions, or begin it with those of a run; several processes may do so at the same time.
+
+    Beside it, in PATH.json, stands which regions it began with and of which classifier: a file of another run is
+    refused, since its regions were certified for another G.
+
+    Parameters
+    ----------
+    path : Path
+    table : RegionMap
+        The run's regions.
+    overlap : str
+        The run's overlap mode.
+    classifier : mapping
+        What was certified, as a run's manifest says it.
+
+    Raises
+    ------
+    ValueError
+        Where the file belongs to another run, is damaged, or the overlap mode is "class".
+    OSError
+        Where it cannot be opened or written.
+    """
+    if overlap not in GROUPS:
+        raise ValueError(
+            f"--online {path}: the run's --overlap is {overlap}, whose certificates must hold all at once, which "
+            "images still to come cannot promise; certify with --overlap sigma"
+        )
+    identity = {name: value for name, value in classifier.items() if name != "seed"}
+    ours = {"classifier": identity, "regions": table.content_hash, "groups": GROUPS[overlap]}
+    about = path.with_name(f"{path.name}.json")
+    if path.exists() and not about.exists():
+        raise ValueError(f"--online {path}: {about.name} is missing, which says whose regions it holds; restore it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--online {path}: there is no folder {folder}; make it first")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=folder) as staging:
+        if not about.exists():
+            _first(Path(staging) / "about", about, json.dumps(ours, indent=2) + "\n")
+        try:
+            theirs = json.loads(about.read_text(encoding="utf-8"))
+            differs = difference(ours, theirs)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{about} is damaged: restore it") from error
+        if differs is not None:
+            name, here, there = differs
+            raise ValueError(f"--online {path}: is another run's: {name} is {there} there, {here} here; name another")
+        if not path.exists():
+            _begin(Path(staging) / "regions.db", path, table, GROUPS[overlap])
+    return OnlineAllocator(path, table.centres.shape[1], groups=GROUPS[overlap])
+
+
+def _first(staged: Path, path: Path, text: str) -> None:
+    """Write a file whole, unless another process was faster."""
+    with staged.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    with suppress(FileExistsError):
+        os.link(staged, path)
+
+
+def _begin(staged: Path, path: Path, table: RegionMap, groups: str) -> None:
+    """Make the file with the regions of the run, which nobody sees before it holds them all."""
+    filled = np.flatnonzero(table.radii > 0)
+    classes = np.full(len(table), -1) if table.classes is None else table.classes
+    with closing(OnlineAllocator(staged, table.centres.shape[1], groups=groups, synchronous="normal")) as state:
+        for k in filled.tolist():
+            state.insert(table.centres[k], float(table.sigma[k]), float(table.radii[k]), class_=int(classes[k]))
+    descriptor = os.open(staged, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    with suppress(FileExistsError):
+        os.link(staged, path)
+
+
+def arrive(
+    state: OnlineAllocator,
+    classifier: SmoothedClassifier,
+    images: Float32[np.ndarray, "m c h w"],
+    sigmas: Sequence[float],
+    *,
+    n: int = 10_000,
+    n0: int = 1000,
+    alpha: float = 0.001,
+) -> Arrivals:
+    """Certify images and register them, one after the other (Algorithm 2).
+
+    With probability at least 1 - alpha, per image: G, over all regions of the file now and later, is `predict` within
+    `radius`, since stored regions never change. An image inside a region is certified at its sigma (Eq. 6), any other
+    at the level that n0 samples choose (Eq. 7), and gets a region that stays clear of all conflicting ones (Eq. 8).
+
+    Parameters
+    ----------
+    state : OnlineAllocator
+    classifier : SmoothedClassifier
+        With a seed that was never used before: its numbers begin with 0 in every call.
+    images : float32 array of shape (m, C, H, W)
+        Pixels in [0, 1].
+    sigmas : sequence of float
+        The levels to choose from.
+    n, n0 : int
+        Estimation samples per image; selection samples per image and level.
+    alpha : float, default=0.001
+        Failure probability per image.
+    """
+    grid: Float64[np.ndarray, " k"] = np.array(sigmas, dtype=np.float64)
+    names = itertools.count()
+    rows, created = [], []
+    for image in images[:, None]:
+        made: list[Certificates] = []
+
+        def certify(
+            sigma: float | None, image: np.ndarray = image, made: list[Certificates] = made
+        ) -> tuple[float, float, int]:
+            """Certify at this level or the best one, with noise that nobody has seen."""
+            name = np.array([next(names)])
+            if sigma is None:
+                choice = classifier.select_sigma(image, grid, n0, indices=name)
+                found = classifier.certify_classes(image, choice.sigma, choice.predict, n, alpha, indices=name)
+            else:
+                found = classifier.certify(image, sigma, n0, n, alpha, indices=name)
+            made.append(found)
+            return float(found.sigma[0]), float(found.radius[0]), int(found.predict[0])
+
+        point = image.reshape(-1).astype(np.float64)
+        arrival = state.arrive(point, certify)
+        margin = state.locate(point).margin
+        count, R = int(made[-1].counts[0]), float(made[-1].radius[0])
+        rows.append((arrival.class_, arrival.region, arrival.sigma, margin, count, n, R, arrival.radius))
+        created.append(arrival.created)
+    kinds = (np.int64, np.int64, np.float64, np.float64, np.int64, np.int64, np.float64, np.float64)
+    columns = (np.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))
+    return Arrivals(Answers(*columns), np.array(created, dtype=bool))

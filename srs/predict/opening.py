@@ -1,0 +1,133 @@
+"""What `srs-predict` needs: a map, its classifier and the images, from a run's folder or from a map alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from regions import RegionMap
+from smoothing import SmoothedClassifier
+from smoothing.devices import usable_device
+from srs.predict.images import Query, read_images
+from srs.predict.online import Arrivals, arrive, open_state
+from srs.predict.predictor import Predictor
+from srs.predict.run_classifier import bank, fresh_seed, run_classifier
+from srs.run.base_classifiers import experts
+from srs.run.folder import REGIONS, read_description
+from training import load_checkpoint, load_data
+
+if TYPE_CHECKING:
+    from srs.commands.predict import PredictSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A predictor, what it is asked about, the seed to state; of a run also its overlap mode and what it certified."""
+
+    predictor: Predictor
+    query: Query
+    seed: int
+    overlap: str | None = None
+    certified: Mapping[str, Any] | None = None
+
+    def arrive(self, settings: PredictSettings) -> Arrivals:
+        """Register the images in the file that `--online` names; only for a run, which says what was certified."""
+        assert settings.online is not None
+        assert self.overlap is not None
+        assert self.certified is not None
+        G = self.predictor
+        with open_state(settings.online, G.table, self.overlap, self.certified) as state:
+            return arrive(
+                state,
+                G.classifier,
+                self.query.images,
+                G.sigmas.tolist(),
+                n=settings.n or 10_000,
+                n0=settings.n0,
+                alpha=settings.alpha,
+            )
+
+
+def open_run(settings: PredictSettings) -> Opened:
+    """Open a finished run: it says which classifier was certified, and of what shape its images are."""
+    folder = settings.run
+    config, manifest = read_description(folder)
+    if not (folder / REGIONS).is_file():
+        raise ValueError(f"{folder}: the run is not finished; go on with it by srs-certify --resume")
+    table = RegionMap.load(folder / REGIONS)
+    channels, height, width = manifest["data"]["shape"]
+
+    def test_images() -> Float32[np.ndarray, "n c h w"]:
+        data = load_data(str(config["dataset"]), Path(str(config["data_dir"])), image_size=config.get("image_size"))
+        return data.test_images[:]
+
+    query = read_images(settings.images, table.centres.shape[1], (channels, height, width), test_images)
+    seed, stream = fresh_seed(settings.seed)
+    device = _device(settings.device)
+    classifier = run_classifier(
+        folder, config, manifest, seed=stream, device=device, checkpoint=settings.checkpoint, expert=settings.expert
+    )
+    sigmas = manifest["sigmas"]
+    predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
+    return Opened(predictor, query, seed, str(config["overlap"]), manifest["classifier"])
+
+
+def open_map(settings: PredictSettings) -> Opened:
+    """Open a map alone: the user says which classifier it belongs to, and nothing can check it."""
+    table = _load(settings.run)
+    query = read_images(settings.images, table.centres.shape[1], None)
+    files = experts(settings.expert)
+    if settings.checkpoint is None and not files:
+        raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
+    known = {"arch": settings.arch, "normalizer": settings.normalizer}
+    model: nn.Module | dict[float, nn.Module]
+    if files:
+        lacking = sorted(set(table.sigma[table.radii > 0].tolist()) - files.keys())
+        if lacking:
+            raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
+        model = {level: load_checkpoint(file, **known) for level, file in files.items()}
+    else:
+        model = load_checkpoint(str(settings.checkpoint), **known)
+    one = next(iter(model.values())) if isinstance(model, dict) else model
+    classes = settings.num_classes or _num_classes(one, query, str(settings.checkpoint or settings.expert[0]))
+    seed, stream = fresh_seed(settings.seed)
+    classifier = SmoothedClassifier(
+        bank(model) if isinstance(model, dict) else model,
+        classes,
+        sampler=settings.sampler,
+        precision=settings.precision,
+        seed=stream,
+        device=_device(settings.device),
+    )
+    predictor = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
+    return Opened(predictor, query, seed)
+
+
+def _load(file: Path) -> RegionMap:
+    try:
+        return RegionMap.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file; name a region map or the folder of a run") from None
+
+
+@torch.inference_mode()
+def _num_classes(model: nn.Module, query: Query, source: str) -> int:
+    """Ask the model, and see on the way that it takes these images."""
+    try:
+        return int(model(torch.from_numpy(query.images[:1])).shape[1])
+    except (RuntimeError, ValueError) as error:
+        size = "x".join(map(str, query.images.shape[1:]))
+        raise ValueError(f"{source} does not take images of {size}: {error}") from error
+
+
+def _device(name: str) -> str:
+    device = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    usable_device(device)
+    return device

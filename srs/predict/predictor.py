@@ -1,0 +1,177 @@
+"""G(x) of Eq. 9: an input is classified with the noise level of the region that holds it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from regions import Location, RegionMap
+from smoothing import ABSTAIN, SmoothedClassifier
+
+#: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
+OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
+
+#: Images have numbers below this (`smoothing._voting.noise`).
+_MOST = 2**32
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What G says about m inputs.
+
+    Attributes
+    ----------
+    predict : int array of shape (m,)
+        The class, or -1: abstained.
+    region : int array of shape (m,)
+        The region that holds the input, -1 where none does.
+    sigma : array of shape (m,)
+        Noise level of the vote; NaN where there was none.
+    margin : array of shape (m,)
+        l2 distance to the region's boundary, rounded down; 0 outside.
+    count, n : int arrays of shape (m,)
+        Votes for the class that has most of them (of a certificate: for the class to be certified), out of so many.
+    R : array of shape (m,)
+        Radius that the vote certifies at `sigma` (Eq. 2); 0 where nothing was certified.
+    radius : array of shape (m,)
+        Certified l2 radius of G, min(R, margin); 0 where nothing was certified.
+    """
+
+    predict: Int64[np.ndarray, " m"]
+    region: Int64[np.ndarray, " m"]
+    sigma: Float64[np.ndarray, " m"]
+    margin: Float64[np.ndarray, " m"]
+    count: Int64[np.ndarray, " m"]
+    n: Int64[np.ndarray, " m"]
+    R: Float64[np.ndarray, " m"]
+    radius: Float64[np.ndarray, " m"]
+
+
+class Predictor:
+    """The classifier G (Eq. 9) over a frozen map of regions.
+
+    Parameters
+    ----------
+    classifier : SmoothedClassifier
+        What was certified, but for its seed: that must be another one than that of the run which made the regions. A
+        secret seed, where an adversary may choose the images: who knows the noise can search for images that it
+        misleads.
+    table : RegionMap
+        Its centres are flattened images.
+    sigmas : sequence of float, optional
+        The levels that inputs outside every region may get. Default: those of the table.
+    outside : {"abstain", "smallest-sigma", "nearest-region", "best-sigma"}, default="abstain"
+        What to do with an input that no region holds: no answer; the vote at the smallest level; at the level of the
+        region whose boundary is nearest; at the level that certifies the largest radius with n0 samples (Eq. 7).
+    alpha : float, default=0.001
+        Failure probability of every answer.
+
+    Notes
+    -----
+    Every input gets the next number, which names its noise within the seed: numbers are never used twice, so no two
+    inputs share noise, nor does an input that is asked about again. Answers depend on the seed and on what was asked
+    before, and on nothing else.
+    """
+
+    def __init__(
+        self,
+        classifier: SmoothedClassifier,
+        table: RegionMap,
+        *,
+        sigmas: Sequence[float] = (),
+        outside: str = "abstain",
+        alpha: float = 0.001,
+    ) -> None:
+        if outside not in OUTSIDE:
+            raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}")
+        self.classifier, self.table, self.outside, self.alpha = classifier, table, outside, alpha
+        self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
+        if outside != "abstain" and not self.sigmas.size:
+            raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
+        self._asked = 0
+
+    def __call__(self, images: Float32[np.ndarray, "m c h w"], n: int = 1000, n0: int = 1000) -> Answers:
+        """Answer by a vote of n samples: with probability at least 1 - alpha, per image, it is -1 or G(x).
+
+        Parameters
+        ----------
+        images : float32 array of shape (m, C, H, W)
+            Pixels in [0, 1].
+        n : int, default=1000
+            Votes per image.
+        n0 : int, default=1000
+            Samples per level that choose it, where `outside` is "best-sigma".
+        """
+        where, sigma, names = self._levels(images, n0)
+        answered = np.flatnonzero(~np.isnan(sigma))
+        answers = _nothing(where, sigma)
+        if answered.size:
+            found = self.classifier.predict(images[answered], sigma[answered], n, self.alpha, indices=names[answered])
+            answers.predict[answered] = found.predict
+            answers.count[answered] = found.votes.max(axis=1)
+            answers.n[answered] = n
+        return answers
+
+    def certify(self, images: Float32[np.ndarray, "m c h w"], n: int = 10_000, n0: int = 1000) -> Answers:
+        """Certify G at new inputs: with probability at least 1 - alpha, per image, G is `predict` within `radius`.
+
+        G uses one sigma in the whole ball, because the ball lies in the region (Eq. 2, Eq. 6). Where regions of one
+        class may overlap, it may reach into another one, and the statement rests on the map's certificates too.
+        Inputs outside every region are answered as by a call, with a radius of 0.
+
+        Parameters
+        ----------
+        images : float32 array of shape (m, C, H, W)
+            Pixels in [0, 1].
+        n : int, default=10_000
+            Estimation samples per image, fresh.
+        n0 : int, default=1000
+            Selection samples per image, which guess the class.
+        """
+        where, sigma, names = self._levels(images, n0)
+        answered = np.flatnonzero(~np.isnan(sigma))
+        answers = _nothing(where, sigma)
+        if answered.size:
+            level = sigma[answered]
+            found = self.classifier.certify(images[answered], level, n0, n, self.alpha, indices=names[answered])
+            inside: Bool[np.ndarray, " a"] = where.region[answered] >= 0
+            answers.predict[answered] = found.predict
+            answers.count[answered] = found.counts
+            answers.n[answered] = n
+            answers.R[answered] = found.radius
+            answers.radius[answered] = np.where(inside, np.minimum(found.radius, where.margin[answered]), 0.0)
+        return answers
+
+    def _levels(
+        self, images: Float32[np.ndarray, "m c h w"], n0: int
+    ) -> tuple[Location, Float64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+        """Look the inputs up, settle the level of those outside, and give everyone a number."""
+        where = self.table.locate(images)
+        if self._asked + len(images) > _MOST:
+            raise ValueError(f"{_MOST:,} images were asked about: go on with another seed, so that no noise is reused")
+        names = np.arange(self._asked, self._asked + len(images))
+        self._asked += len(images)
+        sigma, lost = where.sigma.copy(), np.flatnonzero(where.region < 0)
+        if lost.size and self.outside == "smallest-sigma":
+            sigma[lost] = self.sigmas[0]
+        elif lost.size and self.outside == "nearest-region":
+            sigma[lost] = self._nearest(images[lost].reshape(lost.size, -1))
+        elif lost.size and self.outside == "best-sigma":
+            sigma[lost] = self.classifier.select_sigma(images[lost], self.sigmas, n0, indices=names[lost]).sigma
+        return where, sigma, names
+
+    def _nearest(self, points: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, " m"]:
+        filled = np.flatnonzero(self.table.radii > 0)
+        if not filled.size:
+            raise ValueError("outside = 'nearest-region': the map has no region; choose another rule")
+        centres, radii = self.table.centres[filled], self.table.radii[filled]
+        gaps = (np.linalg.norm(centres - point, axis=1) - radii for point in points)
+        return np.array([self.table.sigma[filled[gap.argmin()]] for gap in gaps])
+
+
+def _nothing(where: Location, sigma: Float64[np.ndarray, " m"]) -> Answers:
+    """Return answers before anyone voted."""
+    m = len(sigma)
+    count, n = np.zeros(m, np.int64), np.zeros(m, np.int64)
+    return Answers(np.full(m, ABSTAIN), where.region, sigma, where.margin, count, n, np.zeros(m), np.zeros(m))

@@ -1,0 +1,95 @@
+"""The classifier that a run certified, loaded again and recognised by its hash."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from smoothing import SmoothedClassifier
+from smoothing.fingerprint import difference
+from srs.run.base_classifiers import experts
+from srs.run.folder import MODEL
+from training import build, load_checkpoint
+
+
+def fresh_seed(seed: int | None) -> tuple[int, int]:
+    """Return a seed to state, and the one made of it that names noise streams.
+
+    Without a seed one is drawn from the operating system. The second is a hash of the first, so it is not the seed of a
+    run that was given the same number: no sample that chose a sigma or a region is seen again.
+    """
+    stated = secrets.randbits(64) if seed is None else seed
+    digest = hashlib.sha256(f"srs-predict {stated}".encode()).digest()
+    return stated, int.from_bytes(digest[:16], "big")
+
+
+def run_classifier(
+    folder: Path,
+    config: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    *,
+    seed: int,
+    device: str,
+    checkpoint: Path | None = None,
+    expert: tuple[str, ...] = (),
+) -> SmoothedClassifier:
+    """Load the classifier of a run, with another seed.
+
+    Parameters
+    ----------
+    folder, config, manifest
+        Of the run, as `run_folder.read_description` returns them.
+    seed : int
+        Names the noise streams.
+    device : str
+        Where to compute.
+    checkpoint, expert
+        Where the weights are now; unless given, where the run found them.
+
+    Raises
+    ------
+    ValueError
+        Where weights, precision, sampler or number of classes are not those that were certified.
+    OSError
+        Where a checkpoint cannot be opened.
+    """
+    described = manifest["classifier"]
+    classes, arch, normalizer = described["num_classes"], config.get("arch"), config.get("normalizer")
+    files = experts(expert or ([] if checkpoint else config.get("expert") or []))
+    source = checkpoint or config.get("checkpoint")
+    model: nn.Module | Mapping[float, nn.Module]
+    if files:
+        model = bank({level: load_checkpoint(file, arch=arch, normalizer=normalizer) for level, file in files.items()})
+    elif source:
+        model = load_checkpoint(source, arch=arch, normalizer=normalizer)
+    elif config.get("model"):
+        model = build(str(config["model"]), classes, seed=config["seed"])
+    else:
+        model = load_checkpoint(folder / MODEL)
+    classifier = SmoothedClassifier(
+        model,
+        classes,
+        sampler=described["sampler"],
+        precision=described["precision"],
+        batch_size=config.get("batch"),
+        seed=seed,
+        device=device,
+    )
+    here = asdict(classifier.identity) | {"seed": described["seed"]}
+    differs = difference(here, described)
+    if differs is not None:
+        name, ours, theirs = differs
+        raise ValueError(
+            f"{folder}: another classifier was certified: {name} is {theirs} there, {ours} here; name its weights with "
+            "--checkpoint or --expert"
+        )
+    return classifier
+
+
+def bank(models: Mapping[float, nn.Module]) -> nn.Module | Mapping[float, nn.Module]:
+    """Return the one model where there is no choice, as `srs-certify` does, whose hash tells a bank from a model."""
+    return next(iter(models.values())) if len(models) == 1 else models

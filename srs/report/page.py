@@ -1,0 +1,252 @@
+"""The report: one page that needs nothing but itself, and the figures and tables beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import regions
+from smoothing import ABSTAIN
+from smoothing.tables import floor_text, write_rows
+from srs.evaluation.evaluate import Results, Rows
+from srs.evaluation.losses import Losses, losses
+from srs.modes import title
+from srs.report import figures
+from srs.report.finished_run import StoredRun
+from srs.report.numbers import floored, percent
+from srs.report.summary import guarantee, write_summary, write_tables
+from srs.report.svg import image_uri, inline_svg, save
+from srs.report.tables import RuleTable, rule_table
+
+PAGE = "report.html"
+
+#: Images of Fig. 1, pairs of neighbours and abstentions that the page shows.
+SAMPLES, PAIRS, ABSTENTIONS = 6, 8, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Chapter:
+    """A run as the report shows it.
+
+    Attributes
+    ----------
+    name : str
+        Unlike every other's.
+    run : StoredRun
+    results : Results
+        At the report's alpha.
+    warning : str or None
+        Where the folder's summary disagrees with its rows.
+    """
+
+    name: str
+    run: StoredRun
+    results: Results
+    warning: str | None
+
+
+def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[str, Rows]) -> None:
+    """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder."""
+    compared = {chapter.name: chapter.results.rules[chapter.results.main.name] for chapter in chapters}
+    compared.update(baselines)
+    context: dict[str, Any] = {
+        "chapters": [_chapter(folder, chapter, number) for number, chapter in enumerate(chapters)],
+        "compared": None,
+        "overview": None,
+    }
+    if len(compared) > 1:
+        figure = figures.comparison(compared)
+        save(figure, folder / "comparison.png", folder / "comparison.pdf")
+        context["compared"] = Markup(inline_svg(figure, "comparison"))
+        context["overview"] = rule_table(compared, named=str)
+    environment = Environment(
+        loader=PackageLoader("srs.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(f"{PAGE}.j2").render(**context)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
+    """Write a run's own files and return what the page's template needs of it."""
+    run, results = chapter.run, chapter.results
+    out = folder / chapter.name
+    out.mkdir()
+    write_tables(results, out)
+    summary = write_summary(results, run.config, run.manifest, out)
+    lost = {name: losses(mode) for name, mode in results.modes.items()}
+    _write_losses(out / "losses.tsv", results, lost)
+    degree = regions.overlap_graph(results.points, results.bounds.radius).degree
+    drawn = {
+        "curves": figures.curves(results),
+        "degrees": figures.degrees(degree),
+        "lost": figures.lost_radius(results),
+    }
+    for name, figure in drawn.items():
+        save(figure, out / f"{name}.png", out / f"{name}.pdf")
+    samples = _samples(results) if not run.config["chosen_only"] else []
+    if samples:
+        save(figures.radii_against_sigma(results, run.images, samples), out / "sigma.png", out / "sigma.pdf")
+    main = results.rules[results.main.name]
+    return {
+        "name": chapter.name,
+        "number": number,
+        "warning": chapter.warning,
+        "guarantee": guarantee(results),
+        "tiles": _tiles(results, summary),
+        "figures": {name: Markup(inline_svg(figure, f"r{number}-{name}")) for name, figure in drawn.items()},
+        "table": rule_table(results.rules, results.main.name),
+        "samples": [_sample(chapter, number, j) for j in samples],
+        "degree": {
+            "mean": f"{degree.mean():.1f}",
+            "largest": int(degree.max(initial=0)),
+            "free": int((degree == 0).sum()),
+        },
+        "costs": _costs(results, lost),
+        "pairs": _pairs(chapter, lost[results.main.name]),
+        "main": title(results.main.name),
+        "abstained": _abstained(chapter, main),
+        "reasons": {
+            "certificate": int((results.bounds.predict == ABSTAIN).sum()),
+            "region": int(((main.predict == ABSTAIN) & (results.bounds.predict != ABSTAIN)).sum()),
+        },
+        "settings": {name: _plain(value) for name, value in run.config.items() if value not in (None, [], "")},
+        "hashes": {
+            "images": run.manifest["data"]["sha256"],
+            "weights": run.manifest["classifier"]["weights"],
+            "regions": regions.RegionMap(results.points, results.radii, results.sigma, main.predict).content_hash,
+        },
+        "versions": run.manifest["versions"],
+        "data": run.manifest["data"]["name"],
+        "device": run.manifest["device"],
+        "alpha": f"{results.alpha:g}",
+        "changed": None if results.alpha == run.alpha else f"{run.alpha:g}",
+    }
+
+
+def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the numbers at the top: what they are, and what they are worth, rounded to the safe side."""
+    accuracy = dict(zip(summary["epsilon"], summary["rules"][summary["main"]]["certified_accuracy"], strict=True))
+    return [
+        ("average certified radius", floored(summary["average_certified_radius"], 3)),
+        ("certified accuracy at radius 0.5", f"{percent(accuracy[0.5])}%"),
+        ("clean accuracy of the base classifier", f"{100 * summary['clean_accuracy']:.1f}%"),
+        ("images", f"{len(results.record.idx):,}"),
+        ("abstentions", f"{summary['abstentions']:,}"),
+    ]
+
+
+def _samples(results: Results) -> list[int]:
+    """Return images whose chosen sigmas spread over the grid: evenly in the order of sigma."""
+    shown = np.flatnonzero(results.bounds.predict != ABSTAIN)
+    order = shown[np.argsort(results.record.level[shown], kind="stable")]
+    if not len(order):
+        return []
+    return [int(order[at]) for at in np.unique(np.linspace(0, len(order) - 1, SAMPLES).round().astype(int))]
+
+
+def _sample(chapter: Chapter, number: int, j: int) -> dict[str, Any]:
+    results = chapter.results
+    figure = figures.radius_against_sigma(results, j)
+    return _picture(chapter, j) | {
+        "figure": Markup(inline_svg(figure, f"r{number}-s{j}")),
+        "sigma": f"{results.sigma[j]:g}",
+        "R": floored(float(results.bounds.radius[j]), 3),
+        "r": floored(float(results.radii[j]), 3),
+    }
+
+
+def _picture(chapter: Chapter, j: int) -> dict[str, Any]:
+    record = chapter.results.record
+    return {"image": image_uri(chapter.run.images[j]), "idx": int(record.idx[j]), "label": int(record.label[j])}
+
+
+def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]:
+    """Return what every way to size the regions costs."""
+    return [
+        {
+            "title": title(name),
+            "before": floored(float(results.modes[name].bounds.radius.sum()), 2),
+            "after": floored(float(np.minimum(mode.allocation.radii, mode.bounds.radius).sum()), 2),
+            "share": f"{100 * lost[name].lost.sum() / max(mode.bounds.radius.sum(), 1e-300):.1f}%",
+            "losers": f"{int((lost[name].lost > 0).sum()):,}",
+            "empty": f"{int(((mode.allocation.radii == 0) & (mode.bounds.radius > 0)).sum()):,}",
+            "gap": "unknown" if mode.allocation.gap is None else f"{mode.allocation.gap:.1e}",
+        }
+        for name, mode in results.modes.items()
+    ]
+
+
+def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
+    """Return the images that lose most, each beside the neighbour that it loses to."""
+    results, found = chapter.results, []
+    for j in np.argsort(-lost.lost, kind="stable")[:PAIRS].tolist():
+        other = int(lost.neighbour[j])
+        if other < 0:
+            break
+        found.append(
+            {
+                "left": _picture(chapter, j) | _region(results, j),
+                "right": _picture(chapter, other) | _region(results, other),
+                "lost": f"{lost.lost[j]:.3f}",
+                "distance": f"{lost.distance[j]:.3f}",
+            }
+        )
+    return found
+
+
+def _region(results: Results, j: int) -> dict[str, str]:
+    return {
+        "sigma": f"{results.sigma[j]:g}",
+        "R": floored(float(results.bounds.radius[j]), 3),
+        "r": floored(float(results.radii[j]), 3),
+    }
+
+
+def _abstained(chapter: Chapter, main: Rows) -> list[dict[str, Any]]:
+    which: Int64[np.ndarray, " m"] = np.flatnonzero(main.predict == ABSTAIN)
+    return [_picture(chapter, j) | {"sigma": f"{chapter.results.sigma[j]:g}"} for j in which[:ABSTENTIONS].tolist()]
+
+
+def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> None:
+    """Write who loses how much to whom: one row per rule and image that loses anything."""
+    idx = results.record.idx
+    rows = (
+        (
+            name,
+            str(idx[j]),
+            floor_text(float(mode.bounds.radius[j])),
+            floor_text(float(mode.allocation.radii[j])),
+            str(idx[lost[name].neighbour[j]]) if lost[name].neighbour[j] >= 0 else "-1",
+            f"{lost[name].distance[j]:.6f}",
+        )
+        for name, mode in results.modes.items()
+        for j in np.flatnonzero(lost[name].lost > 0).tolist()
+    )
+    write_rows(path, ("rule", "idx", "R", "r", "neighbour", "distance"), rows)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Rows]) -> list[tuple[str, RuleTable]]:
+    """Return captions and tables that may be asked for in other formats: for each run, and for all together."""
+    tables = [
+        (f"{chapter.name}: {guarantee(chapter.results)}", rule_table(chapter.results.rules, chapter.results.main.name))
+        for chapter in chapters
+    ]
+    if len(chapters) + len(baselines) > 1:
+        mains = {chapter.name: chapter.results.rules[chapter.results.main.name] for chapter in chapters}
+        compared = {**mains, **baselines}
+        tables.append(("All runs and baselines", rule_table(compared, named=str)))
+    return tables

@@ -1,0 +1,1 @@
+"""A certification run: its settings, its inputs, its folder, and the votes that are drawn."""

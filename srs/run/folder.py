@@ -1,0 +1,157 @@
+"""A run's folder: what is in it, whose it is, and who may write it."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smoothing.appending import locked
+from smoothing.files import forget_partial, replacing
+from smoothing.fingerprint import difference
+from srs.run.settings import CIRCUMSTANCES
+from srs.run.votes import ESTIMATION, LEVELS, SELECTION
+
+FORMAT = 1
+"""Of the folder: a program that knows a smaller one cannot read it."""
+
+CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
+CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
+
+LOCK = ".lock"
+
+RUN_FILES = frozenset(
+    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}
+)
+"""What a run writes, and so what replacing one may delete."""
+
+#: What there may be before `config.yaml`, which is written last of a run's description.
+_BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
+
+#: What of the manifest must be the same for a run to go on.
+IDENTITY = ("data", "classifier", "sigmas")
+
+
+def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and not _only_begun(out):
+        held = (out / CONFIG).is_file() or (out / SUMMARY).is_file()
+        if not held:
+            raise ValueError(f"--out {out}: holds files but no run; name another folder")
+        if resume and not (out / CONFIG).is_file():
+            raise ValueError(
+                f"--out {out}: was written by an earlier version, which cannot be resumed; replace it with --overwrite"
+            )
+        if not resume and not overwrite:
+            state = "a finished run" if (out / SUMMARY).is_file() else "an unfinished run; go on with it by --resume"
+            raise ValueError(f"--out {out}: holds {state}; name another folder, or replace it with --overwrite")
+        foreign = sorted(name for name in _names(out) if name not in RUN_FILES)
+        if overwrite and foreign:
+            raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
+    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
+
+
+@contextmanager
+def claimed(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool) -> Iterator[bool]:
+    """Make the folder this process's own, and this run's: begin it, or see that it is the same run.
+
+    Gives whether the run is new: then its `model.pt`, if any, is still to be written, and `describe` to be called.
+    """
+    absent = not out.exists()
+    fresh = absent or not any(out.iterdir())
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out / LOCK, out):
+            for name in RUN_FILES:
+                forget_partial(out / name)
+            if overwrite:
+                for name in sorted(_names(out) & RUN_FILES - {LOCK}, key=lambda name: name == CONFIG):
+                    (out / name).unlink()
+            new = not (out / CONFIG).exists()
+            if not new:
+                _check_same(out, config, manifest)
+            yield new
+    finally:
+        if fresh and not (out / CONFIG).exists():  # nothing came of it
+            for name in _BEGINNING:
+                (out / name).unlink(missing_ok=True)
+            if absent:
+                out.rmdir()
+
+
+def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write `manifest.json` and then `config.yaml`, with which a run has begun."""
+    with replacing(out / MANIFEST) as stream:
+        stream.write(json.dumps(dict(manifest), indent=2).encode() + b"\n")
+    with replacing(out / CONFIG) as stream:
+        stream.write(yaml.safe_dump(dict(config), sort_keys=False).encode())
+
+
+def read_description(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `config.yaml` and `manifest.json` of a run hold.
+
+    Raises
+    ------
+    ValueError
+        Where there is no run, where a newer version wrote it, or where a file is damaged.
+    """
+    if not out.is_dir():
+        raise ValueError(f"{out}: no such folder; name one that srs-certify wrote")
+    if not (out / CONFIG).is_file() or not (out / MANIFEST).is_file():
+        raise ValueError(f"{out}: holds no run; name a folder that srs-certify wrote")
+    manifest = _mapping(out / MANIFEST, json.loads)
+    found = manifest.get("format")
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(f"{out / MANIFEST}: format = {found!r} is not one of ours; restore the file")
+    if found > FORMAT:
+        raise ValueError(
+            f"{out}: was written by a newer version of srs-certify (format {found}, this one knows {FORMAT}); update it"
+        )
+    return _mapping(out / CONFIG, yaml.safe_load), manifest
+
+
+def _check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Refuse to put two configurations into one folder."""
+    before, described = read_description(out)
+    for name in {**before, **config}:
+        if name not in CIRCUMSTANCES and before.get(name) != config.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{flag} {config.get(name)}: the run in {out} has {before.get(name)}; give the same, or name another "
+                "--out"
+            )
+    found = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
+    if found is not None:
+        key, here, there = found
+        raise ValueError(f"--out {out}: belongs to a run with another {key} ({there}, here {here}); name another --out")
+
+
+def _only_begun(out: Path) -> bool:
+    """Whether the folder is empty but for what a start that was killed at once may leave."""
+    return _names(out) <= _BEGINNING
+
+
+def _names(out: Path) -> set[str]:
+    """Return the names of the folder's files, but for partial ones of ours, which are swept."""
+    return {
+        file.name
+        for file in out.iterdir()
+        if not (file.name.startswith(".") and file.name.endswith(".partial") and file.is_file())
+    }
+
+
+def _mapping(file: Path, parse: Any) -> dict[str, Any]:
+    try:
+        content = parse(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder")
+    return content
