@@ -1,6 +1,7 @@
 """Draw the figures of the README and the guide: python docs/make_figures.py.
 
 `allocation.png`: points in the plane with their upper-bound balls, the LP's allocation, and a greedy one.
+`architecture.png`: the way of the data through the packages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import regions
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.collections import PatchCollection
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 IMAGES = Path(__file__).parent / "images"
 SEED = 987  # a picture in which every ball of the optimum can be seen
@@ -79,5 +80,76 @@ def allocation() -> None:
     plt.close(fig)
 
 
+#: Steps by name: where they stand, the package that does them, and what they do.
+STEPS = {
+    "train": (0.0, 2.0, "training", "base classifier\nf"),
+    "select": (2.5, 2.0, "smoothing", "choose sigma\nand class"),
+    "certify": (5.0, 2.0, "smoothing", "certify with\nfresh samples"),
+    "allocate": (7.5, 2.0, "regions", "size regions:\nno conflict overlaps"),
+    "map": (10.0, 2.0, "regions", "which region\nholds x?"),
+    "report": (7.5, 0.0, "srs", "report: certified\nradius min(R, r)"),
+    "predict": (10.0, 0.0, "srs", "G(x): vote at the\nregion's sigma"),
+}
+FLOWS = [
+    ("train", "select", "logits"),
+    ("select", "certify", "sigma,\nclass"),
+    ("certify", "allocate", "R"),
+    ("allocate", "map", "r, sigma"),
+    ("map", "predict", "sigma of x"),
+    ("allocate", "report", "r"),
+    ("certify", "report", "R"),
+]
+PACKAGES = {"training": "#CC79A7", "smoothing": LP, "regions": GREEDY, "srs": BEFORE}
+
+
+def architecture() -> None:
+    """Boxes for the steps, arrows for the arrays that go from one to the next."""
+    width, height = 1.75, 0.95
+    fig, ax = plt.subplots(figsize=(11.4, 3.3), layout="constrained")
+    for x, y, package, text in STEPS.values():
+        colour = PACKAGES[package]
+        corner = (x - width / 2, y - height / 2)
+        style = "round,pad=0,rounding_size=0.12"
+        face = mpl.colors.to_rgba(colour, 0.14)
+        ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=face, edgecolor=colour, lw=1.4))
+        ax.text(x, y, text, ha="center", va="center", fontsize=9.5, color=INK)
+        ax.text(x, y + height / 2 + 0.08, package, ha="center", fontsize=9, color=colour, fontweight="bold")
+    for start, end, what in FLOWS:
+        (x0, y0, *_), (x1, y1, *_) = STEPS[start], STEPS[end]
+        level, down = y0 == y1, x0 == x1
+        tail = (x0 + width / 2, y0) if level else (x0, y0 - height / 2)
+        head = (x1 - width / 2, y1) if level else (x1, y1 + height / 2 + 0.3) if down else (x1 - width / 2, y1)
+        bend = "arc3" if level or down else "angle,angleA=-90,angleB=180,rad=6"
+        arrow = FancyArrowPatch(
+            tail,
+            head,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=INK,
+            lw=1.1,
+            connectionstyle=bend,
+            shrinkA=1,
+            shrinkB=1,
+        )
+        ax.add_patch(arrow)
+        if level:
+            ax.text((tail[0] + head[0]) / 2, y0 + 0.08, what, ha="center", va="bottom", fontsize=8.5, color=INK)
+        else:
+            ax.text(x0 + 0.08, (tail[1] + max(head[1], 0.4)) / 2, what, va="center", fontsize=8.5, color=INK)
+    ax.text(0.0, 0.95, "images", ha="center", fontsize=9.5, color=INK)
+    for x in (0.0, 2.5):
+        ax.add_patch(
+            FancyArrowPatch((0.35, 1.0), (x, 1.5), arrowstyle="-|>", mutation_scale=11, color="#7b8794", lw=1.0)
+        )
+    ax.set_xlim(-1.0, 11.0)
+    ax.set_ylim(-0.6, 2.8)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    IMAGES.mkdir(exist_ok=True)
+    fig.savefig(IMAGES / "architecture.png", dpi=160, facecolor="white", metadata={"Software": None})
+    plt.close(fig)
+
+
 if __name__ == "__main__":
     allocation()
+    architecture()

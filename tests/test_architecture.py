@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -13,6 +14,20 @@ ALLOWED = {
     "smoothing": {"smoothing"},
     "training": {"training", "smoothing"},
     "srs": {"srs", "training", "smoothing", "regions"},
+}
+#: Folders, each of which builds on those before it.
+FLOORS = {
+    "regions": ("regions._arithmetic", "regions._search", "regions._methods", "regions._dense", "regions._levels"),
+    "srs": (
+        "srs.arrays",
+        "srs.modes",
+        "srs.run",
+        "srs.evaluation",
+        "srs.logs",
+        "srs.report",
+        "srs.predict",
+        "srs.commands",
+    ),
 }
 NEVER = {"regions": {"torch", "torchvision"}}
 
@@ -36,6 +51,46 @@ def test_dependencies_point_one_way(package):
         ours = names & set(ALLOWED)
         assert ours <= ALLOWED[package], f"{file} imports {sorted(ours - ALLOWED[package])}"
         assert not names & NEVER.get(package, set()), f"{file} imports {sorted(names & NEVER[package])}"
+
+
+def module_graph():
+    """Which of our modules each of them imports, wherever in the file the import stands."""
+    files = {}
+    for package in ALLOWED:
+        for file in (ROOT / package).rglob("*.py"):
+            files[".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = file
+    graph = {module: set() for module in files}
+    for module, file in files.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in files else node.module for name in inner]
+            else:
+                continue
+            graph[module] |= {name for name in names if name in files and name != module}
+    return graph
+
+
+def test_there_are_no_circles():
+    graph = networkx.DiGraph(module_graph())
+    assert graph.number_of_edges() > 100
+    assert not [circle for circle in networkx.strongly_connected_components(graph) if len(circle) > 1]
+
+
+@pytest.mark.parametrize("order", FLOORS.values(), ids=FLOORS.keys())
+def test_no_import_points_back(order):
+    """Folders of a package in order: a module imports from its own folder and from those before it."""
+    floor = {folder: k for k, folder in enumerate(order)}
+
+    def floor_of(module):
+        return floor[".".join(module.split(".")[:2])] if ".".join(module.split(".")[:2]) in floor else None
+
+    pairs = [(a, b) for a, others in module_graph().items() for b in others]
+    inside = [(a, b) for a, b in pairs if floor_of(a) is not None and floor_of(b) is not None]
+    assert inside
+    assert not [(a, b) for a, b in inside if floor_of(a) < floor_of(b)]
 
 
 def loaded_by(statement):
