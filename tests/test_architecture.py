@@ -85,7 +85,7 @@ def test_no_import_points_back(order):
     floor = {folder: k for k, folder in enumerate(order)}
 
     def floor_of(module):
-        return floor[".".join(module.split(".")[:2])] if ".".join(module.split(".")[:2]) in floor else None
+        return floor.get(".".join(module.split(".")[:2]))
 
     pairs = [(a, b) for a, others in module_graph().items() for b in others]
     inside = [(a, b) for a, b in pairs if floor_of(a) is not None and floor_of(b) is not None]

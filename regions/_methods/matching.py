@@ -17,16 +17,22 @@ from jaxtyping import Float64, Int64
 from regions import _workers
 from regions._allocation import Certificate
 from regions._graph import OverlapGraph
-from regions._methods import greedy, matching_loops
+from regions._methods import greedy
 from regions._methods.bounds import competing, dual_value, nearest_caps
+from regions._methods.matching_loops import Matching, Network, bid, match, match_tight, release
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import fill, trim
 
-_EDGES = 1 << 16  # worth sending to a worker
-_BIDS = 32  # in a row, before shortest paths are searched
-_PATIENCE = 16  # columns that one such search may look at, before there is an auction ...
-_AUCTION, _AUCTION_BIDS = (1e-2, 1e-3, 1e-4), 1000  # ... by these parts of caps, with so many bids in a row
-_EACH = 8  # parts for each worker, since some take longer than others
+_BIDS = 32
+"""Bids of one chain, before shortest paths are searched."""
+_PATIENCE = 16
+"""Columns that a first search may take from the heap. Rows whose search would take more are left to an auction."""
+_AUCTION, _AUCTION_BIDS = (1e-2, 1e-3, 1e-4), 1000
+"""Increments of the auction, as parts of the caps, one round each; bids of one chain in it."""
+_EDGES = 1 << 16
+"""Edges that make a part worth sending to a worker."""
+_EACH = 8
+"""Parts for each worker, because some take longer than others."""
 
 
 def solve(problem: Problem) -> Answer:
@@ -94,21 +100,20 @@ def _assign(
         start = greedy.with_reserve(graph, order)
     else:
         start = fill(graph, graph.R, trim(graph, np.minimum(earlier, graph.R)))
-    u, v = start.copy(), start.copy()
-    mate_row, mate_column = np.full(graph.n, -1), np.full(graph.n, -1)
-    matching_loops.match_tight(*graph.adjacency, graph.R, start, order, mate_row, mate_column)
-    network, state = (*graph.adjacency, graph.R), (u, v, mate_row, mate_column)
+    network = Network(*graph.adjacency, graph.R)
+    matching = Matching(start.copy(), start.copy(), np.full(graph.n, -1), np.full(graph.n, -1))
+    match_tight(network, start, order, matching.mate_row, matching.mate_column)
     loose = np.zeros(graph.n, dtype=bool)
     for _ in range(2):
-        matching_loops.bid(*network, order, 0.0, _BIDS, *state, loose)
-    matching_loops.match(*network, order, _PATIENCE, *state)
-    for part in _AUCTION if (mate_row < 0).any() else ():
-        matching_loops.bid(*network, order, part, _AUCTION_BIDS, *state, loose)
-        matching_loops.release(*network, *state, loose)
+        bid(network, order, 0.0, _BIDS, matching, loose)
+    match(network, order, _PATIENCE, matching)
+    for part in _AUCTION if (matching.mate_row < 0).any() else ():
+        bid(network, order, part, _AUCTION_BIDS, matching, loose)
+        release(network, matching, loose)
         for _ in range(2):
-            matching_loops.bid(*network, order, 0.0, _BIDS, *state, loose)
-    matching_loops.match(*network, order, graph.n, *state)
-    return (u + v) / 2, mate_row
+            bid(network, order, 0.0, _BIDS, matching, loose)
+    match(network, order, graph.n, matching)
+    return (matching.u + matching.v) / 2, matching.mate_row
 
 
 def _edges(graph: OverlapGraph, partner: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:

@@ -1,107 +1,55 @@
-"""Compiled: minimum-cost perfect matching on the bipartite double cover of a sparse graph, by augmenting paths.
+"""Minimum-cost perfect matching of a sparse bipartite graph, in compiled loops.
 
-Vertices i' and j'' stand for the points, twice. An edge {i, j} of the graph gives i'j'' and j'i'' at cost d_ij; every
-point gives i'i'' at cost 2 c_i. Potentials u, v keep every reduced cost d_ij - u_i - v_j >= 0; they are feasible from
-the start (u = v = any feasible radii) and stay so, which is why nothing has to be recovered at the end.
-O(n (m + n log n)) at worst; in practice each path sees a small neighbourhood.
+What is computed. Every point i stands on either side: as row i and as column i. An edge {i, j} of the overlap graph
+lets row i be matched with column j, and row j with column i, at cost d_ij; the loop of a point matches row i with
+column i at cost 2 c_i. The loops start from any matching whose edges are tight and complete it to a perfect one of
+minimum cost.
 
-The method is that of Jonker and Volgenant (1987), on sparse rows with a binary heap; it begins with their augmenting
-row reduction, and where searches go far, an auction (Bertsekas 1988) improves the potentials first.
+Guarantee. Potentials u of rows and v of columns keep every reduced cost, cost - u[row] - v[column], at or above 0.
+That holds on entry (u = v = any feasible radii) and after every step, so the dual solution never has to be recovered.
+An edge is called tight where its reduced cost is 0.
+
+Method. Shortest augmenting paths of Jonker and Volgenant (1987), on sparse rows with a binary heap. Their augmenting
+row reduction comes first (`bid` without an increment). Where searches go far, an auction (Bertsekas 1988) improves
+the potentials before they are tried again (`bid` with an increment, then `release`).
+
+Cost. O(n (m + n log n)) at worst; in practice a path sees few columns.
 """
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 
 from regions._arithmetic.loops import compiled
 
 
-@compiled
-@no_type_check
-def match(start, neighbour, distance, caps, order, patience, u, v, mate_row, mate_column):
-    """Complete a matching to a perfect one of minimum cost, or leave out rows whose search goes on for too long.
+class Network(NamedTuple):
+    """The graph: the neighbours of point k are neighbour[start[k]:start[k + 1]]; its loop costs 2 caps[k]."""
 
-    start, neighbour, distance : adjacency of the graph in compressed rows
-    caps : (n,) the loop at i costs 2 caps[i]
-    order : the order in which rows without a mate are given one
-    patience : columns that one search may take from the heap
-    u, v : (n,) potentials of rows i' and columns j''; feasible on entry and on return, optimal once all rows have mates
-    mate_row, mate_column : (n,) the mate of each row and column or -1; on entry every matched edge must be tight
-    """
-    n = caps.size
-    length = np.full(n, np.inf)  # of the shortest alternating path to each column found so far
-    parent = np.empty(n, np.int64)  # the row before it
-    place = np.full(n, _UNSEEN)  # in the heap
-    heap = np.empty(n, np.int64)
-    near = np.empty(n, np.int64)  # columns as near as `row`, which need no heap
-    seen = np.empty(n, np.int64)
-    for root in order:
-        if mate_row[root] >= 0:
-            continue
-        size = waiting = reached = 0  # entries of heap, near and seen
-        row = root
-        base = 0.0  # length of the shortest path to `row`
-        left = patience
-        end = -1  # the first free column
-        while True:
-            # the loop first, then the edges of the row
-            for e in range(start[row] - 1, start[row + 1]):
-                column = row if e < start[row] else neighbour[e]
-                if place[column] == _DONE:
-                    continue
-                cost = 2.0 * caps[row] if e < start[row] else distance[e]
-                candidate = base + max(0.0, cost - u[row] - v[column])
-                if candidate < length[column]:
-                    parent[column] = row
-                    if place[column] == _UNSEEN:
-                        seen[reached] = column
-                        reached += 1
-                        if candidate > base:
-                            place[column] = size
-                            heap[size] = column
-                            size += 1
-                    elif candidate <= base:
-                        length[column] = -1.0
-                        _rise(heap, place, length, place[column])
-                        size = _drop(heap, place, length, size)
-                    length[column] = candidate
-                    if candidate > base:
-                        _rise(heap, place, length, place[column])
-                        continue
-                    place[column] = _DONE
-                    if mate_column[column] < 0:
-                        end = column
-                        break
-                    near[waiting] = column
-                    waiting += 1
-            if end >= 0:
-                break
-            if waiting > 0:
-                waiting -= 1
-                column = near[waiting]
-            else:
-                if left == 0:
-                    break
-                left -= 1
-                column = heap[0]
-                size = _drop(heap, place, length, size)
-                place[column] = _DONE
-                base = length[column]
-                if mate_column[column] < 0:
-                    end = column
-                    break
-            row = mate_column[column]
-        if end >= 0:
-            u[root] += base
-        for k in range(reached):
-            other = seen[k]
-            if end >= 0 and place[other] == _DONE and other != end:
-                v[other] -= base - length[other]
-                u[mate_column[other]] += base - length[other]
-            length[other] = np.inf
-            place[other] = _UNSEEN
-        if end >= 0:
-            _exchange(root, end, parent, mate_row, mate_column)
+    start: np.ndarray
+    neighbour: np.ndarray
+    distance: np.ndarray
+    caps: np.ndarray
+
+
+class Matching(NamedTuple):
+    """Potentials u of the rows and v of the columns, and the mate of each row and column, or -1. Changed in place."""
+
+    u: np.ndarray
+    v: np.ndarray
+    mate_row: np.ndarray
+    mate_column: np.ndarray
+
+
+class _Search(NamedTuple):
+    """Scratch arrays of one search for a shortest alternating path; each has n entries."""
+
+    length: np.ndarray  # of the shortest path to a column found so far, infinity where none was found
+    parent: np.ndarray  # the row before that column
+    place: np.ndarray  # where the column is in the heap, or _UNSEEN, or _DONE
+    heap: np.ndarray  # columns by length
+    near: np.ndarray  # columns as near as the row that found them: they need no heap
+    seen: np.ndarray  # every column that was found
 
 
 _UNSEEN = -1
@@ -110,29 +58,129 @@ _DONE = -2
 
 @compiled
 @no_type_check
-def _exchange(root, end, parent, mate_row, mate_column):
+def match(network, order, patience, matching):
+    """Give a mate to every free row, along shortest augmenting paths.
+
+    A search that would take more than `patience` columns from the heap is given up, and its row stays free. Once all
+    rows have mates, the potentials are optimal.
+
+    order : the order in which free rows are treated
+    """
+    n = network.caps.size
+    search = _Search(
+        np.full(n, np.inf),
+        np.empty(n, np.int64),
+        np.full(n, _UNSEEN),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
+    )
+    u, v, mate_column = matching.u, matching.v, matching.mate_column
+    for root in order:
+        if matching.mate_row[root] >= 0:
+            continue
+        end, base, reached = _find_path(root, network, patience, matching, search)
+        if end >= 0:
+            u[root] += base
+        for k in range(reached):
+            column = search.seen[k]
+            if end >= 0 and search.place[column] == _DONE and column != end:
+                v[column] -= base - search.length[column]
+                u[mate_column[column]] += base - search.length[column]
+            search.length[column] = np.inf
+            search.place[column] = _UNSEEN
+        if end >= 0:
+            _exchange(root, end, search.parent, matching)
+
+
+@compiled
+@no_type_check
+def _find_path(root, network, patience, matching, search):
+    """Find a free column to which a shortest alternating path leads from the free row `root` (Dijkstra).
+
+    Returns (column, length of the path, number of columns in `search.seen`); column -1 where patience ran out.
+    """
+    start, neighbour, distance, caps = network
+    u, v, mate_column = matching.u, matching.v, matching.mate_column
+    length, parent, place, heap, near, seen = search
+    size = waiting = reached = 0  # entries of heap, near and seen
+    row, base, left = root, 0.0, patience  # base: length of the shortest path to `row`
+    while True:
+        for e in range(start[row] - 1, start[row + 1]):  # the loop first, then the edges of the row
+            column = row if e < start[row] else neighbour[e]
+            if place[column] == _DONE:
+                continue
+            cost = 2.0 * caps[row] if e < start[row] else distance[e]
+            candidate = base + max(0.0, cost - u[row] - v[column])
+            if candidate < length[column]:
+                parent[column] = row
+                if place[column] == _UNSEEN:
+                    seen[reached] = column
+                    reached += 1
+                    if candidate > base:
+                        place[column] = size
+                        heap[size] = column
+                        size += 1
+                elif candidate <= base:  # it leaves the heap, because no other column can be nearer
+                    length[column] = -1.0
+                    _rise(heap, place, length, place[column])
+                    size = _drop(heap, place, length, size)
+                length[column] = candidate
+                if candidate > base:
+                    _rise(heap, place, length, place[column])
+                    continue
+                place[column] = _DONE
+                if mate_column[column] < 0:
+                    return column, base, reached
+                near[waiting] = column
+                waiting += 1
+        if waiting > 0:
+            waiting -= 1
+            column = near[waiting]
+        else:
+            if left == 0:
+                return -1, base, reached
+            left -= 1
+            column = heap[0]
+            size = _drop(heap, place, length, size)
+            place[column] = _DONE
+            base = length[column]
+            if mate_column[column] < 0:
+                return column, base, reached
+        row = mate_column[column]
+
+
+@compiled
+@no_type_check
+def _exchange(root, end, parent, matching):
     """Exchange matched and unmatched edges along the path from the free row `root` to the free column `end`."""
     row, column = -1, end
     while row != root:
         row = parent[column]
-        previous = mate_row[row]
-        mate_row[row] = column
-        mate_column[column] = row
+        previous = matching.mate_row[row]
+        matching.mate_row[row] = column
+        matching.mate_column[column] = row
         column = previous
 
 
 @compiled
 @no_type_check
-def bid(start, neighbour, distance, caps, order, part, steps, u, v, mate_row, mate_column, loose):
-    """Rows without a mate bid for their cheapest column, and take it from its mate, which bids next, for some steps.
+def bid(network, order, part, steps, matching, loose):
+    """Let free rows bid for columns: each takes its cheapest column, and the row that loses it bids next.
 
-    A bid lowers v until the row's second cheapest column is as good, so potentials stay feasible and the row's new edge
-    is tight: augmenting row reduction. If `part` > 0, it lowers v by that part of the row's cap more (an auction, in
-    which close contests end sooner); the edge is then not tight, and the row `loose`, to be released. A row to which
-    two columns are the same takes its cheapest only if that is free: otherwise nothing would be gained.
+    One chain of bids ends after `steps` bids, or with a column that was free. The price that a bid raises (it lowers v)
+    is chosen so that the second cheapest column costs the row as much as the one it takes:
 
-    loose : (n,) bool; other arguments as for `match`
+    - `part` = 0: exactly so much. Potentials stay feasible and the new edge is tight: augmenting row reduction. Where
+      the two cheapest columns cost the same, the bid could not raise the price, and the row that lost would only win
+      the column back. So the row then takes the column only if it is free.
+    - `part` > 0: by `part` of the row's cap more. Close contests then end after fewer bids: an auction. The edge is not
+      tight; the row is marked in `loose` until `release` looks at it.
+
+    loose : (n,) bool
     """
+    start, neighbour, distance, caps = network
+    u, v, mate_row, mate_column = matching
     for root in order:
         row = root if mate_row[root] < 0 else -1
         step = 0
@@ -146,10 +194,10 @@ def bid(start, neighbour, distance, caps, order, part, steps, u, v, mate_row, ma
                 elif candidate < second:
                     second = candidate
             if start[row] == start[row + 1]:
-                second = cost  # nothing but the loop, for which nobody else bids
+                second = cost  # the row has its loop alone, for which no other row bids
             loser = mate_column[column]
             fall = second - cost + part * caps[row]
-            if loser >= 0 and fall <= 1e-12 * (abs(second) + abs(cost)):
+            if loser >= 0 and fall <= _ROUNDING * (abs(second) + abs(cost)):
                 break
             u[row] = second
             v[column] -= fall
@@ -162,10 +210,16 @@ def bid(start, neighbour, distance, caps, order, part, steps, u, v, mate_row, ma
             row = loser
 
 
+_ROUNDING = 1e-12
+"""Costs that differ by less than this part of them count as equal."""
+
+
 @compiled
 @no_type_check
-def release(start, neighbour, distance, caps, u, v, mate_row, mate_column, loose):
-    """Raise u of loose rows as far as it goes, and part those from their mates whose edges are then not tight."""
+def release(network, matching, loose):
+    """Raise u of every loose row as far as it goes, and free the row where the edge to its mate is then not tight."""
+    start, neighbour, distance, caps = network
+    u, v, mate_row, mate_column = matching
     for row in range(loose.size):
         if loose[row]:
             loose[row] = False
@@ -178,15 +232,16 @@ def release(start, neighbour, distance, caps, u, v, mate_row, mate_column, loose
                 if neighbour[e] == mate:
                     own = cost
             u[row] = least
-            if own - least > 1e-12 * (abs(own) + abs(least)):
+            if own - least > _ROUNDING * (abs(own) + abs(least)):
                 mate_row[row] = -1
                 mate_column[mate] = -1
 
 
 @compiled
 @no_type_check
-def match_tight(start, neighbour, distance, caps, radii, order, mate_row, mate_column):
-    """Match along loops and edges that are tight for u = v = radii, as they come: a start for `match`."""
+def match_tight(network, radii, order, mate_row, mate_column):
+    """Match rows with columns along loops and edges that are tight for u = v = radii, first come, first served."""
+    start, neighbour, distance, caps = network
     for k in order:
         if radii[k] >= caps[k]:
             mate_row[k] = k
@@ -195,15 +250,19 @@ def match_tight(start, neighbour, distance, caps, radii, order, mate_row, mate_c
         if mate_row[k] < 0:
             for e in range(start[k], start[k + 1]):
                 j = neighbour[e]
-                if mate_column[j] < 0 and distance[e] - radii[k] - radii[j] <= 1e-12 * distance[e]:
+                if mate_column[j] < 0 and distance[e] - radii[k] - radii[j] <= _ROUNDING * distance[e]:
                     mate_row[k] = j
                     mate_column[j] = k
                     break
 
 
+# A binary heap of columns: `key` is what they are sorted by, and `place` says where each of them is.
+
+
 @compiled
 @no_type_check
 def _rise(heap, place, key, k):
+    """Move entry k up to where it belongs after its key has fallen."""
     node = heap[k]
     while k > 0:
         above = (k - 1) >> 1
@@ -219,6 +278,7 @@ def _rise(heap, place, key, k):
 @compiled
 @no_type_check
 def _sink(heap, place, key, size):
+    """Move the first entry down to where it belongs."""
     k = 0
     node = heap[0]
     while 2 * k + 1 < size:
@@ -237,7 +297,7 @@ def _sink(heap, place, key, size):
 @compiled
 @no_type_check
 def _drop(heap, place, key, size):
-    """Drop the first entry of the heap; return how many are left."""
+    """Drop the first entry; return how many are left."""
     size -= 1
     if size > 0:
         heap[0] = heap[size]
