@@ -6,13 +6,15 @@ import itertools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from regions._levels.problem import LevelProblem, State
 
 COARSE, FINE = (4, 2), (8, 4)
 """Steps into which a cut divides radii: of points that move, and of points that stay."""
 _CAPACITY = 2.0**30
+"""Capacity of all slices together, and of arcs that must not be cut; scipy's flows are 32-bit whole numbers."""
+_SOURCE, _SINK = 0, 1
 
 
 def expand_all(problem: LevelProblem, state: State, slices: tuple[int, int]) -> None:
@@ -38,57 +40,94 @@ def fuse(problem: LevelProblem, state: State, target: State, slices: tuple[int, 
 
 
 def _cut(problem: LevelProblem, state: State, target: State, new: int, old: int) -> Bool[np.ndarray, " n"]:
-    """Which points to move, on a grid of radii: a minimum cut.
+    """Which points to move, found by a minimum cut on a grid of radii (docs/levels.md).
 
-    Radii are cut into `new` slices at the target and `old` slices at the present level. Two points that move never
-    conflict, nor do two that stay: conflicts join a slice of the one kind to a slice of the other, and the heaviest set
-    of slices without conflict is the complement of a minimum cut (docs/levels.md).
+    A point that moves may get its radius in `target`, in `new` equal slices; a point that stays may keep its present
+    radius, in `old` equal slices. Two points that both move never conflict, nor do two that both stay. So a conflict is
+    always between a slice of a point that moves and a slice of a point that stays, and the heaviest set of slices
+    without a conflict is what a minimum cut leaves.
     """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-
-    graph, R = problem.graph, target.radii
-    stays = np.where(state.level == target.level, np.where(state.radii > R, state.radii, 0.0), state.radii)
-    scale = _CAPACITY / max(float(R.sum() + stays.sum()), 1e-300)
-    n = graph.n
-    moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
-    keeping = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)
-    tails: list[np.ndarray] = []
-    heads: list[np.ndarray] = []
-    capacities: list[np.ndarray] = []
-
-    def arcs(tail: Any, head: Any, capacity: Any = _CAPACITY) -> None:
-        for part, values in zip((tails, heads, capacities), np.broadcast_arrays(tail, head, capacity), strict=True):
-            part.append(values.ravel().astype(np.int32))
-
-    can_move, can_keep = R > 0, stays > 0
-    arcs(0, moving[can_move], (R[can_move] * (scale / new))[:, None])
-    arcs(keeping[can_keep], 1, (stays[can_keep] * (scale / old))[:, None])
-    arcs(moving[can_move, 1:], moving[can_move, :-1])  # a slice needs those below it
-    arcs(keeping[can_keep, :-1], keeping[can_keep, 1:])
-    both = can_move & can_keep
-    arcs(moving[both, 0], keeping[both, 0])
-    for a, b in ((graph.i, graph.j), (graph.j, graph.i)):  # a moves, b keeps
-        e = np.flatnonzero(can_move[a] & can_keep[b] & (R[a] + stays[b] > graph.distance))
+    moving = target.radii
+    larger = np.where(state.radii > moving, state.radii, 0.0)
+    staying = np.where(state.level == target.level, larger, state.radii)
+    grid = _Grid(moving, staying, new, old)
+    grid.connect_own()
+    graph = problem.graph
+    for a, b in ((graph.i, graph.j), (graph.j, graph.i)):  # a moves, b stays
+        e = np.flatnonzero((moving[a] > 0) & (staying[b] > 0) & (moving[a] + staying[b] > graph.distance))
         e = e[_conflicts(problem, target.level, a[e], state.level, b[e])]
-        left = graph.distance[e, None] - R[a[e], None] * (np.arange(1, new + 1) / new)  # what each slice leaves to b
-        kept = np.floor(np.maximum(left, 0.0) / stays[b[e], None] * old * (1 + 1e-12))
-        row, column = np.nonzero(kept < old)
-        arcs(moving[a[e[row]], column], keeping[b[e[row]], kept[row, column].astype(np.int64)])
-    size = 2 + n * (new + old)
-    matrix = csr_array((np.concatenate(capacities), (np.concatenate(tails), np.concatenate(heads))), shape=(size, size))
-    left_over = matrix - maximum_flow(matrix, 0, 1).flow
-    left_over.data[left_over.data < 0] = 0
-    left_over.eliminate_zeros()
-    reached = np.zeros(size, dtype=bool)
-    reached[breadth_first_order(left_over, 0, return_predecessors=False)] = True
-    moves = can_move & reached[moving[:, 0]]
-    # who gets no slice at all is empty on either side: it goes where a ball that moves holds it
-    radius = np.where(can_move, reached[moving].sum(axis=1) * (R / new), 0.0)
-    empty = ~moves & ~(can_keep & ~reached[keeping[:, 0]])
+        grid.connect_conflicts(a[e], b[e], graph.distance[e])
+    moved, stayed = grid.solve()
+    moves = moved[:, 0].copy()
+    # A point that keeps no slice is empty whether it moves or not. Where a ball that moves holds it, it moves as well:
+    # at its present level it would conflict with that ball.
+    radius = moved.sum(axis=1) * (moving / new)
+    empty = ~moves & ~stayed[:, 0]
     for a, b in ((graph.i, graph.j), (graph.j, graph.i)):
         moves[a[empty[a] & (radius[b] > graph.distance)]] = True
     return np.asarray(moves)
+
+
+class _Grid:
+    """The network of a cut. Its nodes are the source, the sink, the slices of points that move, and of those that stay.
+
+    Cutting a slice off costs what it is thick. An arc of unlimited capacity from slice p to slice q says that p cannot
+    be kept unless q is, seen from the source; slices of points that stay are kept where the source does not reach them.
+    """
+
+    def __init__(
+        self, moving: Float64[np.ndarray, " n"], staying: Float64[np.ndarray, " n"], new: int, old: int
+    ) -> None:
+        n = moving.size
+        self.moving, self.staying, self.new, self.old = moving, staying, new, old
+        self.can_move, self.can_stay = moving > 0, staying > 0
+        self.nodes_moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
+        self.nodes_staying = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)
+        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), 1e-300)
+        self.arcs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, tail: Any, head: Any, capacity: Any = _CAPACITY) -> None:
+        """Add arcs; capacities are rounded down to whole numbers."""
+        parts = np.broadcast_arrays(tail, head, capacity)
+        tails, heads, capacities = (part.ravel().astype(np.int32) for part in parts)
+        self.arcs.append((tails, heads, capacities))
+
+    def connect_own(self) -> None:
+        """Add the arcs that concern one point: what its slices are worth, and that each needs those below it."""
+        move, stay = self.nodes_moving[self.can_move], self.nodes_staying[self.can_stay]
+        self.add(_SOURCE, move, (self.moving[self.can_move] * (self.scale / self.new))[:, None])
+        self.add(stay, _SINK, (self.staying[self.can_stay] * (self.scale / self.old))[:, None])
+        self.add(move[:, 1:], move[:, :-1])
+        self.add(stay[:, :-1], stay[:, 1:])
+        both = self.can_move & self.can_stay  # a point cannot do both
+        self.add(self.nodes_moving[both, 0], self.nodes_staying[both, 0])
+
+    def connect_conflicts(
+        self, a: Int64[np.ndarray, " m"], b: Int64[np.ndarray, " m"], distance: Float64[np.ndarray, " m"]
+    ) -> None:
+        """Add an arc from each slice of a, which moves, to the first slice of b, which stays, that has no room then."""
+        left = distance[:, None] - self.moving[a, None] * (np.arange(1, self.new + 1) / self.new)
+        kept = np.floor(np.maximum(left, 0.0) / self.staying[b, None] * self.old * (1 + 1e-12))
+        row, column = np.nonzero(kept < self.old)
+        slices = kept[row, column].astype(np.int64)
+        self.add(self.nodes_moving[a[row], column], self.nodes_staying[b[row], slices])
+
+    def solve(self) -> tuple[Bool[np.ndarray, "n new"], Bool[np.ndarray, "n old"]]:
+        """Which slices a minimum cut keeps: of points that move, and of points that stay."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+        size = 2 + self.nodes_moving.size + self.nodes_staying.size
+        tails, heads, capacities = (np.concatenate(part) for part in zip(*self.arcs, strict=True))
+        matrix = csr_array((capacities, (tails, heads)), shape=(size, size))
+        left_over = matrix - maximum_flow(matrix, _SOURCE, _SINK).flow
+        left_over.data[left_over.data < 0] = 0
+        left_over.eliminate_zeros()
+        reached = np.zeros(size, dtype=bool)
+        reached[breadth_first_order(left_over, _SOURCE, return_predecessors=False)] = True
+        moved = reached[self.nodes_moving] & self.can_move[:, None]
+        stayed = ~reached[self.nodes_staying] & self.can_stay[:, None]
+        return moved, stayed
 
 
 def _conflicts(
