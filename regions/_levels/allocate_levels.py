@@ -156,7 +156,7 @@ def allocate_levels(
     common = np.argmax([math.fsum(column) for column in bounds.T])
     choices = [level, bounds.argmax(axis=1), np.full(len(x), common, dtype=np.int64)]
     answers = [whole.allocate(choice) for choice in choices]
-    best = max(range(3), key=lambda c: answers[c].objective)  # the first, unless rounding is against it
+    best = max(range(3), key=lambda c: answers[c].objective)  # the search's, unless rounding makes a simple one larger
     level, allocation = choices[best], answers[best]
     bounding = time.perf_counter()
     rest = part.restricted(np.flatnonzero(~proven), np.flatnonzero(~proven[part.graph.i]))
@@ -200,7 +200,7 @@ def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline:
 
 
 def _sum_up(terms: list[float]) -> float:
-    """Their sum, rounded upwards; exact where there is one."""
+    """The sum of the terms, rounded upwards; where there is only one term, the term itself."""
     total = math.fsum(terms)
     return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total
 

@@ -1,9 +1,14 @@
 """An upper bound on the joint choice of levels and radii, by messages along a few edges of every point.
 
-Leaving out edges only raises the optimum, so any of them give a valid bound; those to the nearest neighbours carry
-nearly all of it. On them, every edge charges each level and radius of its ends: the sum of the largest balances of all
-points and edges bounds the optimum whatever the charges (docs/levels.md). Sequential tree-reweighted message passing
-(Kolmogorov 2006) chooses the charges; the bound is then computed from the charges alone, rounded upwards.
+What is computed. Every edge charges each level and radius of its two ends a price, and pays it to the other end. The
+largest balance of every point and of every edge is computed on its own; their sum bounds the optimum whatever the
+prices are (docs/levels.md). Edges may be left out: that only raises the optimum, so the bound stays valid. The edges to
+the nearest neighbours carry nearly all of it.
+
+Guarantee. The bound is computed from the prices alone and rounded upwards. Nothing rests on how they were found.
+
+Source and cost. Sequential tree-reweighted message passing (Kolmogorov 2006) finds the prices. One sweep costs
+O(m K^2) operations for each step of the radii, for the m edges kept.
 """
 
 from __future__ import annotations
@@ -19,12 +24,13 @@ from regions._levels.messages import nearest_edges, sweep, terms
 from regions._levels.problem import LevelProblem
 
 _NEIGHBOURS = (3, 12, 48, 1 << 40)
-"""Edges that every point keeps, stage by stage, until the gap is small enough."""
+"""How many of its edges every point keeps, one stage after the other, until the gap is small enough."""
 _ENOUGH = 5e-3
+"""A relative gap that is small enough."""
 _FEWEST, _STEPS = 4, 48
-"""Into how many steps a message divides the radii of each level."""
+"""The smallest and the largest number of steps into which a message divides the radii of each level."""
 _WORK = 1 << 26
-"""Operations of a sweep, a fraction of a second: finer steps and further stages are left out beyond it."""
+"""Operations that a sweep may take, a fraction of a second. Beyond it, steps are coarser and stages are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +45,10 @@ class Rows:
 
 
 def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere: float) -> float:
-    """No levels and radii have a larger sum.
+    """A number that no choice of levels and radii exceeds in its sum.
 
-    Stops early where `objective` comes close enough, both counted with the sum `elsewhere` of points not in conflict.
-
-    A sweep costs O(m K^2) steps for the m edges kept, at first 3 for every point.
+    Further stages are left out once the bound is close enough to `objective`; the sum `elsewhere`, of points that are
+    not in this problem, is added to the bound before they are compared.
     """
     graph = problem.graph
     bound = _total_up(problem.R.max(axis=1))
@@ -110,7 +115,7 @@ def value(
     share: Float64[np.ndarray, " n"],
     messages: Float64[np.ndarray, "ends K nodes"],
 ) -> float:
-    """The bound that ANY messages and shares prove, 0 <= share <= 1 / later; rounded upwards."""
+    """The bound that these messages prove, rounded upwards. Any messages will do, with 0 <= share <= 1 / later."""
     at_point, at_edge = np.zeros(len(R)), np.zeros(network.neighbour.size)
     terms(
         network.start,

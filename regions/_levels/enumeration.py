@@ -1,8 +1,13 @@
-"""Small components of the joint choice of levels, by enumeration: optimal, and proven to be.
+"""Optimal levels and radii of small components, by enumeration.
 
-What is lost against every point's largest bound can be counted while levels are chosen one point after the other. So
-nearly all choices that cannot beat the present one are ruled out early, and the rest get their optimal radii
-(docs/levels.md). A component where that takes too long keeps what the search found.
+What is computed. Levels are chosen for one point of the component after the other. Each choice loses something against
+the largest bounds of all points: the point's own bound may be smaller there, and two conflicting points cannot both
+have their bounds. A partial choice that has lost more than the present answer does cannot beat it, and is dropped with
+all that begins with it (Eq. L3). The complete choices that are left get their optimal radii by matching.
+
+Guarantee. Where the enumeration ends, no choice has a sum that is larger by more than a relative 2**-36.
+
+Cost. Exponential at worst, so it is limited: a component where it takes too long keeps what the search found.
 """
 
 from __future__ import annotations
@@ -17,20 +22,24 @@ from regions._levels.enumeration_loops import arrange, enumerate_levels
 from regions._levels.problem import LevelProblem, State
 
 _POINTS = 40
-"""Larger components are not tried."""
+"""Components with more points are not enumerated."""
 _NODES, _LEAVES = 1 << 16, 256
-"""What a component may take: partial choices that are looked at, and choices whose radii are computed."""
+"""The limits of one component: partial choices that are looked at, and complete choices whose radii are computed."""
 _ALL_NODES, _LEAF = 1 << 23, 1 << 12
-"""What all may take together, a second or two, and what a choice whose radii are computed counts for."""
+"""The limit of all components together, in partial choices (a second or two), and what a complete choice counts as."""
 _TOLERANCE = 2.0**-36
-"""Choices that are better by less, relatively, need not be found. Rounding is far below it."""
+"""A choice that is better by a smaller part than this need not be found. Rounding errors are far below it."""
 
 
 def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"], float]:
-    """Optimal levels and radii for small components, in place; smallest first, as long as that takes little.
+    """Give small components their optimal levels and radii, in place, the smallest component first.
 
-    Returns the points of the components where no choice has a larger sum than the tolerance above what is now there,
-    and an upper bound of the sum over these.
+    Returns
+    -------
+    proven : (n,) bool
+        The points of components that now have the largest sum, up to the tolerance.
+    bound : float
+        An upper bound of the sum of the radii of these points.
     """
     graph, component = problem.graph, problem.graph.components
     sizes = np.bincount(component)

@@ -1,4 +1,4 @@
-"""Compiled loops of the joint choice of levels: enumeration of what may be better, depth first."""
+"""Compiled loops of the enumeration: which choices of levels of a component may be better than the present one."""
 
 from typing import no_type_check
 
@@ -11,7 +11,9 @@ from regions._levels.problem import conflict
 @compiled
 @no_type_check
 def arrange(network, most, points, score):
-    """Sort `points`, a component, so that pairs which lose much come early: the next is who gets most in the way.
+    """Sort the points of a component so that choices lose much early: then they are dropped early.
+
+    The next point is always the one whose largest ball overlaps those of the points before it most.
 
     score : (n,) scratch, 0 for all of the points
     """
@@ -30,25 +32,27 @@ def arrange(network, most, points, score):
 @compiled
 @no_type_check
 def enumerate_levels(network, most, choice, points, budget, nodes, level, place, found):
-    """Write down the levels of a component for which too little is lost to rule them out.
+    """List the choices of levels of a component that lose less than `budget`, depth first.
 
-    Lost is what a point's bound at its level falls short of `most`, and r_i + r_j of R_i + R_j at a conflicting pair;
-    of the latter, pairs without a common point add up. Levels that lose at least `budget` are left out, as soon as the
-    points that have theirs do.
+    Two things are lost: what a point's bound at its level is smaller than its largest bound (`most`), and, for a
+    conflicting pair, what R_i + R_j exceeds their distance. Losses of pairs add up where no two pairs have a point in
+    common; each point is paired with the earlier one that costs most and has no partner yet. A partial choice that has
+    lost `budget` is left at once.
 
     distance in `network` : rounded up
-    choice : (n, K) levels of every point, from the largest bound down
+    choice : (n, K) levels of every point, the largest bound first
     level : (n,) scratch, -1 for all of the points before and after
     place : (n,) scratch
-    found : (most leaves, at least as many columns as points) filled row by row, in the order of `points`
+    found : (largest number of choices, at least as many columns as points); filled row by row, in the order of `points`
 
-    Returns (number of rows, nodes visited); -1 rows where there are more, or more than `nodes` nodes.
+    Returns (number of choices, partial choices looked at); -1 choices where there are more than `found` can hold, or
+    where more than `nodes` partial choices had to be looked at.
     """
     start, neighbour, distance, R, labels = network
     size, K = points.size, R.shape[1]
     turn = np.full(size, -1)
-    mate = np.full(size, -1)  # by depth, the neighbour that a pair's loss is counted with
-    taken = np.zeros(size, np.bool_)  # by depth
+    mate = np.full(size, -1)  # by depth: the depth of the point it is paired with, or -1
+    taken = np.zeros(size, np.bool_)  # by depth: whether the point belongs to a pair
     for a in range(size):
         place[points[a]] = a
     lost = np.zeros(size + 1)

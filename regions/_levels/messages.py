@@ -44,9 +44,12 @@ def sweep(order, place, start, neighbour, distance, back, R, labels, share, mess
 @compiled
 @no_type_check
 def terms(start, neighbour, distance, back, R, labels, later, share, messages, at_point, at_edge):
-    """Terms whose sum bounds the optimum, each with the rounding errors of its computation added.
+    """Set `at_point` and `at_edge` to terms whose sum bounds the optimum.
 
-    Points are in order 0 .. n - 1; later[i] is the number of neighbours after i; `distance` is rounded up.
+    A bound on the rounding errors of its computation is added to each term.
+
+    later : (n,) how many neighbours of a point have a larger index
+    distance : rounded up
     """
     n = R.shape[0]
     K, nodes = messages.shape[1:]
@@ -92,11 +95,12 @@ def belief(i, start, R, messages, out):
 @compiled
 @no_type_check
 def near_reply(i, j, distance, R, labels, f, envelopes, highest, out):
-    """What `best_reply` does, nearly: any messages prove a bound, and these only have to lead to good ones.
+    """Approximate `best_reply` in less time. Any messages prove a bound; these only have to lead to a good one.
 
-    An envelope has the largest f(k, r) over all levels k that conflict with m and r up to each of equidistant radii. It
-    is the same for all m that have the same labels at j, but for k = m, which counts in full anyway. So levels take
-    O(K nodes) together, not each.
+    For a level m of point j, the envelope holds, at equidistant radii, the largest f(k, r) over all levels k that
+    conflict with m and all r up to that radius. Levels m with the same labels at j have the same envelope. (They differ
+    at k = m alone, and that level counts in full whatever the radius is.) So one envelope serves them all, and all
+    levels together cost O(K nodes).
 
     envelopes, highest : (K, samples) and (K,), scratch
     """
@@ -137,7 +141,7 @@ def near_reply(i, j, distance, R, labels, f, envelopes, highest, out):
 @compiled
 @no_type_check
 def _alike_before(R, labels, j, m):
-    """An earlier level at which point j is no empty ball and has the labels of level m, or -1."""
+    """A level before m at which point j has a ball, and the same labels as at m; -1 where there is none."""
     for k in range(m):
         alike = R[j, k] > 0.0
         for c in range(labels.shape[2]):
@@ -150,7 +154,10 @@ def _alike_before(R, labels, j, m):
 @compiled
 @no_type_check
 def _raise_to(envelope, f, step):
-    """Raise the envelope to the largest f up to each of its samples, which are `step` nodes apart."""
+    """Raise each sample of the envelope to the largest f up to its radius, if that is larger.
+
+    Neighbouring samples are `step` nodes of f apart.
+    """
     G = f.size - 1
     highest, g = f[0], 0
     for t in range(envelope.size):
@@ -167,9 +174,11 @@ def _raise_to(envelope, f, step):
 @compiled
 @no_type_check
 def best_reply(i, j, distance, R, labels, f, highest, out):
-    """Set out[m, h] to the largest f(k, r) with which node h of level m of j is compatible; return max(out).
+    """For each level m and radius of j, find the best that point i can do beside it; return the largest of these.
 
-    highest is scratch: highest[k, g] = max f(k, r) over r up to node g.
+    out[m, h] : the largest f(k, r) over all levels k and radii r of i that are allowed if j has the radius of node h at
+        level m. All are allowed if k and m do not conflict; else r plus that radius must not exceed `distance`.
+    highest : scratch; highest[k, g] is the largest f(k, r) over r up to node g
     """
     K, nodes = f.shape
     G = nodes - 1
@@ -216,7 +225,7 @@ def best_reply(i, j, distance, R, labels, f, highest, out):
 @compiled
 @no_type_check
 def nearest_edges(i, j, order, count, keep):
-    """Mark the edges, taken in `order`, of which either end has fewer than `count` marked so far."""
+    """Mark edges in `keep`: in this `order`, each whose ends do not both have `count` marked edges already."""
     have = np.zeros(max(i.max(), j.max()) + 1 if i.size else 0, np.int64)
     for e in order:
         if have[i[e]] < count or have[j[e]] < count:

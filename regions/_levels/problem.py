@@ -17,14 +17,14 @@ from regions._graph import OverlapGraph
 
 @dataclass(frozen=True, eq=False)
 class LevelProblem:
-    """Points that may conflict, renumbered: `graph` is their overlap graph at the largest bounds."""
+    """Points that may conflict, numbered anew. `graph` is their overlap graph at each point's largest bound."""
 
     graph: OverlapGraph
     R: Float64[np.ndarray, "n K"]
     labels: Int64[np.ndarray, "n K c"]
 
     def radii_problem(self, level: Int64[np.ndarray, " n"]) -> OverlapGraph:
-        """Overlap graph of the bounds at these levels. Pairs that only touch may stay: they constrain nothing."""
+        """The overlap graph of the bounds at these levels. Pairs that only touch may be listed: they do no harm."""
         graph = self.graph
         R = at_level(self.R, level)
         keep = np.empty(graph.n_edges, dtype=bool)
@@ -37,7 +37,7 @@ class LevelProblem:
         return allocate_graph(self.radii_problem(level), "matching")
 
     def restricted(self, members: Int64[np.ndarray, " p"], edges: Int64[np.ndarray, " q"]) -> LevelProblem:
-        """The problem on some points and edges, both ascending."""
+        """The problem of some points, with these edges between them; both are ascending."""
         i, j = (np.searchsorted(members, end[edges]) for end in (self.graph.i, self.graph.j))
         graph = replace(self.graph, R=self.graph.R[members], i=i, j=j, distance=self.graph.distance[edges])
         return LevelProblem(graph, self.R[members], self.labels[members])
@@ -74,7 +74,10 @@ class State:
         return cls(level, at_level(problem.R, level))
 
     def take(self, problem: LevelProblem, level: Int64[np.ndarray, " n"], radii: Float64[np.ndarray, " n"]) -> bool:
-        """Take over every component of the graph whose sum of radii is larger. Components do not interact."""
+        """In every component where their sum is larger, replace levels and radii. Whether that happened anywhere.
+
+        Components have no edge between them, so each can take the better of two answers.
+        """
         component = problem.graph.components
         gain = np.bincount(component, radii) - np.bincount(component, self.radii)
         tolerance = 1e-9 * np.bincount(component, self.radii)

@@ -1,4 +1,4 @@
-"""What every solver of Eq. 10 shares: nearest-neighbour caps, redundant edges, and bounds by weak duality."""
+"""What the solvers of Eq. 10 share: caps of the radii, edges that matter under them, and bounds by weak duality."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from regions._graph import OverlapGraph
 
 
 def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
-    """min(R_i, distance to the nearest neighbour), Eq. M4: r_j >= 0 implies r_i <= d_ij, so nothing is lost."""
+    """c_i = min(R_i, distance to the nearest neighbour), Eq. M4. No feasible radius is larger: r_i <= d_ij - r_j."""
     return np.asarray(np.minimum(graph.R, graph.nearest[1]))
 
 
 def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
-    """The same, rounded upwards: for bounds, and to build other graphs of the same points."""
+    """`nearest_caps` rounded upwards: for upper bounds, and to build other graphs of the same points."""
     return np.asarray(np.minimum(graph.R, raised(graph.nearest[1], graph.distance_error)))
 
 
 def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
-    """The edges that the caps do not make redundant."""
+    """The edges that can be violated by radii within the caps; the others constrain nothing."""
     return np.flatnonzero(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
 
 

@@ -13,7 +13,7 @@ from regions._graph import OverlapGraph
 from regions._methods.bounds import dual_value, nearest_caps
 from regions._methods.problem import Answer, Problem
 
-#: Bounds on a distance's relative error: what is less than so many of them is not told from 0.
+#: Room of less than so many times the relative error of a distance counts as none.
 _SLIVER = 64
 
 
@@ -61,8 +61,9 @@ def permutation(degree: Int64[np.ndarray, " n"], order: str | np.ndarray) -> Int
 def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Radii of Eq. 11.
 
-    Where balls touch, distances that are rounded down can leave a ball a room that is nothing but rounding. It would
-    not be empty, and so cut those that come later: it counts as none.
+    Distances are rounded down, so where two balls touch exactly, a room of the size of rounding errors can be left. A
+    ball in it would not be empty, and balls that come later would have to stay clear of it. So such a room counts as
+    none.
     """
     radii = np.zeros(graph.n)
     _take_turns(*graph.adjacency, graph.R, order, _SLIVER * graph.distance_error, radii)
@@ -70,10 +71,10 @@ def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndar
 
 
 def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Eq. 11 where every ball leaves half of c = min(R, nearest neighbour's distance) to each one after it.
+    """Eq. 11 where every ball leaves each ball after it half of that ball's cap c, the least of R and nearest distance.
 
-    Feasible for Eq. 10, and every radius is at least c / 2, half of what any feasible one can be, in whatever order:
-    docs/mathematics.md, Eq. M9.
+    The radii are feasible for Eq. 10. In any order, every radius is at least c / 2, and no feasible radius exceeds c:
+    so the sum is at least half of the optimum (docs/mathematics.md, Eq. M9).
     """
     caps = nearest_caps(graph)
     radii = caps / 2

@@ -2,8 +2,9 @@
 
     maximise  sum_i w_i r_i    subject to    r_i + r_j <= d_ij for every edge,    0 <= r_i <= c_i
 
-c_i is min(R_i, distance to the nearest neighbour in the graph): r_j >= 0 implies it, and it makes most rows redundant.
-What remains falls into connected components, which are solved a few at a time: simplex steps grow with the whole model.
+c_i is min(R_i, distance to the nearest neighbour in the graph). No feasible radius is larger, and under these caps most
+rows are redundant. What remains falls into connected components. They are solved a few at a time, because one step of
+the simplex method costs more in a larger model.
 """
 
 from __future__ import annotations
@@ -80,9 +81,10 @@ def solve(problem: Problem) -> Answer:
 def _parts(
     problem: Problem, caps: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"], rows: int | None
 ) -> Iterator[_Part]:
-    """Components that compete, in parts of about `rows` edges (None: one part), with lengths and weights of about 1.
+    """The components that have edges, in parts of about `rows` edges (None: all in one part), scaled for the solver.
 
-    Solvers' tolerances are absolute, so every component has units of its own; those of length are powers of two.
+    Tolerances of solvers are absolute numbers, so the lengths and weights of each component are brought to about 1. The
+    factors of lengths are powers of two: scaling loses nothing.
     """
     graph = problem.graph
     edges = competing(graph, caps)
@@ -138,9 +140,9 @@ def _improve(
     radii: Float64[np.ndarray, " n"],
     failed: list[_Part],
 ) -> int:
-    """Give every failed part the greedy radii, in place, where these are better; returns how many took them.
+    """Give each failed part the radii of greedy with a reserve, in place, where their sum is larger.
 
-    Greedy with a reserve keeps Eq. 10's constraints, and parts do not interact.
+    Those radii are feasible for Eq. 10, and parts have no edge between them. Returns how many parts took them.
     """
     graph = problem.graph
     start = greedy.with_reserve(graph, greedy.permutation(graph.degree, "ascending"))

@@ -40,8 +40,9 @@ def solve(problem: Problem) -> Answer:
 def _rise(start, neighbour, distance, bounds, radii):
     """Set radii to the max-min fair ones: all rise together, each until its bound or a ball that it touches.
 
-    A ball stops at its bound, half-way to a neighbour that rises too, or at one that has stopped. That only moves up
-    when neighbours stop, so what the heap says is never too late, and is looked at again when its turn comes.
+    A ball stops at its bound, half-way to a neighbour that still rises, or at a neighbour that has stopped. When a
+    neighbour stops, the level at which this ball will stop can only go up. So the level in the heap is never too high;
+    it is computed again when its turn comes, and put back if it has gone up.
     """
     stopped = np.zeros(radii.size, np.bool_)
     heap = [(_stop(start, neighbour, distance, bounds, radii, stopped, k), k) for k in range(radii.size)]

@@ -21,7 +21,7 @@ def trim(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> Float64[np.nd
 def fill(
     graph: OverlapGraph, bounds: Float64[np.ndarray, " n"], radii: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
-    """A copy in which every ball, by ascending degree, has grown to what neighbours and bounds leave. O(m)."""
+    """A copy in which each ball in turn, by ascending degree, has grown as far as neighbours and bound allow. O(m)."""
     radii = radii.copy()
     order = np.argsort(graph.degree, kind="stable")
     _grow_in_turn(*graph.adjacency, bounds, order, radii)

@@ -8,7 +8,10 @@ from importlib import import_module
 from regions._methods.solvers.model import LinearProgram, Solution
 
 SOLVERS: Mapping[str, int | None] = {"highs": 2000, "cvxpy": None}
-"""Modules of this package with a function `solve(model, time_limit)`; how many rows are worth a model (None: all)."""
+"""Solvers by the name of their module here, which has a function `solve(model, time_limit)`.
+
+The number says how many rows are put into one model; None puts all rows into one.
+"""
 
 
 def solve(solver: str, model: LinearProgram, time_limit: float | None) -> Solution:
