@@ -22,6 +22,7 @@ from regions._allocation import relative_gap
 from regions._graph import connected_components
 from regions._methods import greedy, solvers
 from regions._methods.bounds import competing, dual_value, nearest_caps
+from regions._methods.parts import parts
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import fill, trim
 from regions._methods.solvers import LinearProgram, Solution
@@ -54,15 +55,15 @@ def solve(problem: Problem) -> Answer:
     radii, duals = caps.copy(), np.zeros(graph.n_edges)
     failed: list[tuple[_Part, str]] = []
     began = time.perf_counter()
-    parts = rows = 0
+    count = rows = 0
     made = _parts(problem, caps, weights, solvers.SOLVERS[solver])
     for part, solution in _solutions(solver, made, began, problem):
         radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
         duals[part.edges] = solution.edge_duals * part.weight
-        parts, rows = parts + 1, rows + part.edges.size
+        count, rows = count + 1, rows + part.edges.size
         if not solution.optimal:
             failed.append((part, solution.status))
-    stats = {"rows": rows, "parts": parts, "seconds_solve": time.perf_counter() - began}
+    stats = {"rows": rows, "parts": count, "seconds_solve": time.perf_counter() - began}
 
     radii = fill(graph, caps, trim(graph, np.clip(radii, 0.0, caps)))
     upper_bound = dual_value(graph, weights, duals)
@@ -72,7 +73,7 @@ def solve(problem: Problem) -> Answer:
         status = failed[0][1]
         warning = f"{solver} stopped before the optimum: {status}"
         taken = _improve(problem, weights, radii, [part for part, _ in failed])
-        method += f" on {parts - len(failed)} of {parts} parts, repaired on {len(failed) - taken}, greedy on {taken}"
+        method += f" on {count - len(failed)} of {count} parts, repaired on {len(failed) - taken}, greedy on {taken}"
     elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
     return Answer(radii, caps, method, status, upper_bound, stats, warning=warning)
@@ -96,21 +97,11 @@ def _parts(
     np.maximum.at(heaviest, component, weights)
     weight = np.where(heaviest > 0, heaviest, 1.0)[component]
 
-    sizes = np.bincount(component[graph.i[edges]], minlength=largest.size)
-    part = (np.cumsum(sizes) // (rows or edges.size + 1))[component]
-    vertices = np.flatnonzero(sizes[component])
-    vertices = vertices[np.argsort(part[vertices], kind="stable")]
-    edges = edges[np.argsort(part[graph.i[edges]], kind="stable")]
-    local = np.empty(graph.n, dtype=np.int64)
-    vertex_part, edge_part = part[vertices], part[graph.i[edges]]
-    for name in np.unique(vertex_part):
-        v = vertices[slice(*np.searchsorted(vertex_part, [name, name + 1]))]
-        e = edges[slice(*np.searchsorted(edge_part, [name, name + 1]))]
-        local[v] = np.arange(v.size)
-        i, j = graph.i[e], graph.j[e]
-        lengths = caps[v] * scale[v], graph.distance[e] * scale[i]
-        model = LinearProgram(weights[v] / weight[v], lengths[0], local[i], local[j], lengths[1])
-        yield _Part(v, e, scale[v], weight[i], model)
+    for v, among, i, j in parts(component, graph.i[edges], graph.j[edges], rows):
+        e = edges[among]
+        lengths = caps[v] * scale[v], graph.distance[e] * scale[graph.i[e]]
+        model = LinearProgram(weights[v] / weight[v], lengths[0], i, j, lengths[1])
+        yield _Part(v, e, scale[v], weight[graph.i[e]], model)
 
 
 def _solutions(solver: str, parts: Iterator[_Part], began: float, problem: Problem) -> Iterator[tuple[_Part, Solution]]:

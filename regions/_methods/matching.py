@@ -20,6 +20,7 @@ from regions._graph import OverlapGraph
 from regions._methods import greedy
 from regions._methods.bounds import competing, dual_value, nearest_caps
 from regions._methods.matching_loops import Matching, Network, bid, match, match_tight, release
+from regions._methods.parts import parts
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import fill, trim
 
@@ -69,26 +70,20 @@ def _assign_parts(
     """`_assign`, whole or by connected components, which do not interact: the outcome is the same."""
     if parallel is None:
         return _assign(graph, earlier)
-    potentials, partner = np.empty(graph.n), np.empty(graph.n, dtype=np.int64)
-    parts = list(_parts(graph, max(_EDGES, graph.n_edges // (_EACH * _workers.count(parallel)))))
-    calls = ((_assign, (part, None if earlier is None else earlier[members])) for members, part in parts)
-    for (members, _), (u, mates) in zip(parts, _workers.results(parallel, calls), strict=True):
-        potentials[members] = u
-        partner[members] = members[mates]
+    potentials, partner = graph.R.copy(), np.arange(graph.n)  # of vertices without an edge
+    edges = max(_EDGES, graph.n_edges // (_EACH * _workers.count(parallel)))
+    members: list[Int64[np.ndarray, " p"]] = []
+
+    def calls() -> Iterator[_workers.Call]:
+        for v, e, i, j in parts(graph.components, graph.i, graph.j, edges):
+            members.append(v)
+            part = OverlapGraph(graph.R[v], i, j, graph.distance[e], graph.distance_error)
+            yield _assign, (part, None if earlier is None else earlier[v])
+
+    for number, (u, mates) in enumerate(_workers.results(parallel, calls())):
+        potentials[members[number]] = u
+        partner[members[number]] = members[number][mates]
     return potentials, partner
-
-
-def _parts(graph: OverlapGraph, edges: int) -> Iterator[tuple[Int64[np.ndarray, " p"], OverlapGraph]]:
-    """Members and graph of some connected components at a time, with about so many edges, or a single larger one."""
-    component = graph.components
-    sizes = np.bincount(component[graph.i], minlength=graph.n_components)
-    part = (np.cumsum(sizes) // max(1, edges))[component]
-    local = np.empty(graph.n, dtype=np.int64)
-    for name in np.unique(part):
-        members, e = np.flatnonzero(part == name), np.flatnonzero(part[graph.i] == name)
-        local[members] = np.arange(members.size)
-        ends = local[graph.i[e]], local[graph.j[e]]
-        yield members, OverlapGraph(graph.R[members], *ends, graph.distance[e], graph.distance_error)
 
 
 def _assign(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from regions import _allocate, allocate, allocate_graph, overlap_graph
 from regions._methods import matching as _matching
+from regions._methods.parts import parts as parts_of
 from regions._search import shards as _shards
 from tests import strategies
 
@@ -85,9 +86,16 @@ class TestThreads:
         frame, parts = _shards.shards(points, R, np.empty(0, dtype=np.int64), 2)
         assert frame is not None
         assert len(parts) > 20
-        pieces = list(_matching._parts(overlap_graph(points[:, :3], R / 10), 64))
+        graph = overlap_graph(points[:, :3], R / 10)
+        pieces = list(parts_of(graph.components, graph.i, graph.j, 64))
         assert len(pieces) > 3
-        np.testing.assert_array_equal(np.sort(np.concatenate([members for members, _ in pieces])), np.arange(2000))
+        vertices = np.concatenate([members for members, *_ in pieces])
+        np.testing.assert_array_equal(np.sort(vertices), np.flatnonzero(graph.degree))
+        edges = np.concatenate([which for _, which, *_ in pieces])
+        np.testing.assert_array_equal(np.sort(edges), np.arange(graph.n_edges))
+        for members, which, i, j in pieces:
+            np.testing.assert_array_equal(members[i], graph.i[which])
+            np.testing.assert_array_equal(members[j], graph.j[which])
 
     @pytest.mark.parametrize("method", ["lp", "matching"])
     def test_generated_rows(self, rng, monkeypatch, method):
