@@ -126,11 +126,15 @@ def save_checkpoint(
 
 
 def check_savable(net: nn.Module, name: str) -> None:
-    """Raise `ValueError`, one line, where a network has state that a checkpoint cannot give back."""
+    """Raise `ValueError`, one line, where a network has state that a checkpoint cannot safely give back.
+
+    That is anything but plain tensors. What `set_extra_state` makes of a file is not known: some libraries unpickle it.
+    """
     for key, value in net.state_dict().items():
-        wrong = misfit(value, value)
-        if wrong is not None:
-            raise ValueError(f"{name}: {_key(key)} of its state_dict {wrong[0]}; checkpoints hold plain tensors")
+        wrong = misfit(value, value if isinstance(value, Tensor) else torch.empty(0))
+        if wrong is not None or key.rpartition(".")[2] == "_extra_state":
+            what = "is extra state" if wrong is None else wrong[0]
+            raise ValueError(f"{name}: {_key(key)} of its state_dict {what}; checkpoints hold plain tensors")
 
 
 def read_state(path: str | os.PathLike[str], net: nn.Module) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_nothing_is_unpickled(tmp_path, net):
     marker = tmp_path / "executed"
     torch.save({"arch": "lenet", "state_dict": net.state_dict(), "x": Malice(marker)}, tmp_path / "bad.pt")
     with pytest.raises(
-        ValueError, match=r"bad\.pt holds more than tensors and plain values \(pathlib\.[\w.]+\), which is never"
+        ValueError, match=r"bad\.pt holds more than tensors and plain values \(.+\), which is"
     ) as caught:
         load_checkpoint(tmp_path / "bad.pt")
     assert "\n" not in str(caught.value)
