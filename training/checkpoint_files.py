@@ -44,7 +44,7 @@ def read_file(file: Path) -> Mapping[Any, Any]:
     foreign = _foreign(head)
     if foreign is not None:
         raise ValueError(f"{file} {foreign}")
-    if zipfile.is_zipfile(file):
+    if head.startswith(b"PK\x03\x04"):  # by which torch.load knows an archive
         _check_archive(file, size)
     try:
         with warnings.catch_warnings():

@@ -391,9 +391,10 @@ def _numbers(values: tuple[float, ...] | list[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _key(name: str) -> str:
-    """Return a name of a state dict as one reads it, unless it is long or would be obeyed by a terminal."""
-    return name if name.isprintable() and " " not in name and len(name) <= 200 else reprlib.repr(name)
+def _key(name: Any) -> str:
+    """Return a name of a state dict as one reads it, unless it is long, or a terminal would obey it."""
+    plain = isinstance(name, str) and name.isprintable() and " " not in name and len(name) <= 200
+    return str(name) if plain else reprlib.repr(name) if isinstance(name, str) else _shown(name)
 
 
 def _shown(value: Any) -> str:

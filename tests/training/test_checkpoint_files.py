@@ -105,6 +105,16 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_not_unpacked(tmp_path, ne
     assert "bytes and unpacks to 4," in refusal(tmp_path / "bomb.pt")
 
 
+def test_an_archive_with_a_damaged_end(tmp_path, net):
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pt")
+    whole = (tmp_path / "net.pt").read_bytes()
+    several_disks = whole.replace(b"PK\x06\x07\0\0\0\0", b"PK\x06\x07\7\0\0\0")
+    assert several_disks != whole
+    for content in (several_disks, whole.replace(b"PK\x01\x02", b"PK\x01\x00"), whole[:-1]):
+        (tmp_path / "net.pt").write_bytes(content)
+        assert "is damaged" in refusal(tmp_path / "net.pt")
+
+
 def test_objects_are_named_with_what_to_do(tmp_path, net):
     file = tmp_path / "net.pt"
     for extra, name in (

@@ -247,6 +247,7 @@ def swapped(whole, folder, **change):
         ({"config": {"lr": torch.ones(2)}}, "its config has lr = a Tensor, which srs-train never writes"),
         ({"config": {**replace(TINY).to_dict(), "lr": 0.5}}, r"--lr 0\.003: the run in .* has 0\.5; give the same"),
         ({"state_dict": {"w": torch.ones(3)}}, r"belongs to another network: no layers\.0\.mean, .* restore it"),
+        ({"state_dict": {0: torch.ones(3)}}, "belongs to another network: no layers"),
         ({"state_dict": None}, "was not written by srs-train: restore it, or begin in another folder"),
         ({"state": None}, "does not say how far training came: restore it, or begin in another folder"),
         ({"state": {"history": [{"epoch": 0}]}}, "does not say how far training came"),
