@@ -60,9 +60,11 @@ def test_a_factory_in_the_current_folder_is_trained_and_certified(folder):
     flags = ["--checkpoint", "run/checkpoint.pt", *CERTIFY]
     certified = start("certify", folder, *flags, "--arch=mine:make", "--out", "trained")
     assert certified.returncode == 0, certified.stderr
+    (folder / "imported").unlink()
     refused = start("certify", folder, *flags, "--out", "again")
     assert refused.returncode == 2
     assert "is for a model of your own: give arch 'mine:make' if you trust that module" in refused.stderr
+    assert not (folder / "imported").exists()
     untrained = start("certify", folder, "--model", "mine:make", *CERTIFY, "--out", "untrained")
     assert untrained.returncode == 0, untrained.stderr
 
