@@ -215,7 +215,7 @@ def fit(
     Raises
     ------
     ValueError
-        When lengths do not fit together.
+        When lengths do not fit together, or `state` is not of this stage.
     FloatingPointError
         When loss or weights stop being finite: `after_epoch` has seen the last epoch that was good.
     """
@@ -236,9 +236,7 @@ def fit(
     )
     history: list[dict[str, Any]] = []
     if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        history = list(state["history"])
+        history = _restored(optimizer, schedule, state)
 
     for epoch in range(len(history), stage.epochs):
         began = time.perf_counter()
@@ -333,6 +331,19 @@ _SCHEDULES: Mapping[str, Callable[[Stage, float], float]] = {
     "step": lambda stage, epoch: 0.1 ** int(epoch // stage.drop_every),
     "cosine": lambda stage, epoch: (1 + math.cos(math.pi * epoch / stage.epochs)) / 2,
 }
+
+
+def _restored(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, state: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Put optimizer and schedule where they were after the epochs that are returned."""
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        return list(state["history"])
+    except Exception as error:  # whatever a damaged or foreign state leads PyTorch to
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"the state of training does not belong to this stage ({text}); begin anew") from error
 
 
 def _check(images: np.ndarray | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:

@@ -3,11 +3,11 @@
 The folder holds `config.yaml`, `checkpoint.pt`, `log.tsv` (one row an epoch) and `tensorboard/`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from smoothing.devices import usable_device
 from smoothing.files import forget_partial, replacing
 from smoothing.processes import processes
 from smoothing.threads import threads_each
-from training.checkpoints import read_state, save_checkpoint
+from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
 from training.evaluate import check_fit
 from training.levels import choose_levels
@@ -91,6 +91,7 @@ class _Run:
         self.images, self.labels = _subset(data, settings.train_images, settings.seed)
         self.net = build(settings.model, data.num_classes, seed=settings.seed)
         self.model = normalized(self.net, settings.normalizer)
+        check_savable(self.net, f"--model {settings.model}")
         check_fit(self.model, data, f"--model {settings.model}")
         self.chosen: Float64[np.ndarray, " n"] | None = None
         self.epochs: list[dict[str, Any]] = []
@@ -103,9 +104,14 @@ class _Run:
         if not file.exists():
             return
         saved = read_state(file, self.net)
-        self._state = saved["state"]
-        self.epochs = list(saved["epochs"])
-        self.chosen = None if saved["chosen"] is None else saved["chosen"].numpy()
+        names = {"model": self.settings.model, "normalizer": self.settings.normalizer}
+        _check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
+        _check_same(file, training_config(file), self.settings.to_dict())
+        self._state, self.epochs, chosen = _progress(file, saved)
+        grid = self.settings.sigmas
+        if chosen is not None and (chosen.shape != self.labels.shape or not np.isin(chosen, grid).all()):
+            raise ValueError(f"{file} holds no noise level of this run for each image: begin in another folder")
+        self.chosen = chosen
 
     def fit(self, chosen: Float64[np.ndarray, " n"] | None) -> None:
         """Train through a stage, finetuning where sigmas are given, from where the checkpoint stands."""
@@ -231,17 +237,63 @@ def _check_folder(settings: TrainSettings) -> None:
         raise ValueError(f"--out {out}: holds files but no training run; name another folder")
     if not settings.resume:
         raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
+    _check_same(out / CONFIG, _described(out / CONFIG), settings.to_dict())
+
+
+def _described(file: Path) -> Mapping[Any, Any]:
+    """Read a run's configuration, which is compared with the settings and decides nothing."""
+    text = file.read_bytes()
     try:
-        before = dict(yaml.safe_load((out / CONFIG).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise ValueError(f"{out / CONFIG} is damaged: restore it, or begin in another folder") from error
-    now = settings.to_dict()
-    for name in {**before, **now}:
-        if name not in CIRCUMSTANCES and before.get(name) != now.get(name):
+        before = yaml.safe_load(text)
+    except Exception as error:  # the parser raises more than its own errors
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder") from error
+    if not isinstance(before, Mapping):
+        raise ValueError(f"{file} is damaged: restore it, or begin in another folder")
+    return before
+
+
+def _check_same(file: Path, before: Mapping[Any, Any], now: Mapping[str, Any]) -> None:
+    """Raise where a file is of a run with other settings; only where and how it is computed may differ."""
+    for name, value in now.items():
+        there = before.get(name)
+        plain = isinstance(there, str | int | float | None)
+        if name not in CIRCUMSTANCES and not (plain and there == value):
             raise ValueError(
-                f"--{name.replace('_', '-')} {now.get(name)}: the run in {out} has {before.get(name)}; give the same, "
-                "or begin in another folder"
+                f"--{name.replace('_', '-')} {value}: the run in {file.parent} has {_brief(there)}; give the same, or "
+                "begin in another folder"
             )
+    unknown = [name for name in before if name not in now]
+    if unknown:
+        raise ValueError(f"{file} holds {_brief(unknown[0])}, which is no setting here: begin in another folder")
+
+
+def _brief(value: Any) -> str:
+    """Return a short text of whatever a file holds."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)[:100] if isinstance(value, str | float | int | None) else f"a {type(value).__name__}"
+
+
+def _progress(
+    file: Path, saved: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]], Float64[np.ndarray, " n"] | None]:
+    """Return a stage's state, the epochs so far, and the sigma of each image if there is one, from a checkpoint."""
+    state, epochs, chosen = (saved.get(name) for name in ("state", "epochs", "chosen"))
+    if isinstance(state, dict) and isinstance(epochs, list) and all(map(_are_epochs, (epochs, state.get("history")))):
+        if chosen is None:
+            return state, epochs, None
+        if isinstance(chosen, torch.Tensor) and chosen.dtype == torch.float64 and chosen.layout == torch.strided:
+            return state, epochs, chosen.numpy()
+    raise ValueError(f"{file} does not say how far training came: restore it, or begin in another folder")
+
+
+def _are_epochs(rows: Any) -> bool:
+    """Whether these are what `Epoch` holds, as plain values."""
+    kinds = get_type_hints(Epoch)
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and row.keys() == kinds.keys() and all(type(row[k]) is kinds[k] for k in kinds)
+        for row in rows
+    )
 
 
 @contextmanager

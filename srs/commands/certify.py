@@ -7,6 +7,7 @@ from typing import Any
 
 from srs.commands._config import parse_over_file
 from srs.commands._errors import one_line_errors
+from srs.commands._own_models import find_in_current_folder
 from srs.run.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
@@ -39,8 +40,7 @@ def certify(settings: CertifySettings) -> None:
     from srs.run.folder import check_free, claimed, describe
     from srs.run.inputs import completed, load  # after the check: PyTorch takes seconds to import
 
-    if settings.model is not None or settings.arch is not None:
-        sys.path.insert(0, "")  # package.module:factory may lie in the current folder
+    find_in_current_folder(settings.model, settings.arch)
     settings = completed(settings)
     out = Path(str(settings.out))
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)

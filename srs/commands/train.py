@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srs.commands._errors import one_line_errors, parse_preset
+from srs.commands._own_models import find_in_current_folder
 
 if TYPE_CHECKING:
     from training import Epoch
@@ -26,6 +27,7 @@ def main() -> None:
         from training.runs import CHECKPOINT
 
         settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
+        find_in_current_folder(settings.model)
         epochs = run(settings, progress=sys.stderr.isatty())
 
         if processes(settings.device).is_main_process:

@@ -86,15 +86,19 @@ def open_map(settings: PredictSettings) -> Opened:
     files = experts(settings.expert)
     if settings.checkpoint is None and not files:
         raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
-    known = {"arch": settings.arch, "normalizer": settings.normalizer}
+
+    def read(file: Path | None) -> nn.Module:
+        known = {"arch": settings.arch, "normalizer": settings.normalizer}
+        return load_checkpoint(str(file), **known, num_classes=settings.num_classes)
+
     model: nn.Module | dict[float, nn.Module]
     if files:
         lacking = sorted(set(table.sigma[table.radii > 0].tolist()) - files.keys())
         if lacking:
             raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
-        model = {level: load_checkpoint(file, **known) for level, file in files.items()}
+        model = {level: read(file) for level, file in files.items()}
     else:
-        model = load_checkpoint(str(settings.checkpoint), **known)
+        model = read(settings.checkpoint)
     one = next(iter(model.values())) if isinstance(model, dict) else model
     classes = settings.num_classes or _num_classes(one, query, str(settings.checkpoint or settings.expert[0]))
     seed, stream = fresh_seed(settings.seed)

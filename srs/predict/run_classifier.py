@@ -62,10 +62,14 @@ def run_classifier(
     files = experts(expert or ([] if checkpoint else config.get("expert") or []))
     source = checkpoint or config.get("checkpoint")
     model: nn.Module | Mapping[float, nn.Module]
+
+    def read(file: str | Path) -> nn.Module:  # a factory has to be told how many classes it is for
+        return load_checkpoint(file, arch=arch, normalizer=normalizer, num_classes=classes if arch else None)
+
     if files:
-        model = bank({level: load_checkpoint(file, arch=arch, normalizer=normalizer) for level, file in files.items()})
+        model = bank({level: read(file) for level, file in files.items()})
     elif source:
-        model = load_checkpoint(source, arch=arch, normalizer=normalizer)
+        model = read(source)
     elif config.get("model"):
         model = build(str(config["model"]), classes, seed=config["seed"])
     else:

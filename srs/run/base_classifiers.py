@@ -41,11 +41,11 @@ def base_classifiers(
     """Return the base classifier of every level, and what errors call it."""
     if settings.expert:
         files = experts(settings.expert)
-        return {level: (_checkpoint(settings, files[level]), str(files[level])) for level in sigmas.tolist()}
+        return {level: (_checkpoint(settings, files[level], data), str(files[level])) for level in sigmas.tolist()}
     if settings.model is not None:
         model, source = build(settings.model, data.num_classes, seed=settings.seed), f"--model {settings.model}"
     elif settings.checkpoint is not None:
-        model, source = _checkpoint(settings, settings.checkpoint), str(settings.checkpoint)
+        model, source = _checkpoint(settings, settings.checkpoint, data), str(settings.checkpoint)
     elif to_train(settings):
         model, source = build("digits_cnn", data.num_classes, seed=settings.seed), "digits_cnn"
     else:
@@ -53,8 +53,10 @@ def base_classifiers(
     return dict.fromkeys(sigmas.tolist(), (model, source))
 
 
-def _checkpoint(settings: CertifySettings, file: Path) -> nn.Module:
-    return load_checkpoint(file, arch=settings.arch, normalizer=settings.normalizer)
+def _checkpoint(settings: CertifySettings, file: Path, data: ImageData) -> nn.Module:
+    """Read a checkpoint; the data set says how many classes a factory is for, where the file does not."""
+    classes = data.num_classes if is_factory(settings.arch or "") else None
+    return load_checkpoint(file, arch=settings.arch, normalizer=settings.normalizer, num_classes=classes)
 
 
 def check_model(settings: CertifySettings) -> None:

@@ -1,9 +1,11 @@
 """Training runs that are killed, resumed and shared end with the same weights; folders are never mixed."""
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -224,6 +226,124 @@ def test_two_runs_are_never_mixed(whole, change, message):
     with pytest.raises(ValueError, match=message):
         run(replace(TINY, out=whole[0], **change))
     assert (whole[0] / "checkpoint.pt").read_bytes() == before
+
+
+def swapped(whole, folder, **change):
+    """A copy of a run whose checkpoint has other entries."""
+    out = folder / "run"
+    shutil.copytree(whole[0], out)
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    torch.save({**content, **change}, out / "checkpoint.pt")
+    return replace(TINY, out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "mine:make"}, "--model digits_cnn: the run in .* has mine:make; give the same"),
+        ({"arch": ["digits_cnn"]}, "--model digits_cnn: the run in .* has a list; give the same"),
+        ({"normalizer": "cifar10"}, "--normalizer none: the run in .* has cifar10; give the same"),
+        ({"config": {}}, "--dataset digits: the run in .* has None; give the same"),
+        ({"config": {"lr": torch.ones(2)}}, "its config has lr = a Tensor, which srs-train never writes"),
+        ({"config": {**replace(TINY).to_dict(), "lr": 0.5}}, r"--lr 0\.003: the run in .* has 0\.5; give the same"),
+        ({"state_dict": {"w": torch.ones(3)}}, r"belongs to another network: no layers\.0\.mean, .* restore it"),
+        ({"state_dict": {0: torch.ones(3)}}, "belongs to another network: no layers"),
+        ({"state_dict": None}, "was not written by srs-train: restore it, or begin in another folder"),
+        ({"state": None}, "does not say how far training came: restore it, or begin in another folder"),
+        ({"state": {"history": [{"epoch": 0}]}}, "does not say how far training came"),
+        ({"epochs": "many"}, "does not say how far training came"),
+        ({"epochs": [{"stage": "pretrain"}]}, "does not say how far training came"),
+        ({"chosen": [0.1, 0.2]}, "does not say how far training came"),
+        ({"chosen": torch.ones(3, dtype=torch.float64)}, "holds no noise level of this run for each image"),
+        ({"chosen": torch.full((150,), 0.15, dtype=torch.float64)}, "holds no noise level of this run"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_kept(whole, tmp_path, change, message):
+    settings = swapped(whole, tmp_path, **change)
+    before = (settings.out / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=message) as caught:
+        run(settings)
+    assert "\n" not in str(caught.value)
+    assert (settings.out / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_damaged_state_of_the_optimizer_is_one_line(whole, tmp_path):
+    content = torch.load(whole[0] / "checkpoint.pt", weights_only=True)
+    state = {**content["state"], "history": content["state"]["history"][:1], "optimizer": {"param_groups": 3}}
+    with pytest.raises(ValueError, match=r"the state of training does not belong to this stage .*; begin anew"):
+        run(swapped(whole, tmp_path, state=state))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"- a\n- b\n",
+        b"a: &a [*a]\nb: [",
+        b"[" * 20_000,
+        b"!!python/object/apply:os.system [touch x]",
+        b"!!timestamp abc",
+        b"seed: 1" + b"0" * 5000,
+        b"\xff\xfe\x00",
+        b"? [a]\n: b",
+    ],
+)
+def test_a_damaged_configuration_is_one_line(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged: restore it, or begin in another folder"):
+        run(replace(TINY, out=tmp_path, resume=True))
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 10**30}, "--seed 0: the run in .* has an integer of 100 bits; give the same"),
+        ({"model": "os:system"}, "--model digits_cnn: the run in .* has os:system; give the same"),
+        ({"model": [["deep"]]}, "--model digits_cnn: the run in .* has a list; give the same"),
+        ({"made_up": 3}, "holds made_up, which is no setting here: begin in another folder"),
+        ({7: 3}, "holds 7, which is no setting here"),
+    ],
+)
+def test_a_configuration_of_somebody_else_is_compared_and_nothing_more(tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr("training.models.importlib.import_module", None)
+    settings = replace(TINY, out=tmp_path, resume=True)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings.to_dict() | change))
+    with pytest.raises(ValueError, match=message):
+        run(settings)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(whole, tmp_path):
+    out = tmp_path / "run"
+    killed = start(out, "saved", 1)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = (out / "checkpoint.pt").read_bytes()
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+    flags = repr(flags_of(replace(TINY, resume=True)))
+    program = limit + PROGRAM.replace("run(replace", "with one_line_errors('srs-train'): run(replace")
+    program = "from srs.commands._errors import one_line_errors\n" + program
+    failed = subprocess.run(
+        [sys.executable, "-c", program, str(out), "never", "1", flags], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stderr.splitlines()[-1].endswith(
+        "File too large: '" + str(out / "checkpoint.pt") + "'; make room and try again"
+    )
+    assert (out / "checkpoint.pt").read_bytes() == before
+    finished = start(out)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(out, whole[0])
+
+
+def test_a_model_whose_state_could_not_be_saved_is_refused_before_training(tmp_path, monkeypatch):
+    class Remembering(torch.nn.Linear):
+        def get_extra_state(self):
+            return {"seen": 3}
+
+    made = types.SimpleNamespace(make=lambda count: torch.nn.Sequential(torch.nn.Flatten(), Remembering(64, count)))
+    monkeypatch.setitem(sys.modules, "mine", made)
+    with pytest.raises(ValueError, match=r"--model mine:make: 1\._extra_state of its state_dict is of type dict"):
+        run(replace(TINY, out=tmp_path / "run", model="mine:make"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_folders_that_cannot_be_used_are_named(tmp_path):
