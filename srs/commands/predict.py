@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from srs.commands._errors import one_line_errors, parse
+from srs.commands._warnings import one_line_warnings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +105,7 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)
     kept = "nothing was written" if settings.online is None else "images registered so far stay registered"
-    with one_line_errors("srs-predict", kept):
+    with one_line_errors("srs-predict", kept), one_line_warnings("srs-predict"):
         predict(settings)
 
 
