@@ -17,6 +17,7 @@ from regions import RegionMap
 from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
 from srs.base_classifiers import experts
+from srs.choosing_images import read_indices
 from srs.online import Arrivals, arrive, open_state
 from srs.predictor import Predictor
 from srs.query_images import Query, read_images
@@ -71,7 +72,10 @@ def open_run(settings: PredictSettings) -> Opened:
         data = load_data(str(config["dataset"]), data_dir, image_size=config.get("image_size"), train=False)
         return data.test_images
 
-    query = read_images(settings.images, table.centres.shape[1], (channels, height, width), test_images)
+    sources = settings.images
+    if settings.indices is not None:
+        sources += tuple(f"test:{index}" for index in read_indices(settings.indices, len(test_images())))
+    query = read_images(sources, table.centres.shape[1], (channels, height, width), test_images)
     seed, stream = fresh_seed(settings.seed)
     device = _device(settings.device)
     classifier = run_classifier(
