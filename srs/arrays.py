@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from regions.files import read_arrays
 
@@ -33,6 +34,34 @@ def read_array(source: str, keys: Sequence[str]) -> np.ndarray:
         held = ", ".join(arrays) or "nothing"
         raise ValueError(f"{path} holds {held}: name the array to use, as in {path}:{names[0] if names else 'KEY'}")
     return arrays[names[0]]
+
+
+def as_pixels(array: np.ndarray, source: str) -> Float32[np.ndarray, "..."]:
+    """Return images as float32 in [0, 1]: floats as they are, 8-bit integers divided by 255, False and True as 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        Where it is not certain which grey levels are meant; the message names `source`, the reason and the remedy.
+    """
+    kind = array.dtype.kind
+    if kind == "b" or not array.size:
+        return np.asarray(array.astype(np.float32))
+    if array.dtype == np.uint8:
+        if array.max() == 1:
+            raise ValueError(f"{source}: 8-bit integers are grey levels up to 255, here up to 1; give them as floats")
+        return np.asarray(array.astype(np.float32) / np.float32(255))
+    if kind != "f":
+        raise ValueError(f"{source} holds {array.dtype}: pixels are floats in [0, 1] or 8-bit integers (uint8)")
+    inside = (array >= 0) & (array <= 1)  # false for NaN too
+    if not inside.all():
+        where = np.unravel_index(int(np.argmin(inside)), array.shape)
+        remedy = "; divide by the largest grey level that there can be" if array[where] > 1 else ""
+        at = ", ".join(map(str, where))
+        raise ValueError(
+            f"{source}: pixels must be floats in [0, 1] or 8-bit (uint8), but [{at}] = {array[where]:g}{remedy}"
+        )
+    return np.asarray(array.astype(np.float32))
 
 
 def has_array(source: str, keys: Sequence[str]) -> bool:

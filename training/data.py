@@ -1,6 +1,8 @@
 """Data sets: images in [0, 1], labels beside them, a fixed split. Arrays, or folders read as they are asked."""
 
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
+
+from training.pictures import read_picture, with_channels
 
 #: Decides which digits are test images. Fixed, so that "test image 17" is the same image in every run.
 SPLIT_SEED = 0
@@ -20,7 +24,7 @@ class FolderImages:
     Parameters
     ----------
     files : sequence of path
-        Anything that Pillow reads; turned into RGB.
+        Pictures, as `pictures.read_picture` takes them: RGB, or grey, which is then given as three equal channels.
     size : int, optional
         Scale the shorter side to this and take the middle square. Otherwise all must be as large as the first.
     """
@@ -45,22 +49,13 @@ class FolderImages:
         return FolderImages([self.files[i] for i in which], self._size)
 
     def _read(self, file: Path, shape: tuple[int, ...] | None) -> Float32[np.ndarray, "3 h w"]:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{file}: not a readable image; remove or replace it") from error
-        if self._size is not None:
-            image = ImageOps.fit(image, (self._size, self._size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        pixels = with_channels(read_picture(file, size=self._size), 3, file)
         if shape is not None and pixels.shape != shape:
             raise ValueError(
                 f"{file} has {pixels.shape[2]}x{pixels.shape[1]} pixels, the first image {shape[2]}x{shape[1]}: "
                 "give an image size that all are scaled to"
             )
-        return np.ascontiguousarray(pixels)
+        return pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +109,8 @@ def digits(test_fraction: float = 0.2) -> ImageData:
     )
 
 
-def mnist(root: str | os.PathLike[str], *, download: bool = False) -> ImageData:
-    """Read MNIST's 60,000 + 10,000 handwritten digits, 28x28 with 256 grey levels.
+def mnist(root: str | os.PathLike[str], *, download: bool = False, train: bool = True) -> ImageData:
+    """Read MNIST's 60,000 + 10,000 handwritten digits, 28x28 with 256 grey levels, or other data in such files.
 
     Parameters
     ----------
@@ -123,19 +118,30 @@ def mnist(root: str | os.PathLike[str], *, download: bool = False) -> ImageData:
         The folder that holds `MNIST/raw/` with the four files of the data set, as torchvision lays them out.
     download : bool, default=False
         Fetch them where they are not there.
+    train : bool, default=True
+        Whether training images are wanted; without, there are none, and their files are not needed.
 
     Raises
     ------
     ValueError
-        Where they are not there, or damaged.
+        Where files are not there, are damaged, or do not belong together: as many labels as images, each from 0 to 9.
     """
-    from torchvision.datasets import MNIST  # a second to import
-
-    files = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
-    train, test = _torchvision(MNIST, root, download, f"put {files} into {Path(root) / 'MNIST' / 'raw'}")
-    images = [(part.data.numpy() / np.float32(255))[:, None] for part in (train, test)]
-    labels = [part.targets.numpy().astype(np.int64) for part in (train, test)]
-    return ImageData("mnist", 10, images[0], labels[0], images[1], labels[1])
+    folder = Path(root) / "MNIST" / "raw"
+    names = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
+    wanted = [part for part in ("train", "t10k") if train or part == "t10k"]
+    files = [name for part in wanted for name in names[part]]
+    if not all((folder / name).is_file() for name in files):
+        remedy = f"put {', '.join(files[:-1])} and {files[-1]} into {folder}"
+        if not download:
+            raise ValueError(f"{root} holds no readable MNIST: {remedy}, unpacked, or ask for the download")
+        _download_mnist(root, remedy)
+    parts = {part: _idx_pair(*(folder / name for name in names[part])) for part in wanted}
+    test_images, test_labels = parts["t10k"]
+    train_images, train_labels = parts.get("train", (test_images[:0], test_labels[:0]))
+    if train_images.shape[1:] != test_images.shape[1:]:
+        large, small = ("x".join(map(str, images.shape[2:])) for images in (train_images, test_images))
+        raise ValueError(f"{folder}: training images of {large} and test images of {small}: need one data set's files")
+    return ImageData("mnist", 10, train_images, train_labels, test_images, test_labels)
 
 
 def cifar10(root: str | os.PathLike[str], *, download: bool = False) -> ImageData:
@@ -165,55 +171,69 @@ def cifar10(root: str | os.PathLike[str], *, download: bool = False) -> ImageDat
     return ImageData("cifar10", 10, images[0], labels[0], images[1], labels[1])
 
 
-def image_folder(root: str | os.PathLike[str], *, size: int | None = None) -> ImageData:
+def image_folder(root: str | os.PathLike[str], *, size: int | None = None, train: bool = True) -> ImageData:
     """Find the images of a folder `{train,test}/{class}/FILE`; `val` may stand for `test`. Read when they are used.
+
+    Classes and images are numbered as by `torchvision.datasets.ImageFolder` over each part: classes are its folders,
+    sorted; a class's images are all files below its folder that end in one of `IMAGE_SUFFIXES`, sorted by folder, then
+    name. A picture that this leaves out is warned about.
 
     Parameters
     ----------
     root : path
-        The folder that holds both parts, with the same classes; class and file names are sorted.
+        The folder that holds both parts, with the same classes.
     size : int, optional
         As in `FolderImages`.
+    train : bool, default=True
+        Whether training images are wanted. Without, there are none; `root` needs no part `train`, and may be the folder
+        of the test images' classes itself.
 
     Raises
     ------
     ValueError
-        Where a part or its images are missing, or the classes differ.
+        Where a part, a class or a class's images are missing, or where the classes of the parts differ.
     """
     folder = Path(root)
-    test = "val" if not (folder / "test").is_dir() and (folder / "val").is_dir() else "test"
-    classes = {}
-    for part in ("train", test):
-        if not (folder / part).is_dir():
-            raise ValueError(f"{folder} has no folder {part}: put images into {folder}/{{train,test}}/CLASS/")
-        classes[part] = sorted(entry.name for entry in (folder / part).iterdir() if entry.is_dir())
-    names = classes["train"]
-    if not names or classes[test] != names:
-        odd = sorted(set(names) ^ set(classes[test]))
-        raise ValueError(
-            f"{folder}: {'train and ' + test + ' differ in ' + odd[0] if odd else 'no class'}; need the "
-            f"same folders of classes in both"
-        )
-    found = {
-        part: [(file, k) for k, name in enumerate(names) for file in _image_files(folder / part / name)]
-        for part in classes
-    }
-    for part, pairs in found.items():
-        if not pairs:
-            raise ValueError(f"{folder / part} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    images = [FolderImages([file for file, _ in found[part]], size) for part in ("train", test)]
-    labels = [np.array([k for _, k in found[part]], dtype=np.int64) for part in ("train", test)]
-    return ImageData(f"imagefolder:{folder.name}", len(names), images[0], labels[0], images[1], labels[1])
+    if not folder.is_dir():
+        raise ValueError(f"imagefolder:{folder}: there is no such folder; name one that holds {{train,test}}/CLASS/")
+    test = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), folder)
+    if test == folder and (train or (folder / "train").is_dir()):
+        missing = "test" if (folder / "train").is_dir() else "train"
+        raise ValueError(f"{folder} has no folder {missing}: put images into {folder}/{{train,test}}/CLASS/")
+    if train and not (folder / "train").is_dir():
+        raise ValueError(f"{folder} has no folder train: put images into {folder}/{{train,test}}/CLASS/")
+    names = _class_names(test)
+    if (folder / "train").is_dir():
+        odd = sorted(set(names) ^ set(_class_names(folder / "train")))
+        if odd:
+            raise ValueError(f"{folder}: train and {test.name} differ in {odd[0]}; need the same folders in both")
+    test_images, test_labels = _numbered(test, names, size)
+    train_images: np.ndarray | FolderImages = np.empty((0, *test_images.shape[1:]), np.float32)
+    train_labels = test_labels[:0]
+    if train:
+        train_images, train_labels = _numbered(folder / "train", names, size)
+    return ImageData(f"imagefolder:{folder.name}", len(names), train_images, train_labels, test_images, test_labels)
 
 
 #: What names a data set besides `imagefolder:PATH`.
 DATASETS = ("digits", "mnist", "cifar10")
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+#: Endings of the files that `torchvision.datasets.ImageFolder` takes for images, large or small.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+#: Endings of pictures that it leaves out.
+_OTHER_SUFFIXES = (
+    ".gif", ".jfif", ".jpe", ".jif", ".jp2", ".apng", ".dib", ".pbm", ".pnm", ".tga", ".ico", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 
 def load_data(
-    name: str, root: str | os.PathLike[str], *, download: bool = False, image_size: int | None = None
+    name: str,
+    root: str | os.PathLike[str],
+    *,
+    download: bool = False,
+    image_size: int | None = None,
+    train: bool = True,
 ) -> ImageData:
     """Load a data set by its name.
 
@@ -227,6 +247,8 @@ def load_data(
         Fetch MNIST or CIFAR-10 where it is not there.
     image_size : int, optional
         Side that images of a folder are scaled to.
+    train : bool, default=True
+        Whether training images are wanted. Without, a folder or MNIST may lack them, and none may be there.
 
     Raises
     ------
@@ -237,16 +259,112 @@ def load_data(
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"image size {image_size}: {name} has a size of its own; leave it out")
     if kind == "imagefolder" and path:
-        return image_folder(path, size=image_size)
+        return image_folder(path, size=image_size, train=train)
     if name == "digits":
         return digits()
-    if name in ("mnist", "cifar10"):
-        return (mnist if name == "mnist" else cifar10)(root, download=download)
+    if name == "mnist":
+        return mnist(root, download=download, train=train)
+    if name == "cifar10":
+        return cifar10(root, download=download)
     raise ValueError(f"dataset {name!r}: choose {', '.join(DATASETS)} or imagefolder:PATH")
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not names:
+        raise ValueError(f"{folder} holds no folder of images: need one for each class")
+    return names
+
+
+def _numbered(folder: Path, names: list[str], size: int | None) -> tuple[FolderImages, Int64[np.ndarray, " n"]]:
+    """Return all images of a folder of classes, and their classes."""
+    files: list[Path] = []
+    labels: list[int] = []
+    ignored = [
+        file
+        for file in sorted(folder.iterdir())
+        if _ends(file.name, IMAGE_SUFFIXES + _OTHER_SUFFIXES) and not file.is_dir()
+    ]
+    for k, name in enumerate(names):
+        below = _below(folder / name)
+        found = [file for file in below if _ends(file.name, IMAGE_SUFFIXES)]
+        if not found:
+            raise ValueError(
+                f"{folder / name} holds no image ({', '.join(IMAGE_SUFFIXES)}), but each folder counts as a class: put "
+                "some in, or remove the folder"
+            )
+        ignored += [file for file in below if _ends(file.name, _OTHER_SUFFIXES)]
+        files += found
+        labels += [k] * len(found)
+    if ignored:
+        warnings.warn(
+            f"{folder}: pictures are left out, as by ImageFolder: {len(ignored)}, such as {ignored[0]}; images lie in "
+            f"a class's folder and end in {', '.join(IMAGE_SUFFIXES)}",
+            stacklevel=3,
+        )
+    return FolderImages(files, size), np.array(labels, dtype=np.int64)
+
+
+def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().endswith(suffixes)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted by their folder, then name."""
+    seen: set[str] = set()
+    found = []
+    for path, _, names in os.walk(folder, onerror=_complain, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            raise ValueError(f"{path} leads to {real}, whose images are listed already: remove this link")
+        seen.add(real)
+        found.append((path, names))
+    return [Path(path) / name for path, names in sorted(found) for name in sorted(names)]
+
+
+def _complain(error: OSError) -> None:
+    raise error
+
+
+def _idx_pair(image_file: Path, label_file: Path) -> tuple[Float32[np.ndarray, "n 1 h w"], Int64[np.ndarray, " n"]]:
+    """Read images and their labels from two files of MNIST's format."""
+    images, labels = _idx(image_file, 3), _idx(label_file, 1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{image_file} holds {len(images)} images, {label_file.name} {len(labels)} labels: need files of one part"
+        )
+    if images.size == 0:
+        raise ValueError(f"{image_file} holds no images: fetch it again")
+    if labels.max() > 9:
+        row = int((labels > 9).argmax())
+        raise ValueError(f"{label_file}: label {row} is {labels[row]}, but classes are 0 to 9: fetch the file again")
+    return (images / np.float32(255))[:, None], labels.astype(np.int64)
+
+
+def _idx(file: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
+    """Read bytes in MNIST's format: 0, 0, 8, the number of dimensions, each of them as a big-endian int, the bytes."""
+    with file.open("rb") as stream:
+        head = stream.read(4 + 4 * dimensions)
+        if head[:2] == b"\x1f\x8b":
+            raise ValueError(f"{file} is packed (gzip): unpack it under this name")
+        if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
+            kind = "a web page" if head.lstrip()[:1] == b"<" else "no file of MNIST"
+            raise ValueError(f"{file} is {kind}: fetch it again, and unpack it")
+        shape = [int.from_bytes(head[at : at + 4]) for at in range(4, len(head), 4)]
+        size, held = len(head) + math.prod(shape), os.fstat(stream.fileno()).st_size
+        if held != size:
+            state = "cut off" if held < size else "too long"
+            raise ValueError(f"{file} has {held:,} bytes and announces {size:,}: it is {state}; fetch it again")
+        return np.frombuffer(stream.read(), dtype=np.uint8).reshape(shape)
+
+
+def _download_mnist(root: str | os.PathLike[str], remedy: str) -> None:
+    from torchvision.datasets import MNIST  # a second to import
+
+    try:
+        MNIST(Path(root), download=True)
+    except (RuntimeError, ValueError, OSError, AssertionError) as error:
+        raise ValueError(f"MNIST cannot be downloaded ({error}): {remedy}") from error
 
 
 def _torchvision(

@@ -34,6 +34,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     check_free(out, FILES, overwrite=settings.overwrite)
 
     import regions
+    from srs.choosing_images import rows_of, warn_of_one_class
     from srs.logs.compare import bounds_from, compare, describe
     from srs.logs.read import read_logs
     from srs.logs.recover_votes import lower, recover_votes
@@ -46,10 +47,14 @@ def allocate_logs(settings: AllocateSettings) -> None:
     if settings.n is not None and settings.alpha is not None:
         votes = recover_votes(logs, settings.n, settings.alpha, settings.rounding)
     bounds = bounds_from(logs, lower(logs, settings.rounding), votes, settings.alpha)
+    rows = rows_of(logs.idx, settings.indices)
     seconds["logs"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    points = _points(settings, logs)
+    points = _points(settings, logs, rows)
+    # Only now: how radii were rounded, and the confidence that all images share, are matters of whole logs.
+    labels, logs, bounds = logs.labels, logs.only(rows), bounds.only(rows)
+    warn_of_one_class(logs.labels, labels, "choose others by --indices")
     seconds["images"] = time.perf_counter() - began
 
     began = time.perf_counter()
@@ -67,7 +72,12 @@ def allocate_logs(settings: AllocateSettings) -> None:
     summary = {
         "logs": [str(file) for file in logs.files],
         "sigmas": logs.sigmas.tolist(),
-        "data": {"name": settings.dataset or settings.points, "images": len(points)},
+        "data": {
+            "name": settings.dataset or settings.points,
+            "images": len(points),
+            "image_order": settings.image_order,
+            "indices": None if settings.indices is None else str(settings.indices),
+        },
         "rule": settings.rule,
         "n": settings.n,
         "alpha": settings.alpha,
@@ -107,15 +117,15 @@ def _check(settings: AllocateSettings) -> None:
         raise ValueError("--solver and --time-limit are about --method lp")
 
 
-def _points(settings: AllocateSettings, logs: Logs) -> np.ndarray:
+def _points(settings: AllocateSettings, logs: Logs, rows: np.ndarray) -> np.ndarray:
     from srs.logs.images import array_points, log_points
 
     if settings.points is not None:
         if settings.image_size is not None or settings.image_order != "sorted":
             raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
-        return array_points(logs, settings.points)
+        return array_points(logs, settings.points, rows)
     size, order = settings.image_size, settings.image_order
-    return log_points(logs, str(settings.dataset), settings.data_dir, image_size=size, order=order)
+    return log_points(logs, str(settings.dataset), settings.data_dir, image_size=size, order=order, rows=rows)
 
 
 def _verify(points: np.ndarray, answer: Answer, overlap: str) -> str:

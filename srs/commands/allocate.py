@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from srs.commands._errors import one_line_errors, parse
+from srs.commands._warnings import one_line_warnings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,8 @@ class AllocateSettings:
     image_order: Literal["sorted", "class"] = "sorted"
     """What idx means in a folder. sorted: the place in the list of all files, by class, then name. class: the k-th
     image of a class in the logs is the k-th file of its class."""
+    indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Only the images of the logs with these idx: whole numbers, one a line, or an array in a .npy file."""
     rule: Literal["max-radius", "anchor"] = "max-radius"
     """What chooses each image's level from its certificates. max-radius: the largest radius (Eq. 7). anchor: the same,
     among levels that agree in class with the smallest that certifies one."""
@@ -98,7 +101,7 @@ class AllocateSettings:
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION)
-    with one_line_errors("srs-allocate"):
+    with one_line_errors("srs-allocate"), one_line_warnings("srs-allocate"):
         if settings.logs:
             from srs.commands._allocate_logs import allocate_logs
 

@@ -8,6 +8,7 @@ from typing import Any
 from srs.commands._config import parse_over_file
 from srs.commands._errors import one_line_errors
 from srs.commands._own_models import find_in_current_folder
+from srs.commands._warnings import one_line_warnings
 from srs.run.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
@@ -24,7 +25,8 @@ command and --resume. srs-report makes a page of it."""
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
-    with one_line_errors("srs-certify", "what was certified is kept: go on with --resume"):
+    kept = "what was certified is kept: go on with --resume"
+    with one_line_errors("srs-certify", kept), one_line_warnings("srs-certify"):
         certify(settings)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from srs.commands._errors import one_line_errors, parse
+from srs.commands._warnings import one_line_warnings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,8 @@ class PredictSettings:
     """Folder of a run, or a region map (.npz)."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")]
     """Images of the size that the regions are about; nothing is scaled."""
+    indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also these images of the run's own test set: whole numbers from 0, one a line, or an array in a .npy file."""
     certify: bool = False
     """Also certify each answer with fresh samples: within l2 radius min(R, distance to the region's boundary), in units
     of pixels in [0, 1]."""
@@ -73,8 +76,10 @@ class PredictSettings:
 
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
-        if not self.images:
+        if not self.images and self.indices is None:
             raise ValueError("name at least one image after the run")
+        if self.indices is not None and self.run.suffix == ".npz":
+            raise ValueError(f"--indices {self.indices}: a map does not say whose test images it is about; name a run")
         for flag, count in (("--n", self.n), ("--n0", self.n0)):
             if count is not None and not 1 <= count <= 10**9:
                 raise ValueError(f"{flag} {count}: must be from 1 to 1,000,000,000")
@@ -104,7 +109,7 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)
     kept = "nothing was written" if settings.online is None else "images registered so far stay registered"
-    with one_line_errors("srs-predict", kept):
+    with one_line_errors("srs-predict", kept), one_line_warnings("srs-predict"):
         predict(settings)
 
 

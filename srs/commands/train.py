@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from srs.commands._errors import one_line_errors, parse_preset
 from srs.commands._own_models import find_in_current_folder
+from srs.commands._warnings import one_line_warnings
 
 if TYPE_CHECKING:
     from training import Epoch
@@ -21,7 +22,7 @@ it from there. A run that was stopped, in whatever way, goes on with the same co
 
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    with one_line_errors("srs-train"):
+    with one_line_errors("srs-train"), one_line_warnings("srs-train"):
         from smoothing.processes import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT

@@ -48,6 +48,10 @@ class Bounds:
     certified: bool
     guarantee: str
 
+    def only(self, rows: Int64[np.ndarray, " m"]) -> "Bounds":
+        """Return those of some of the images, as they hold among all."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("constant", "chosen", "simultaneous")})
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:

@@ -5,22 +5,27 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from srs.arrays import read_array
+from srs.arrays import as_pixels, read_array
 from srs.logs.read import Logs
-from training import FolderImages, load_data
-from training.data import IMAGE_SUFFIXES
+from training import image_folder, load_data
 
 
 def log_points(
-    logs: Logs, dataset: str, data_dir: Path, *, image_size: int | None = None, order: str = "sorted"
-) -> Float32[np.ndarray, "n d"]:
+    logs: Logs,
+    dataset: str,
+    data_dir: Path,
+    *,
+    image_size: int | None = None,
+    order: str = "sorted",
+    rows: Int64[np.ndarray, " m"] | slice = slice(None),
+) -> Float32[np.ndarray, "m d"]:
     """Return the logs' images, flattened, with pixels in [0, 1].
 
     Parameters
     ----------
     logs : Logs
     dataset : str
-        One of `training.DATASETS`, or `imagefolder:PATH`; then PATH, PATH/test or PATH/val holds a folder per class.
+        One of `training.DATASETS`, or `imagefolder:PATH`; then PATH/test, PATH/val or PATH holds a folder per class.
     data_dir : Path
         Where MNIST or CIFAR-10 are.
     image_size : int, optional
@@ -30,6 +35,8 @@ def log_points(
         `torchvision.datasets.ImageFolder` numbers them. "class": the k-th image of a class in the log is the k-th file
         of that class, which is how a data set with an order of its own is unpacked into folders; the log must list all
         images.
+    rows : int array or slice, default=all
+        The rows of the logs whose images are wanted; the data set is compared with all of them.
 
     Raises
     ------
@@ -38,57 +45,40 @@ def log_points(
     """
     kind, _, path = dataset.partition(":")
     if kind == "imagefolder" and path:
-        return _folder_points(logs, Path(path), image_size, order)
+        return _folder_points(logs, Path(path), image_size, order, rows)
     if order != "sorted":
         raise ValueError(f"--image-order {order}: only folders of images have one; leave it out for {dataset}")
-    data = load_data(dataset, data_dir, image_size=image_size)
+    data = load_data(dataset, data_dir, image_size=image_size, train=False)
     _check_labels(logs, dataset, np.asarray(data.test_labels), "give the data set that the logs are about")
-    images = data.test_images[logs.idx]
+    images = data.test_images[logs.idx[rows]]
     return images.reshape(len(images), -1)
 
 
-def array_points(logs: Logs, source: str) -> np.ndarray:
-    """Return the logs' images from an array of the whole test set, image idx in row idx; pixels in [0, 1]."""
+def array_points(
+    logs: Logs, source: str, rows: Int64[np.ndarray, " m"] | slice = slice(None)
+) -> Float32[np.ndarray, "m d"]:
+    """Return these rows' images from an array of the whole test set, image idx in row idx; pixels in [0, 1]."""
     images = read_array(source, ("points", "images"))
     if images.ndim < 2 or logs.idx[-1] >= len(images):
         raise ValueError(f"{source} has shape {images.shape}: the logs need image {logs.idx[-1]}, one in each row")
-    points = images[logs.idx].reshape(len(logs.idx), -1)
-    if points.dtype == np.uint8:
-        return np.asarray(points.astype(np.float32) / np.float32(255))
-    if points.size and not (points.min() >= 0 and points.max() <= 1):
-        raise ValueError(f"{source}: pixels must be floats in [0, 1], the units of the radii, or 8-bit integers")
-    return np.asarray(points)
+    chosen = logs.idx[rows]
+    return as_pixels(images[chosen].reshape(len(chosen), -1), source)
 
 
-def _folder_points(logs: Logs, root: Path, size: int | None, order: str) -> Float32[np.ndarray, "n d"]:
-    files, labels = _classes(root)
+def _folder_points(
+    logs: Logs, root: Path, size: int | None, order: str, rows: Int64[np.ndarray, " m"] | slice
+) -> Float32[np.ndarray, "m d"]:
+    data = image_folder(root, size=size, train=False)
     if order == "class":
         if (logs.idx != np.arange(len(logs.idx))).any():
             raise ValueError(f"{logs.files[0]} leaves images out: --image-order class needs a log of every image")
-        chosen = _nth_of_class(logs, root, labels)
+        chosen = _nth_of_class(logs, root, data.test_labels)
     else:
         remedy = "if files are numbered within their class, give --image-order class"
-        _check_labels(logs, str(root), labels, remedy)
+        _check_labels(logs, str(root), data.test_labels, remedy)
         chosen = logs.idx
-    images = FolderImages([files[i] for i in chosen], size)[:]
+    images = np.asarray(data.test_images[chosen[rows]])
     return images.reshape(len(images), -1)
-
-
-def _classes(root: Path) -> tuple[list[Path], Int64[np.ndarray, " n"]]:
-    """Return all files of a folder of classes, sorted by class, then name, and their classes."""
-    folder = next((root / part for part in ("test", "val") if (root / part).is_dir()), root)
-    if not folder.is_dir():
-        raise ValueError(f"imagefolder:{root}: there is no such folder; name one that holds a folder per class")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    found = [
-        (file, k)
-        for k, name in enumerate(names)
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not found:
-        raise ValueError(f"imagefolder:{root}: {folder} holds no folders with images; name one that does")
-    return [file for file, _ in found], np.array([k for _, k in found], dtype=np.int64)
 
 
 def _nth_of_class(logs: Logs, root: Path, labels: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ belong together is refused: other images, other labels, two logs of one sigma.
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,11 @@ class Logs:
     printed: Float64[np.ndarray, "n K"]
     seconds: Float64[np.ndarray, " n"]
     lines: Int64[np.ndarray, "n K"]
+
+    def only(self, rows: Int64[np.ndarray, " m"]) -> "Logs":
+        """Return what the logs say about some of the images."""
+        names = ("idx", "labels", "predict", "printed", "seconds", "lines")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def read_logs(files: Sequence[Path], sigmas: Sequence[float] = ()) -> Logs:

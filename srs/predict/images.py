@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from srs.arrays import read_array
-
-#: Image modes of more than 8 bits a channel, which a conversion would cut off.
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+from srs.arrays import as_pixels, read_array
+from training import FolderImages
+from training.pictures import read_picture, with_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +24,7 @@ def read_images(
     sources: tuple[str, ...],
     size: int,
     shape: tuple[int, int, int] | None,
-    test_images: Callable[[], Float32[np.ndarray, "n c h w"]] | None = None,
+    test_images: Callable[[], Float32[np.ndarray, "n c h w"] | FolderImages] | None = None,
 ) -> Query:
     """Read PNG, JPEG and other picture files, arrays in .npy and .npz files, and images of a test set: `test:INDEX`.
 
@@ -65,7 +64,7 @@ def read_images(
 
 
 def _test_image(
-    source: str, test_images: Callable[[], Float32[np.ndarray, "n c h w"]] | None
+    source: str, test_images: Callable[[], Float32[np.ndarray, "n c h w"] | FolderImages] | None
 ) -> Float32[np.ndarray, "1 c h w"]:
     index = source.removeprefix("test:")
     if test_images is None:
@@ -73,7 +72,7 @@ def _test_image(
             f"{source}: a map does not say whose test images it is about; name a file, or the run's folder"
         )
     images = test_images()
-    if not index.isdecimal() or int(index) >= len(images):
+    if not (index.isascii() and index.isdecimal() and len(index) < 19) or int(index) >= len(images):
         raise ValueError(f"{source}: expected test:INDEX with an index from 0 to {len(images) - 1}")
     return np.asarray(images[np.array([int(index)])])
 
@@ -83,13 +82,10 @@ def _array(source: str, size: int, shape: tuple[int, int, int] | None) -> Float3
     shape = _guessed(array.shape, size) if shape is None else shape
     if shape is None or array.size == 0 or array.size % size or not _ends_with(array.shape, shape):
         wanted = f"{size} numbers an image" if shape is None else f"{' x '.join(map(str, shape))} an image"
-        raise ValueError(f"{source} has shape {array.shape}: expected one or many images, {wanted}")
-    images = array.reshape(-1, *shape)
-    if images.dtype == np.uint8:
-        return np.asarray(images.astype(np.float32) / np.float32(255))
-    if images.dtype.kind != "f" or not ((images >= 0) & (images <= 1)).all():
-        raise ValueError(f"{source}: pixels must be floats in [0, 1] or 8-bit integers (uint8); scale them")
-    return np.asarray(images.astype(np.float32))
+        last = shape is not None and (*shape[1:], shape[0]) in (array.shape, array.shape[1:])
+        remedy = "; channels come first, so give numpy.moveaxis(images, -1, -3)" if last else ""
+        raise ValueError(f"{source} has shape {array.shape}: expected one or many images, {wanted}{remedy}")
+    return as_pixels(array.reshape(-1, *shape), source)
 
 
 def _guessed(found: tuple[int, ...], size: int) -> tuple[int, int, int] | None:
@@ -108,23 +104,13 @@ def _ends_with(found: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
 
 
 def _picture(file: Path, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
-    from PIL import Image, UnidentifiedImageError
-
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"{file}: no such file; name an image, or an array in a .npy file")
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            picture = opened
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: not a readable image; give PNG, JPEG or .npy") from error
-    if picture.mode in _DEEP:
-        raise ValueError(f"{file} has more than 8 bits a pixel: give its pixels in [0, 1] as a .npy file")
-    width, height = picture.size
+    picture = read_picture(file)
+    height, width = picture.shape[1:]
     channels = size // (width * height) if shape is None else shape[0]
     wanted = (channels, height, width) if shape is None else shape
     if (height, width) != wanted[1:] or width * height * channels != size or channels not in (1, 3):
         expected = f"{size} numbers each" if shape is None else f"{shape[2]}x{shape[1]} with {shape[0]} channel(s)"
         raise ValueError(f"{file} has {width}x{height} pixels, the regions are about images of {expected}; resize it")
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / np.float32(255)
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1)[None])
+    return with_channels(picture, channels, file)[None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ from torch import nn
 from regions import RegionMap
 from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
+from srs.choosing_images import read_indices
 from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
 from srs.predict.predictor import Predictor
 from srs.predict.run_classifier import bank, fresh_seed, run_classifier
 from srs.run.base_classifiers import experts
 from srs.run.folder import REGIONS, read_description
-from training import load_checkpoint, load_data
+from training import FolderImages, load_checkpoint, load_data
 
 if TYPE_CHECKING:
     from srs.commands.predict import PredictSettings
@@ -64,11 +66,16 @@ def open_run(settings: PredictSettings) -> Opened:
     table = RegionMap.load(folder / REGIONS)
     channels, height, width = manifest["data"]["shape"]
 
-    def test_images() -> Float32[np.ndarray, "n c h w"]:
-        data = load_data(str(config["dataset"]), Path(str(config["data_dir"])), image_size=config.get("image_size"))
-        return data.test_images[:]
+    @cache
+    def test_images() -> Float32[np.ndarray, "n c h w"] | FolderImages:
+        data_dir = Path(str(config["data_dir"]))
+        data = load_data(str(config["dataset"]), data_dir, image_size=config.get("image_size"), train=False)
+        return data.test_images
 
-    query = read_images(settings.images, table.centres.shape[1], (channels, height, width), test_images)
+    sources = settings.images
+    if settings.indices is not None:
+        sources += tuple(f"test:{index}" for index in read_indices(settings.indices, len(test_images())))
+    query = read_images(sources, table.centres.shape[1], (channels, height, width), test_images)
     seed, stream = fresh_seed(settings.seed)
     device = _device(settings.device)
     classifier = run_classifier(

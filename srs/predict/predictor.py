@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier
+from smoothing._validate import check_images
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
@@ -147,6 +148,7 @@ class Predictor:
         self, images: Float32[np.ndarray, "m c h w"], n0: int
     ) -> tuple[Location, Float64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
         """Look the inputs up, settle the level of those outside, and give everyone a number."""
+        check_images(images)  # before the lookup: outside every region nobody else would look at them
         where = self.table.locate(images)
         if self._asked + len(images) > _MOST:
             raise ValueError(f"{_MOST:,} images were asked about: go on with another seed, so that no noise is reused")

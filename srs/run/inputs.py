@@ -16,6 +16,7 @@ from smoothing import Identity, SmoothedClassifier, sigma_grid
 from smoothing._voting.samplers import make_sampler
 from smoothing.devices import usable_device
 from smoothing.fingerprint import hash_arrays
+from srs.choosing_images import lined_up, warn_of_one_class
 from srs.run.base_classifiers import base_classifiers, check_model, experts, to_train, train, trained_here
 from srs.run.folder import FORMAT
 from srs.run.settings import MOST_LEVELS, CertifySettings
@@ -154,8 +155,11 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
     sigmas = _grid(settings)
     device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     usable_device(device)
-    data = load_data(str(settings.dataset), Path(str(settings.data_dir)), image_size=settings.image_size)
-    indices = np.arange(0, len(data.test_images), settings.skip)[: settings.max]
+    data_dir = Path(str(settings.data_dir))
+    data = load_data(str(settings.dataset), data_dir, image_size=settings.image_size, train=trained_here(settings))
+    indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
+    remedy = "choose across classes by --image-order shuffled, --skip or --indices"
+    warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]
     make_sampler(settings.sampler).check(torch.from_numpy(images))
     models = base_classifiers(settings, sigmas, data)

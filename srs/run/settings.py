@@ -11,7 +11,7 @@ MOST = 10**9
 
 MOST_LEVELS = 1000
 
-CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "device", "batch"})
+CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "device", "batch"})
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
@@ -43,7 +43,8 @@ class CertifySettings:
     """Preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither flags nor the
     checkpoint say. Not needed for what srs-train wrote."""
     dataset: str | None = None
-    """Whose test images: digits, mnist, cifar10 or imagefolder:PATH. Default: the checkpoint's."""
+    """Whose test images: digits, mnist, cifar10 or imagefolder:PATH, with PATH/{test,val}/CLASS/FILE or, where
+    there are none, PATH/CLASS/FILE. Default: the checkpoint's."""
     data_dir: Path | None = None
     """Folder that holds MNIST/raw or cifar-10-batches-py. Default: the checkpoint's, else data."""
     image_size: int | None = None
@@ -98,8 +99,14 @@ class CertifySettings:
     """Go on with the run that --out holds, with its settings; one that is finished is only shown again."""
     overwrite: bool = False
     """Replace the run that --out holds."""
+    image_order: Literal["sorted", "shuffled"] | None = None
+    """How test images are lined up before --skip and --max. sorted: as the data set numbers them, which in a folder is
+    class by class. shuffled: in a random order, always the same for so many images. Default: sorted."""
+    indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certify the test images of these indices, in this order: whole numbers from 0, one a line, or an array in a .npy
+    file. --skip and --max then choose among them."""
     skip: int = 1
-    """Certify every skip-th test image."""
+    """Certify every skip-th of the test images."""
     max: int | None = None
     """Certify at most this many test images; all of them unless given."""
 
@@ -121,6 +128,8 @@ class CertifySettings:
     def _check_together(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
+        if self.indices is not None and self.image_order == "shuffled":
+            raise ValueError(f"--indices {self.indices}: gives an order of its own; leave --image-order out")
         sources = [name for name in ("checkpoint", "model", "expert") if getattr(self, name)]
         if len(sources) > 1:
             raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")

@@ -122,6 +122,27 @@ def test_images_from_an_array_give_the_same_and_nothing_is_replaced_unasked(fold
     assert (folder / "allocation/allocation.tsv").read_bytes() == first
 
 
+def test_some_images_have_the_bounds_that_they_have_among_all(folder):
+    # The log prints three digits, but those of these images end in 0: alone they would look rounded to one.
+    log = folder / "short_0.25.tsv"
+    write_log(
+        log, [(k, label, label, "0.5" if k < 20 else "0.513") for k, label in enumerate(digits().test_labels[:40])]
+    )
+    (folder / "some.txt").write_text("7\n3\n12\n")
+    for flags in (["--out", "all"], ["--out", "some", "--indices", "some.txt"]):
+        process = run(folder, "images.npy", "--logs", log, *flags)
+        assert process.returncode == 0, process.stderr
+    every = {row["idx"]: row for row in rows_of(folder / "all/allocation.tsv")}
+    some = rows_of(folder / "some/allocation.tsv")
+    assert [row["idx"] for row in some] == ["3", "7", "12"]
+    for row in some:
+        assert row["R"] == every[row["idx"]]["R"] == "0.4995"
+        assert row["label"] == every[row["idx"]]["label"]
+    assert json.loads((folder / "some/summary.json").read_text())["data"]["indices"] == "some.txt"
+    centres = regions.RegionMap.load(folder / "some/regions.npz").centres
+    assert (centres == digits().test_images[[3, 7, 12]].reshape(3, -1)).all()
+
+
 def test_folders_of_images_in_either_order(folder):
     data = digits()
     names = [f"{label}" for label in range(10)]
@@ -168,6 +189,7 @@ BAD = {
     "too many images": (["--logs", "many_0.5.tsv", *DIGITS], "image 999 is not in digits, which has 360"),
     "no data": ([*LOGS, "--dataset", "mnist", "--data-dir", "nowhere"], "nowhere holds no readable MNIST"),
     "an unknown data set": ([*LOGS, "--dataset", "cats"], "dataset 'cats': choose digits, mnist, cifar10"),
+    "images that the logs lack": (["images.npy", *LOGS, "--indices", "lacking.txt"], "the logs have no image 3"),
     "no folder": ([*LOGS, "--dataset", "imagefolder:nowhere"], "there is no such folder"),
     "no images named": ([*LOGS], "name the images that the logs are about"),
     "images named twice": (["images.npy", *LOGS, *DIGITS], "name the images that the logs are about"),
@@ -193,6 +215,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
     write_log(folder / "other_0.5.tsv", [(0, (digits().test_labels[0] + 1) % 10, 1, "0.5")])
     write_log(folder / "many_0.5.tsv", [(999, 1, 1, "0.5")])
     (folder / "dir_0.5").mkdir()
+    (folder / "lacking.txt").write_text("0\n3\n")
     np.save(folder / "bytes.npy", np.load(folder / "images.npy") * 255)
     before = {file.name for file in folder.iterdir()}
     process = run(folder, *arguments)

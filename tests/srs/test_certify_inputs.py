@@ -124,7 +124,7 @@ REFUSED = {
     "damaged": ({"checkpoint": Path("half.pt"), **GRID}, "half.pt is damaged"),
     "no images": (
         {"checkpoint": Path("model.pt"), **GRID, "dataset": "imagefolder:nowhere"},
-        "nowhere has no folder train",
+        "imagefolder:nowhere: there is no such folder",
     ),
     "other images": (
         {"checkpoint": Path("model.pt"), **GRID, "dataset": "mnist", "data_dir": Path("nowhere")},

@@ -29,7 +29,15 @@ def folder(finished, tmp_path_factory):
     np.save(folder / "none.npy", images[:0])
     Image.fromarray(np.round(images[0, 0] * 255).astype(np.uint8)).save(folder / "photo.png")
     Image.fromarray(np.zeros((9, 8), dtype=np.uint8)).save(folder / "wide.png")
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.round(images[0, 0] * 65535).astype(np.uint16)).save(folder / "deep.png")
+    (folder / "some.txt").write_text("3\n")
+    (folder / "beyond.txt").write_text("3\n360\n")
+    Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8)).save(folder / "canvas.png")
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(folder / "colour.png")
+    np.save(folder / "last.npy", images[0].transpose(1, 2, 0))
+    np.save(folder / "whole.npy", np.ones((8, 8), dtype=np.int64))
+    np.save(folder / "bits.npy", (images[0, 0] > 0.5).astype(np.uint8))
+    np.save(folder / "holes.npy", np.where(images[0, 0] > 0.5, np.nan, images[0, 0]))
     (folder / "text.png").write_text("not an image")
     (folder / "torn.png").write_bytes((folder / "photo.png").read_bytes()[:60])
     return folder
@@ -43,10 +51,11 @@ def rows_of(process):
 
 def test_answers_are_those_of_the_regions(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    process = call("predict", folder, "run", "test:0", "many.npy", "photo.png", "--certify", "--json", "--n", "2000")
-    rows = rows_of(process)
+    images = ("test:0", "many.npy", "photo.png", "deep.png", "--indices", "some.txt")
+    rows = rows_of(call("predict", folder, "run", *images, "--certify", "--json", "--n", "2000"))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert [row["image"] for row in rows] == ["test:0", "many.npy[0]", "many.npy[1]", "many.npy[2]", "photo.png"]
+    many = [f"many.npy[{k}]" for k in range(3)]
+    assert [row["image"] for row in rows] == ["test:0", *many, "photo.png", "deep.png", "test:3"]
     table = regions.RegionMap.load(folder / "run/regions.npz")
     held = table.locate(digits().test_images[[0, 0, 3, 4]])
     for row, region, margin in zip(rows[:4], held.region, held.margin, strict=True):
@@ -61,7 +70,8 @@ def test_answers_are_those_of_the_regions(folder):
     assert rows[3]["radius"] == 0
     assert rows[3]["n"] == 0
     assert rows[4]["region"] == rows[0]["region"]  # the photograph is a little off
-    assert rows[4]["distance"] < rows[0]["distance"]
+    assert rows[4]["distance"] < rows[5]["distance"] < rows[0]["distance"]  # 16 bits are nearer than 8
+    assert rows[6]["region"] == rows[2]["region"]  # that array held test image 3
     assert len({row["seed"] for row in rows}) == 1
 
 
@@ -123,8 +133,15 @@ BAD = {
     "a wide image for a map": (["run/regions.npz", "wide.png", "--checkpoint", "model.pt"], "wide.png has 8x9 pixels"),
     "no image": (["run", "text.png"], "text.png: not a readable image"),
     "a torn image": (["run", "torn.png"], "torn.png: not a readable image"),
-    "too many bits": (["run", "deep.png"], "deep.png has more than 8 bits a pixel"),
+    "an index beyond": (["run", "--indices", "beyond.txt"], "beyond.txt, line 2: 360 is no image of this test set"),
+    "indices for a map": (["run/regions.npz", "--indices", "beyond.txt"], "a map does not say whose test images"),
+    "transparent": (["run", "canvas.png"], "canvas.png has transparent pixels"),
+    "colour": (["run", "colour.png"], "colour.png is a colour picture, but grey ones are needed"),
     "pixels to 255": (["run", "loud.npy"], "loud.npy: pixels must be floats in [0, 1]"),
+    "pixels that are none": (["run", "holes.npy"], "= nan"),
+    "channels last": (["run", "last.npy"], "channels come first, so give numpy.moveaxis(images, -1, -3)"),
+    "whole numbers": (["run", "whole.npy"], "whole.npy holds int64: pixels are floats in [0, 1] or 8-bit"),
+    "0 and 1 of 8 bits": (["run", "bits.npy"], "bits.npy: 8-bit integers are grey levels up to 255, here up to 1"),
     "a small array": (["run", "small.npy"], "small.npy has shape (7, 8): expected one or many images, 1 x 8 x 8"),
     "a small array for a map": (["run/regions.npz", "small.npy"], "expected one or many images, 64 numbers an image"),
     "an empty array": (["run", "none.npy"], "none.npy has shape (0, 1, 8, 8)"),

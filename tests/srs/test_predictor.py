@@ -3,6 +3,7 @@
 The base classifier is a half-space, whose smoothed class and radius are known exactly at every sigma.
 """
 
+import inspect
 import math
 
 import numpy as np
@@ -198,3 +199,17 @@ def test_an_attack_inside_certified_balls_changes_no_answer(finished):
     assert (found.region == attacked).all()
     assert ((found.predict == table.classes[attacked]) | (found.predict == -1)).all()
     assert (found.predict == table.classes[attacked]).mean() > 0.7
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("wrong", [255.0, -0.001, np.nan])
+def test_pixels_out_of_range_are_refused_before_they_are_looked_up(rng, outside, wrong):
+    images, classes, R, sigma = instance(rng, n=5)
+    G = Predictor(classifier(), regions.RegionMap(images, R / 10, sigma, classes=classes), outside=outside)
+    far = images[:2].copy()
+    far[1, 0, 1, 0] = wrong
+    for ask in (G, G.certify):
+        with pytest.raises(ValueError, match=r"images\[1, 0, 1, 0\] = .*: pixels must be finite and in \[0, 1\]"):
+            ask(far, 20, 10)
+    with pytest.raises(ValueError, match=r"divide 8-bit pixels by 255"):
+        inspect.unwrap(Predictor._levels)(G, (255 * images).astype(np.uint8), 10)

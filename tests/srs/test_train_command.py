@@ -59,7 +59,7 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
         (["digits", "--sigma-min", "0.9"], "sigma_min = 0.9 is above sigma_max = 0.6"),
         (["mnist-quick", "--data-dir", "nowhere"], "put train-images-idx3-ubyte"),
         (["cifar10-quick", "--data-dir", "nowhere"], "put data_batch_1 to data_batch_5"),
-        (["digits", "--dataset", "imagefolder:nowhere"], "nowhere has no folder train"),
+        (["digits", "--dataset", "imagefolder:nowhere"], "imagefolder:nowhere: there is no such folder"),
         (["digits", "--dataset", "svhn"], "dataset 'svhn': choose digits, mnist, cifar10 or imagefolder:PATH"),
         (["digits", "--model", "alexnet"], "arch = 'alexnet': choose lenet"),
         (["digits", "--model", "no.such:thing"], "name package.module:factory, importable from here"),

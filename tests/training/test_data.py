@@ -1,12 +1,16 @@
+import gzip
 import hashlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, MNIST, ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from training import cifar10, digits, image_folder, load_data, mnist
+from training.data import IMAGE_SUFFIXES
 
 
 def test_digits_are_images_in_the_unit_interval_with_their_labels():
@@ -108,8 +112,183 @@ def test_what_is_wrong_with_a_folder_is_named(folder):
 def test_empty_parts_are_named(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part / "ant").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"train holds no images"):
+    with pytest.raises(ValueError, match=r"test/ant holds no image .*but each folder counts as a class"):
         image_folder(tmp_path)
+
+
+def random_tree(folder, rng):
+    """A folder of classes as people have them: nested, hidden, with other files, names that sort in odd ways."""
+    names = ["a", "B", "10", "9", "é", ".hidden", "a b", "a-b", "a.png"]
+    files = [
+        "0.png",
+        "10.PNG",
+        "2.Jpeg",
+        ".jpg",
+        "._x.png",
+        "a.tif",
+        "é.webp",
+        "notes.txt",
+        "x.png.bak",
+        "Thumbs.db",
+        "png",
+    ]
+    for name in rng.permutation(names)[: rng.integers(1, 6)]:
+        for below in ("", "sub", "sub/deeper", "Sub", ".sub"):
+            if rng.random() < 0.4:
+                (folder / name / below).mkdir(parents=True, exist_ok=True)
+                for file in rng.permutation(files)[: rng.integers(0, 6)]:
+                    Image.new("RGB", (2, 2)).save(folder / name / below / file, format="PNG")
+    (folder / "readme.txt").write_text("not a class")
+
+
+def test_folders_are_numbered_as_by_torchvision(tmp_path, rng):
+    compared = refused = 0
+    for k in range(60):
+        folder = tmp_path / str(k)
+        for part in ("train", "test"):
+            (folder / part).mkdir(parents=True)
+        random_tree(folder / "test", rng)
+        for entry in (folder / "test").iterdir():
+            if entry.is_dir():
+                picture(folder / "train" / entry.name / "0.png", (1, 2, 3))
+        try:
+            theirs = ImageFolder(folder / "test")
+        except FileNotFoundError:  # no class, or one without an image
+            with pytest.raises(ValueError, match=r"holds no (image|folder of images)"):
+                image_folder(folder, train=False)
+            refused += 1
+            continue
+        data = image_folder(folder)
+        assert [(str(file), label) for file, label in zip(data.test_images.files, data.test_labels, strict=True)] == (
+            theirs.samples
+        )
+        assert data.num_classes == len(theirs.classes)
+        compared += 1
+    assert compared > 10
+    assert refused > 10
+
+
+def test_the_endings_are_those_of_torchvision():
+    assert set(IMAGE_SUFFIXES) == set(IMG_EXTENSIONS)
+
+
+@pytest.mark.parametrize("place", ["test/ant/9.jfif", "test/ant/sub/9.GIF", "test/9.png"])
+def test_pictures_that_are_left_out_are_named(folder, place):
+    picture(folder / "9.png", (1, 2, 3))
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / "9.png").rename(folder / place)
+    with pytest.warns(UserWarning, match=rf"pictures are left out, as by ImageFolder: 1, such as .*{place}"):
+        assert len(image_folder(folder).test_images) == 4
+
+
+def test_links_that_lead_in_circles_are_refused(folder):
+    (folder / "test" / "ant" / "again").symlink_to(folder / "test" / "ant", target_is_directory=True)
+    with pytest.raises(ValueError, match=r"ant/again leads to .*ant, whose images are listed already"):
+        image_folder(folder)
+
+
+def test_test_images_alone_are_enough_unless_training_ones_are_wanted(folder):
+    whole = image_folder(folder)
+    shutil.rmtree(folder / "train")
+    for root in (folder, folder / "test"):
+        alone = image_folder(root, train=False)
+        assert (len(alone.train_images), len(alone.train_labels)) == (0, 0)
+        np.testing.assert_array_equal(alone.test_images[:], whole.test_images[:])
+        np.testing.assert_array_equal(alone.test_labels, whole.test_labels)
+        with pytest.raises(ValueError, match="has no folder train"):
+            image_folder(root)
+    with pytest.raises(ValueError, match=r"imagefolder:.*nowhere: there is no such folder"):
+        image_folder(folder / "nowhere", train=False)
+
+
+def test_training_classes_number_the_test_images_even_where_training_images_are_not_wanted(folder):
+    (folder / "test" / "ant").rename(folder / "ant")
+    with pytest.raises(ValueError, match="train and test differ in ant"):
+        image_folder(folder, train=False)
+    (folder / "test").rename(folder / "elsewhere")
+    with pytest.raises(ValueError, match="has no folder test"):
+        image_folder(folder, train=False)
+
+
+def idx_file(path, values):
+    shape = b"".join(size.to_bytes(4) for size in values.shape)
+    path.write_bytes(bytes((0, 0, 8, values.ndim)) + shape + values.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def digits_files(tmp_path, rng):
+    """Five training and three test images in MNIST's format."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 5), ("t10k", 3)):
+        idx_file(raw / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        idx_file(raw / f"{part}-labels-idx1-ubyte", rng.integers(0, 10, count))
+    return raw
+
+
+def test_files_of_mnists_format_are_read_as_by_torchvision(digits_files, tmp_path):
+    data = mnist(tmp_path)
+    for part, images, labels in (
+        (True, data.train_images, data.train_labels),
+        (False, data.test_images, data.test_labels),
+    ):
+        theirs = MNIST(tmp_path, train=part)
+        np.testing.assert_array_equal(images[:, 0], theirs.data.numpy() / np.float32(255))
+        np.testing.assert_array_equal(labels, theirs.targets.numpy())
+    for file in digits_files.glob("train-*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="holds no readable MNIST: put train-images"):
+        mnist(tmp_path)
+    assert len(mnist(tmp_path, train=False).test_images) == 3
+
+
+IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+def other_labels(raw):
+    return (raw / "train-labels-idx1-ubyte").read_bytes()
+
+
+DAMAGED = {
+    "labels of the other part": (LABELS, lambda raw, old: other_labels(raw), "3 images, t10k-labels-idx1-ubyte 5"),
+    "a label beyond 9": (LABELS, lambda raw, old: old[:-1] + b"\x0a", "label 2 is 10, but classes are 0 to 9"),
+    "packed": (IMAGES, lambda raw, old: gzip.compress(old), r"is packed \(gzip\): unpack it under this name"),
+    "a web page": (LABELS, lambda raw, old: b"<!DOCTYPE html><html>404</html>", "is a web page: fetch it again"),
+    "images for labels": (LABELS, lambda raw, old: (raw / IMAGES).read_bytes(), "is no file of MNIST"),
+    "empty": (IMAGES, lambda raw, old: b"", "is no file of MNIST"),
+    "half a header": (IMAGES, lambda raw, old: old[:10], "is no file of MNIST"),
+    "cut off": (IMAGES, lambda raw, old: old[:-1], "announces 2,368: it is cut off"),
+    "too long": (LABELS, lambda raw, old: old + b"\0", "has 12 bytes and announces 11: it is too long"),
+    "no images": (IMAGES, lambda raw, old: old[:4] + bytes(4) + old[8:16], "0 images, t10k-labels-idx1-ubyte 3 labels"),
+    "other sizes": (IMAGES, lambda raw, old: old[:11] + b"\x0e\0\0\0\x38" + old[16:], "28x28 and test images of 14x56"),
+    "a size that no memory holds": (IMAGES, lambda raw, old: old[:4] + b"\xff" * 12 + old[16:], "it is cut off"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_files_of_mnist_that_do_not_belong_together(digits_files, tmp_path, name, change, message):
+    file = digits_files / name
+    file.write_bytes(change(digits_files, file.read_bytes()))
+    with pytest.raises(ValueError, match=message) as caught:
+        mnist(tmp_path)
+    assert str(digits_files) in str(caught.value)
+
+
+def test_a_pickle_under_the_name_of_a_cifar10_file_is_never_loaded(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    class Hostile:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"):
+        (folder / name).write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(ValueError, match="holds no readable CIFAR10"):
+        cifar10(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads((folder / "test_batch").read_bytes())
+    assert (tmp_path / "ran").exists()  # it would have
 
 
 def test_cifar10_is_read_as_torchvision_lays_it_out(tmp_path, monkeypatch):
