@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier
+from smoothing.confidence import shared_alpha
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
@@ -85,7 +86,8 @@ class Predictor:
     ) -> None:
         if outside not in OUTSIDE:
             raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}")
-        self.classifier, self.table, self.outside, self.alpha = classifier, table, outside, alpha
+        self.classifier, self.table, self.outside = classifier, table, outside
+        self.alpha = shared_alpha(alpha, 1)
         self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
         if outside != "abstain" and not self.sigmas.size:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")

@@ -107,10 +107,9 @@ def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alp
     main : Mode
         What the run certifies with; `COMPARED` is computed as well, as far as the levels they need were certified.
     alpha : float
-        In (0, 1).
+        In (0, 1), and at least 1e-100 for each image.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha = {alpha}: must lie strictly between 0 and 1, such as 0.001")
+    shared_alpha(alpha, len(record.idx))  # the smallest share that any mode asks for: refused before the work
     everywhere = np.asarray(record.certified.all(axis=0))
     rules = {}
     for k, sigma in enumerate(record.sigmas.tolist()):

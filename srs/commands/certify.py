@@ -31,6 +31,7 @@ def certify(settings: CertifySettings) -> None:
     """Run the pipeline in its folder and print its table."""
     settings.check()
 
+    from smoothing.confidence import shared_alpha
     from srs.base_classifiers import save_own
     from srs.inputs import completed, load  # after the check: PyTorch takes seconds to import
     from srs.modes import main_mode
@@ -46,6 +47,7 @@ def certify(settings: CertifySettings) -> None:
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)
     progress = sys.stderr.isatty()
     inputs = load(settings, progress=progress)
+    shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
     config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
