@@ -144,7 +144,7 @@ def _cut(problem: LevelProblem, state: State, target: State, new: int, old: int)
 
     graph, R = problem.graph, target.radii
     stays = np.where(state.level == target.level, np.where(state.radii > R, state.radii, 0.0), state.radii)
-    scale = _CAPACITY / max(float(R.sum() + stays.sum()), 1e-300)
+    scale = _CAPACITY / max(float(R.sum() + stays.sum()), 1e-290)
     n = graph.n
     moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
     keeping = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)

@@ -17,14 +17,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions import _greedy, _parallel, solvers
-from regions._allocation import Answer, Problem, relative_gap
+from regions._allocation import NEGLIGIBLE, Answer, Problem, relative_gap
 from regions._bounds import competing, dual_value, nearest_caps
 from regions._feasible import fill, trim
 from regions._graph import connected_components
 from regions.solvers import LinearProgram, Solution
 
-_NEGLIGIBLE = 1e-6
-"""A relative gap above this is not called optimal."""
 _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 
 
@@ -32,12 +30,12 @@ _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 class _Part:
     """Some connected components: their vertices and edges in the graph, and the model in units of its own.
 
-    The model's lengths are `scale` times ours, and its weights ours divided by `weight`, the component's largest.
+    The model's lengths are 2**`exponent` times ours, and its weights ours divided by `weight`, the component's largest.
     """
 
     vertices: Int64[np.ndarray, " p"]
     edges: Int64[np.ndarray, " q"]
-    scale: Float64[np.ndarray, " p"]
+    exponent: Int64[np.ndarray, " p"]
     weight: Float64[np.ndarray, " q"]
     model: LinearProgram
 
@@ -54,7 +52,7 @@ def solve(problem: Problem) -> Answer:
     parts = rows = 0
     made = _parts(problem, caps, weights, solvers.SOLVERS[solver])
     for part, solution in _solutions(solver, made, began, problem):
-        radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
+        radii[part.vertices] = np.ldexp(np.nan_to_num(solution.radii), -part.exponent)
         duals[part.edges] = solution.edge_duals * part.weight
         parts, rows = parts + 1, rows + part.edges.size
         if not solution.optimal:
@@ -70,7 +68,7 @@ def solve(problem: Problem) -> Answer:
         warning = f"{solver} stopped before the optimum: {status}"
         greedy = _improve(problem, weights, radii, [part for part, _ in failed])
         method += f" on {parts - len(failed)} of {parts} parts, repaired on {len(failed) - greedy}, greedy on {greedy}"
-    elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
+    elif relative_gap(problem.objective(radii), upper_bound) > NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
     return Answer(radii, caps, method, status, upper_bound, stats, warning=warning)
 
@@ -87,7 +85,7 @@ def _parts(
     component = connected_components(graph.n, graph.i[edges], graph.j[edges])
     largest = np.zeros(component.max(initial=-1) + 1)
     np.maximum.at(largest, component, caps)
-    scale = np.ldexp(1.0, np.clip(-np.where(largest > 0, np.frexp(largest)[1], 0), -1000, 1000))[component]
+    exponent = -np.where(largest > 0, np.frexp(largest)[1], 0).astype(np.int64)[component]
     heaviest = np.zeros(largest.size)
     np.maximum.at(heaviest, component, weights)
     weight = np.where(heaviest > 0, heaviest, 1.0)[component]
@@ -104,9 +102,9 @@ def _parts(
         e = edges[slice(*np.searchsorted(edge_part, [name, name + 1]))]
         local[v] = np.arange(v.size)
         i, j = graph.i[e], graph.j[e]
-        lengths = caps[v] * scale[v], graph.distance[e] * scale[i]
+        lengths = np.ldexp(caps[v], exponent[v]), np.ldexp(graph.distance[e], exponent[i])
         model = LinearProgram(weights[v] / weight[v], lengths[0], local[i], local[j], lengths[1])
-        yield _Part(v, e, scale[v], weight[i], model)
+        yield _Part(v, e, exponent[v], weight[i], model)
 
 
 def _solutions(solver: str, parts: Iterator[_Part], began: float, problem: Problem) -> Iterator[tuple[_Part, Solution]]:

@@ -148,7 +148,7 @@ def check_alpha(alpha: Any) -> float:
     """Return a failure probability in [1e-100, 1)."""
     value = check_real("alpha", alpha)
     if not 0 < value < 1:
-        raise ValueError(f"alpha = {value}: the failure probability must lie strictly between 0 and 1, such as 0.001")
+        raise ValueError(f"alpha = {value}: must lie strictly between 0 and 1, such as 0.001")
     if value < SMALLEST_ALPHA:
         raise ValueError(f"alpha = {value}: bounds are not computed below {SMALLEST_ALPHA:g}; take a larger alpha")
     return value

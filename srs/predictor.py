@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier
 from smoothing.confidence import shared_alpha
+from smoothing.samplers import make_sampler
+from srs.results import less
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
@@ -36,7 +38,7 @@ class Answers:
     R : array of shape (m,)
         Radius that the vote certifies at `sigma` (Eq. 2); 0 where nothing was certified.
     radius : array of shape (m,)
-        Certified l2 radius of G, min(R, margin); 0 where nothing was certified.
+        Certified l2 radius of G, min(R, margin) less the sampler's lookup error; 0 where nothing was certified.
     """
 
     predict: Int64[np.ndarray, " m"]
@@ -142,7 +144,9 @@ class Predictor:
             answers.count[answered] = found.counts
             answers.n[answered] = n
             answers.R[answered] = found.radius
-            answers.radius[answered] = np.where(inside, np.minimum(found.radius, where.margin[answered]), 0.0)
+            lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
+            radius = less(np.minimum(found.radius, where.margin[answered]), lost)
+            answers.radius[answered] = np.where(inside, radius, 0.0)
         return answers
 
     def _levels(

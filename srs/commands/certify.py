@@ -56,7 +56,7 @@ def certify(settings: CertifySettings) -> None:
             describe(out, config, manifest)
         record_run(out, inputs, classifier, progress=progress)
         record = record_files(out, inputs).read()
-        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
+        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha, settings.sampler)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
     sys.stdout.write(f"written to {out}\n")
