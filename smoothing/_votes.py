@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor, nn
 
+from smoothing.devices import current
 from smoothing.noise import BLOCK, stream
 from smoothing.samplers import Sampler
 from smoothing.threads import one_thread_each
@@ -96,7 +97,7 @@ class VoteCounter:
         tasks = _Shared((row, block) for row in rows for block in blocks)
 
         def work() -> Int64[np.ndarray, " cells"]:
-            with tasks.closing_on_error(), torch.inference_mode(), self._autocast():
+            with tasks.closing_on_error(), current(self.device), torch.inference_mode(), self._autocast():
                 scratch = np.empty((BLOCK, *pixels.shape[1:]), dtype=self.sampler.raw)
                 queues = _Queues(self, pixels.shape[1:], sigma.size * self.num_classes)
                 for row, block in tasks:

@@ -152,8 +152,7 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
         Where the checkpoint cannot be opened.
     """
     sigmas = _grid(settings)
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    usable_device(device)
+    device = str(usable_device(settings.device))
     data = load_data(str(settings.dataset), Path(str(settings.data_dir)), image_size=settings.image_size)
     indices = np.arange(0, len(data.test_images), settings.skip)[: settings.max]
     images = data.test_images[indices]

@@ -87,7 +87,7 @@ class CertifySettings:
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the network's arithmetic, a part of what is certified. Default: the checkpoint's; float32 without one."""
     batch: int | None = None
-    """Noisy images per forward pass. Default: 128 on a CPU, 2048 elsewhere."""
+    """Noisy images per forward pass. Default: 128 on a CPU; elsewhere 2048, or as many as fit into memory."""
     seed: int = 0
     """Seed of every noise stream, and of training where there is no checkpoint."""
     device: str = "auto"
