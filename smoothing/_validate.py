@@ -135,6 +135,14 @@ def check_classes(name: str, classes: Any, shape: tuple[int, ...], num_classes: 
     return labels.astype(np.int64)
 
 
+def check_labels(labels: Any) -> Int64[np.ndarray, " n"]:
+    """Return one whole number for each image."""
+    array = check_array("labels", labels, "iu")
+    if array.ndim != 1:
+        raise ValueError(f"labels have shape {array.shape}: expected one whole number for each image")
+    return array.astype(np.int64)
+
+
 def check_indices(indices: Any, n: int) -> Int64[np.ndarray, " n"]:
     """Return the index that names each image's noise stream; 0, 1, ... unless given."""
     names = np.arange(n) if indices is None else check_array("indices", indices, "iufb")

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from smoothing._validate import check_array, check_labels
 from smoothing.devices import usable_device, widest_float
 from smoothing.processes import processes
 from training.attack import SmoothAdv
@@ -224,6 +225,9 @@ def fit(
     accelerator = Accelerator()
     world, rank = accelerator.num_processes, accelerator.process_index
     device = usable_device(accelerator.device if engine.device == "auto" else engine.device)
+    if not isinstance(images, FolderImages):
+        images = check_array("images", images)
+    labels = check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=layout)
@@ -253,7 +257,7 @@ def fit(
             for batch in np.array_split(order, steps):
                 parts = np.array_split(batch, world * engine.accumulate)[rank::world]
                 for number, part in enumerate(parts):
-                    x = torch.from_numpy(images[part]).to(device)
+                    x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
                     y, level = torch.from_numpy(labels[part]).to(device), sigma[part].to(device)
                     x = AUGMENTATIONS[stage.augment](x, own).contiguous(memory_format=layout)
                     noise = level.reshape(-1, 1, 1, 1) * torch.randn((stage.m, *x.shape), generator=own, device=device)

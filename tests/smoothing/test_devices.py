@@ -84,7 +84,9 @@ def test_mps_has_no_float64():
     assert devices.widest_float(torch.device("cuda", 0)) == devices.widest_float(torch.device("cpu")) == torch.float64
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")]
+)
 def test_batches_are_halved_until_they_fit(error):
     tried = []
 
