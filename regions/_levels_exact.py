@@ -63,8 +63,8 @@ def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"],
             part = problem.restricted(members[c], edges[c])
             choices = found[:rows, np.argsort(points)]
             bounds[c] = max(bounds[c], _take_best(part, state, members[c], choices))
-    total = math.fsum(bounds[proven])
-    return proven[component], math.nextafter(total, math.inf) if total > 0 else total
+    settled = math.fsum(bounds[proven])
+    return proven[component], math.nextafter(settled, math.inf) if total > 0 else total
 
 
 def _by_component(component: Int64[np.ndarray, " k"], count: int) -> list[Int64[np.ndarray, " _"]]:

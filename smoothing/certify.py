@@ -220,6 +220,7 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
+        self._alpha(alpha, len(pixels) if simultaneous else 1)  # refused before the work
         one = levels[:, None]
         votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n0, "select")
         guess = votes[:, 0].argmax(axis=1)

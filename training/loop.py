@@ -85,8 +85,10 @@ class Stage:
             low, high = self.sigma
             if not 0 <= low <= high < math.inf:
                 raise ValueError(f"sigma range [{low}, {high}]: need 0 <= sigma_min <= sigma_max, finite")
-        elif not (np.isfinite(self.sigma).all() and (self.sigma >= 0).all()):
-            raise ValueError("sigma: every image's level must be finite and >= 0")
+        else:
+            levels = check_array("sigma", self.sigma)
+            if not (np.isfinite(levels).all() and (levels >= 0).all()):
+                raise ValueError("sigma: every image's level must be finite and >= 0")
         for name in ("epochs", "m", "warmup", "drop_every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")

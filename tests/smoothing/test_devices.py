@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier, devices
+from smoothing.processes import processes
 
 
 @pytest.fixture
@@ -161,3 +162,24 @@ def test_accelerators_have_few_workers_and_large_batches(monkeypatch):
     assert (devices.default_workers(gpu), devices.default_batch(gpu)) == (2, 2048)
     cpu = torch.device("cpu")
     assert (devices.default_workers(cpu), devices.default_batch(cpu)) == (8, 128)
+
+
+@pytest.mark.parametrize(
+    ("device", "launched", "cuda", "on_cpu"),
+    [
+        ("auto", False, False, True),  # Accelerate alone would take MPS where there is one
+        ("auto", False, True, False),
+        ("auto", True, False, True),
+        ("cpu", False, True, True),
+        ("mps", False, False, False),
+        ("cuda", True, True, False),
+    ],
+)
+def test_processes_and_devices_mean_the_same_by_auto(monkeypatch, device, launched, cuda, on_cpu):
+    asked = []
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: asked.append(cpu))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setenv("WORLD_SIZE", "2" if launched else "1")
+    monkeypatch.setattr("smoothing.processes.atexit.register", lambda function: None)
+    processes(device)
+    assert asked == [on_cpu]

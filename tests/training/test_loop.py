@@ -317,6 +317,8 @@ def test_images_and_labels_of_any_byte_order_and_layout_train_the_same(data):
 
 
 def test_masked_images_and_labels_are_not_trained_on():
+    with pytest.raises(ValueError, match="sigma: a masked array"):
+        changed(sigma=np.ma.masked_array(np.ones(4, dtype=np.float32), mask=[1, 0, 0, 0]))
     images, labels = np.zeros((4, 1, 8, 8), dtype=np.float32), np.arange(4)
     for x, y, name in (
         (np.ma.masked_array(images), labels, "images"),
