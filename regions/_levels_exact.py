@@ -64,7 +64,7 @@ def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"],
             choices = found[:rows, np.argsort(points)]
             bounds[c] = max(bounds[c], _take_best(part, state, members[c], choices))
     settled = math.fsum(bounds[proven])
-    return proven[component], math.nextafter(settled, math.inf) if total > 0 else total
+    return proven[component], math.nextafter(settled, math.inf) if settled > 0 else settled
 
 
 def _by_component(component: Int64[np.ndarray, " k"], count: int) -> list[Int64[np.ndarray, " _"]]:
