@@ -10,11 +10,14 @@ from jaxtyping import Float64, Int64
 
 from regions._graph import OverlapGraph
 
+NEGLIGIBLE = 1e-6
+"""A relative gap above this is not called optimal."""
+
 
 def relative_gap(objective: float, upper_bound: float) -> float:
-    """(upper_bound - objective) / upper_bound; 0 where the difference is below what distances resolve (1e-140)."""
+    """(upper_bound - objective) / upper_bound, at any scale; 0 where the objective reaches the bound."""
     missing = upper_bound - objective
-    return missing / upper_bound if missing > 1e-140 else 0.0
+    return missing / upper_bound if missing > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)

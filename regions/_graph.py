@@ -37,8 +37,8 @@ class OverlapGraph:
     i, j : (m,) int64
         Ends of the edges, i < j.
     distance : (m,) float64
-        |x_i - x_j| rounded DOWN: never above the true distance, and below it by at most 1e-145 and a relative
-        2 * `distance_error`.
+        |x_i - x_j| rounded DOWN: never above the true distance, and below it by at most a relative
+        2 * `distance_error`, at any scale (but for the digits that float64 lacks below 1e-290).
     distance_error : float
         Half the relative width of that interval; 8.8e-14 for d = 784.
     """

@@ -210,10 +210,19 @@ def as_seconds(value: Any, name: str) -> float | None:
 
 
 def _to_numpy(values: Any, name: str) -> Shaped[np.ndarray, ...]:
+    if _masked(values):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it, or leave masked rows out")
     try:
         return np.asarray(values)
     except Exception as error:  # whatever a foreign __array__ raises: ragged lists, CUDA tensors, gradients
         raise ValueError(f"{name} cannot be read as an array: {' '.join(str(error).split())}") from error
+
+
+def _masked(values: Any) -> bool:
+    """Whether there is a masked array, also one in a list."""
+    if isinstance(values, (list, tuple)):
+        return any(_masked(value) for value in values if isinstance(value, (np.ma.MaskedArray, list, tuple)))
+    return isinstance(values, np.ma.MaskedArray)
 
 
 def _as_float64(values: Any, name: str) -> Float64[np.ndarray, ...]:

@@ -95,6 +95,8 @@ def verify(
     r = _validate.as_radii(radii, len(x), "radii")
     labels = _validate.as_groups(groups, len(x))
     bounds = r if R is None else _validate.as_radii(R, len(x))
+    given = x, r, bounds
+    x, r, bounds, exponent = _in_units(x, r, bounds)
     filled = np.flatnonzero(r > 0)
     tree = x.shape[1] <= _TREE_DIMENSION and filled.size >= _TREE_POINTS
     found = [np.empty((0, 2), dtype=np.int64)]
@@ -111,9 +113,24 @@ def verify(
     if certificate is not None:
         if R is None:
             raise ValueError("certificate without R: give the upper bounds that the certificate was made for")
-        upper_bound = _certified_bound(x, bounds, labels, certificate)
-    status = _status(x, r, bounds, overlapping, out_of_bounds)
+        upper_bound = math.ldexp(_certified_bound(x, bounds, labels, certificate), -exponent)
+        if exponent:
+            upper_bound = math.nextafter(upper_bound, math.inf)  # it may have lost digits
+    status = _status(*given, overlapping, out_of_bounds)
     return Verification(overlapping, out_of_bounds, status, upper_bound)
+
+
+def _in_units(
+    x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], bounds: Float64[np.ndarray, " n"]
+) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], int]:
+    """All lengths times a power of two, exactly, where they are so small that squares would underflow; its exponent."""
+    largest = max((float(np.abs(part).max(initial=0)) for part in (r, bounds)), default=0.0)
+    if x.dtype.kind == "f" and largest < 2.0**-300:
+        largest = max(largest, float(x.max(initial=0)), -float(x.min(initial=0)))
+        if 0 < largest < 2.0**-300:
+            exponent = -math.frexp(largest)[1]
+            return np.ldexp(x.astype(np.float64), exponent), np.ldexp(r, exponent), np.ldexp(bounds, exponent), exponent
+    return x, r, bounds, 0
 
 
 def _certified_bound(

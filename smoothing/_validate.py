@@ -10,26 +10,74 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+#: Smallest failure probability. Below it SciPy's Clopper-Pearson bounds were found wrong, and NaN.
+SMALLEST_ALPHA = 1e-100
+
+#: Most votes of one image: up to here the bounds were compared with exact ones.
+MOST_VOTES = 10**9
+
 MAX_SEED = 2**128  # numpy.random.SeedSequence keeps the seed apart from the stream's name up to here
 MAX_INDEX = 2**32  # and each part of the name up to here
 
 
+def check_array(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
+    """Return numbers as a NumPy array in the machine's byte order, or say why these have no one meaning.
+
+    Lists, NumPy arrays of any layout, pandas columns and tensors of any device, also lists of tensors and those that
+    require gradients. A masked array is refused, since its mask would be lost.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the values.
+    values : array-like or tensor
+    kinds : str, default="iuf"
+        NumPy's letters for the kinds of numbers that are allowed: whole, unsigned, floating; "b" for bool.
+    """
+    try:
+        array = np.asarray(_plain(values))
+    except _MaskedError:
+        raise ValueError(
+            f"{name}: a masked array, whose mask would be lost; fill it, or leave masked rows out"
+        ) from None
+    except Exception as error:  # whatever a foreign __array__ raises: ragged lists, sparse tensors
+        raise ValueError(f"{name}: {' '.join(str(error).split())}; expected numbers") from error
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{name}: type {array.dtype}, expected real numbers")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+class _MaskedError(Exception):
+    """A masked array was found."""
+
+
+def _plain(values: Any) -> Any:
+    """Return what NumPy reads without losing anything: tensors in CPU memory, of a type that NumPy has."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise _MaskedError
+    if isinstance(values, Tensor):
+        tensor = values.detach().cpu()
+        narrow = tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64)
+        return (tensor.float() if narrow else tensor).resolve_conj().resolve_neg().numpy()
+    if isinstance(values, (list, tuple)) and any(isinstance(v, (Tensor, np.ndarray, list, tuple)) for v in values):
+        return [_plain(value) for value in values]
+    return values
+
+
 def check_images(images: Any) -> Float[Tensor, "n c h w"]:
     """Return images as a contiguous float32 CPU tensor, or say which pixel is wrong."""
-    try:
-        tensor = torch.as_tensor(images).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"images: {error}; pass one numeric array of shape (n, C, H, W)") from error
-    if tensor.ndim != 4 or 0 in tensor.shape:
-        raise ValueError(f"images have shape {tuple(tensor.shape)}: expected (n, C, H, W) with no empty side")
-    if not tensor.is_floating_point():
-        raise ValueError(f"images have type {tensor.dtype}: divide 8-bit pixels by 255 and pass floats in [0, 1]")
-    inside = (tensor >= 0) & (tensor <= 1)  # false for NaN too
-    if not bool(inside.all()):
-        where = tuple(int(i) for i in torch.nonzero(~inside)[0])
-        value = float(tensor[where])
+    array = check_array("images", images, "iufb")
+    if array.ndim != 4 or 0 in array.shape:
+        raise ValueError(f"images have shape {array.shape}: expected (n, C, H, W) with no empty side")
+    if array.dtype.kind != "f":
+        raise ValueError(f"images have type {array.dtype}: divide 8-bit pixels by 255 and pass floats in [0, 1]")
+    inside = (array >= 0) & (array <= 1)  # false for NaN too
+    if not inside.all():
+        where = np.unravel_index(int(np.argmin(inside)), array.shape)
+        value = float(array[where])
         raise ValueError(f"images[{', '.join(map(str, where))}] = {value:g}: pixels must be finite and in [0, 1]")
-    return tensor.to(torch.float32).contiguous()
+    pixels = np.ascontiguousarray(array, dtype=np.float32)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 def check_models(model: Any) -> dict[float | None, nn.Module]:
@@ -61,7 +109,7 @@ def check_levels(sigma: Any, n: int) -> Float64[np.ndarray, " n"]:
     if levels.ndim > 1 or levels.size not in (1, n):
         raise ValueError(f"sigma has shape {levels.shape}: expected one number or {n} of them, one per image")
     levels = np.array(np.broadcast_to(levels, (n,)))
-    _refuse_first("sigma", levels, np.isfinite(levels) & (levels > 0), "noise levels must be finite and > 0")
+    refuse_first("sigma", levels, np.isfinite(levels) & (levels > 0), "noise levels must be finite and > 0")
     return levels
 
 
@@ -70,7 +118,7 @@ def check_grid(sigmas: Any) -> Float64[np.ndarray, " k"]:
     levels = np.atleast_1d(_float_array("sigmas", sigmas))
     if levels.ndim != 1 or levels.size == 0:
         raise ValueError(f"sigmas has shape {levels.shape}: expected a list of at least one noise level")
-    _refuse_first("sigmas", levels, np.isfinite(levels) & (levels > 0), "noise levels must be finite and > 0")
+    refuse_first("sigmas", levels, np.isfinite(levels) & (levels > 0), "noise levels must be finite and > 0")
     if not np.all(np.diff(levels) > 0):
         raise ValueError(f"sigmas = {levels.tolist()}: noise levels must increase; sort them and drop repeats")
     return levels
@@ -78,29 +126,57 @@ def check_grid(sigmas: Any) -> Float64[np.ndarray, " k"]:
 
 def check_classes(name: str, classes: Any, shape: tuple[int, ...], num_classes: int) -> Int64[np.ndarray, "*shape"]:
     """Return one class in [0, num_classes) for each entry."""
-    labels = np.asarray(classes)
+    labels = check_array(name, classes, "iufb")
     if labels.shape != shape or labels.dtype.kind not in "iu":
         raise ValueError(
             f"{name} have shape {labels.shape} and type {labels.dtype}: expected whole numbers of shape {shape}"
         )
-    _refuse_first(name, labels, (labels >= 0) & (labels < num_classes), f"classes are 0 to {num_classes - 1}")
+    refuse_first(name, labels, (labels >= 0) & (labels < num_classes), f"classes are 0 to {num_classes - 1}")
     return labels.astype(np.int64)
+
+
+def check_labels(labels: Any) -> Int64[np.ndarray, " n"]:
+    """Return one whole number for each image."""
+    array = check_array("labels", labels, "iu")
+    if array.ndim != 1:
+        raise ValueError(f"labels have shape {array.shape}: expected one whole number for each image")
+    return array.astype(np.int64)
 
 
 def check_indices(indices: Any, n: int) -> Int64[np.ndarray, " n"]:
     """Return the index that names each image's noise stream; 0, 1, ... unless given."""
-    names = np.arange(n) if indices is None else np.asarray(indices)
+    names = np.arange(n) if indices is None else check_array("indices", indices, "iufb")
     if names.shape != (n,) or names.dtype.kind not in "iu":
         raise ValueError(f"indices have shape {names.shape} and type {names.dtype}: expected {n} whole numbers")
-    _refuse_first("indices", names, (names >= 0) & (names < MAX_INDEX), "image indices must be in [0, 2**32)")
+    refuse_first("indices", names, (names >= 0) & (names < MAX_INDEX), "image indices must be in [0, 2**32)")
     return names.astype(np.int64)
 
 
-def check_alpha(alpha: float) -> float:
-    """Return a failure probability strictly between 0 and 1."""
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha = {alpha}: the failure probability must lie strictly between 0 and 1, such as 0.001")
-    return float(alpha)
+def check_alpha(alpha: Any) -> float:
+    """Return a failure probability in [1e-100, 1)."""
+    value = check_real("alpha", alpha)
+    if not 0 < value < 1:
+        raise ValueError(f"alpha = {value}: must lie strictly between 0 and 1, such as 0.001")
+    if value < SMALLEST_ALPHA:
+        raise ValueError(f"alpha = {value}: bounds are not computed below {SMALLEST_ALPHA:g}; take a larger alpha")
+    return value
+
+
+def check_votes(name: str, votes: Any) -> Int64[np.ndarray, "*shape"]:
+    """Return numbers of votes: whole numbers from 0 to 10**9, of any shape and numeric type."""
+    array = check_array(name, votes)
+    with np.errstate(invalid="ignore"):
+        fits = (array >= 0) & (array <= MOST_VOTES) & (array == np.floor(array))
+    refuse_first(name, array, fits, f"votes are whole numbers from 0 to {MOST_VOTES:,}")
+    return array.astype(np.int64)
+
+
+def check_real(name: str, value: Any) -> float:
+    """Return one real number as a float; text, truth values and arrays of several are refused."""
+    array = check_array(name, value)
+    if array.size != 1:
+        raise ValueError(f"{name}: {array.size} values, expected one number")
+    return float(array.reshape(()))
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -108,7 +184,9 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} = {value!r}: expected a whole number") from None
+        count = None
+    if count is None or isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r}: expected a whole number")
     if count < least:
         raise ValueError(f"{name} = {count}: must be at least {least}")
     return count
@@ -122,22 +200,21 @@ def check_seed(seed: Any) -> int:
     return value
 
 
-def check_number(name: str, value: float, low: float, *, strict: bool) -> float:
+def check_number(name: str, value: Any, low: float, *, strict: bool) -> float:
     """Return a finite number >= low, or > low where strict."""
-    if not math.isfinite(value) or value < low or (strict and value == low):
-        raise ValueError(f"{name} = {value}: must be finite and {'>' if strict else '>='} {low:g}")
-    return float(value)
+    number = check_real(name, value)
+    if not math.isfinite(number) or number < low or (strict and number == low):
+        raise ValueError(f"{name} = {number}: must be finite and {'>' if strict else '>='} {low:g}")
+    return number
 
 
 def _float_array(name: str, values: Any) -> Float64[np.ndarray, "..."]:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}; expected numbers") from error
+    return check_array(name, values).astype(np.float64)
 
 
-def _refuse_first(name: str, values: np.ndarray, ok: np.ndarray, rule: str) -> None:
+def refuse_first(name: str, values: np.ndarray, ok: np.ndarray | np.bool_, rule: str) -> None:
     """Raise with the first value that breaks the rule."""
     if not ok.all():
         where = np.unravel_index(int(np.argmin(ok)), ok.shape)
-        raise ValueError(f"{name}[{', '.join(map(str, where))}] = {values[where]}: {rule}")
+        place = f"[{', '.join(map(str, where))}]" if where else ""
+        raise ValueError(f"{name}{place} = {values[where]}: {rule}")

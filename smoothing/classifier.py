@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +17,7 @@ from smoothing._voting.engine import VoteCounter
 from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Climb, Ladder, climb
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
-from smoothing.devices import usable_device
+from smoothing.devices import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, select
 
@@ -48,14 +50,15 @@ class SmoothedClassifier:
         complain; pass False then.
     batch_size : int, optional
         Noisy images per forward pass, of several images together; every pass has exactly this many. Unless given,
-        128 on CPUs, whose caches hold it, and 2048 elsewhere.
+        128 on CPUs, whose caches hold it, and elsewhere 2048, or as many as fit into memory.
     threads : int, optional
         Workers that fill and run batches at the same time, each with PyTorch on one CPU thread; one worker leaves
-        PyTorch's threads alone. Unless given, PyTorch's own number of threads, at most 8.
+        PyTorch's threads alone. Unless given, PyTorch's own number of threads, at most 8, and 2 on accelerators.
     seed : int, default=0
         Names the noise streams, in [0, 2**128).
     device : str or torch.device, default="cpu"
-        Where the model runs. Noise is always drawn on the CPU, so that it is the same on every device.
+        Where the model runs; "auto" is the current CUDA device where there is one, else the CPU. Noise is always drawn
+        on the CPU, so that it is the same on every device.
 
     Notes
     -----
@@ -78,10 +81,12 @@ class SmoothedClassifier:
     ) -> None:
         self.device = usable_device(device)
         self.num_classes = _validate.check_count("num_classes", num_classes, least=2)
+        # shapes of images for which a batch size was found; None where there is nothing to find
+        self._sized: set[tuple[int, ...]] | None = None if batch_size or self.device.type == "cpu" else set()
         if batch_size is None:
-            batch_size = 128 if self.device.type == "cpu" else 2048
+            batch_size = default_batch(self.device)
         if threads is None:
-            threads = min(torch.get_num_threads(), 8)
+            threads = default_workers(self.device)
         precision = _validate.check_choice("precision", precision, ("float32", "bfloat16"))
         self.batch_size = _validate.check_count("batch_size", batch_size)
         self.threads = _validate.check_count("threads", threads)
@@ -215,6 +220,7 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
+        self._alpha(alpha, len(pixels) if simultaneous else 1)  # refused before the work
         one = levels[:, None]
         votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n0, "select")
         guess = votes[:, 0].argmax(axis=1)
@@ -341,7 +347,26 @@ class SmoothedClassifier:
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
         pixels = _validate.check_images(images)
         self._engine.sampler.check(pixels)
+        self._size_batches(tuple(pixels.shape[1:]))
         return pixels, _validate.check_indices(indices, len(pixels))
+
+    def _size_batches(self, shape: tuple[int, ...]) -> None:
+        """Where no batch size was given, find one that the accelerator's memory holds, once for each shape of images.
+
+        What else is wrong with a model, the first votes will say.
+        """
+        if self._sized is None or shape in self._sized:
+            return
+        self._sized.add(shape)
+        for base in {id(base): base for base in self._bank.values()}.values():
+
+            def forward(size: int, base: nn.Module = base) -> None:
+                with torch.no_grad(), self._engine._autocast():
+                    base(torch.full((size, *shape), 0.5, device=self.device))
+
+            with suppress(RuntimeError, TypeError):
+                self.batch_size = fitting_batch(forward, self.device, self.threads, self.batch_size)
+        self._engine = replace(self._engine, batch_size=self.batch_size)
 
     def _alpha(self, alpha: float, events: int) -> float:
         return shared_alpha(_validate.check_alpha(alpha), events)

@@ -1,14 +1,130 @@
-"""Where models run."""
+"""Where models run, how many at a time, and on how many images."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
+#: Noisy images per pass where nothing else is said: what CPUs' caches hold, and the most for accelerators.
+CPU_BATCH, MOST_BATCH = 128, 2048
+
+#: Workers of an accelerator: one fills a batch while another's is computed. More would only need more memory.
+ACCELERATOR_WORKERS = 2
+
+#: The part of an accelerator's free memory that batches may take; the rest is lost to fragments.
+_SHARE = 0.8
+
+
+def default_device() -> torch.device:
+    """Return what "auto" means everywhere: the current CUDA device where there is one, else the CPU."""
+    return usable_device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return a device on which a tensor can be made now; raises `ValueError` where none can."""
+    """Return a device on which a tensor can be made now, with its index; "auto" is the default one.
+
+    Without an index, "cuda" would mean whatever device is current in the thread that uses it.
+
+    Raises
+    ------
+    ValueError
+        Where no tensor can be made there; the message gives the reason.
+    """
+    if device == "auto":
+        return default_device()
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen).cpu()
+        if str(chosen) in ("cuda", "xpu"):
+            chosen = torch.device(chosen.type, _module(chosen).current_device())
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device = {str(device)!r} cannot be used ({reason}); try 'cpu'") from error
     return chosen
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a device the current one of this thread, for as long as the context lasts: threads begin with device 0."""
+    found: AbstractContextManager[Any] = (
+        _module(device).device(device) if device.type in ("cuda", "xpu") else nullcontext()
+    )
+    return found
+
+
+def default_batch(device: torch.device) -> int:
+    """Return how many noisy images make a pass, before `fitting_batch` has looked at the model."""
+    return CPU_BATCH if device.type == "cpu" else MOST_BATCH
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many batches are worked on at the same time."""
+    return min(torch.get_num_threads(), 8 if device.type == "cpu" else ACCELERATOR_WORKERS)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on devices that do not have it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def fitting_batch(forward: Callable[[int], object], device: torch.device, workers: int, most: int) -> int:
+    """Return the largest of most, most / 2, most / 4, ... images for which all workers' passes fit into memory.
+
+    Parameters
+    ----------
+    forward : callable
+        Runs the model on so many images.
+    device : torch.device
+    workers : int
+        Passes at the same time.
+    most : int
+
+    Raises
+    ------
+    ValueError
+        Where not even one image fits.
+    """
+    size = most
+    while True:
+        try:
+            before = _free(device)
+            peak = _peak(forward, size, device)
+            if size == 1 or before is None or workers * peak <= _SHARE * before:
+                return size
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise ValueError(f"device = {str(device)!r}: out of memory for a single image; try 'cpu'") from error
+        size = max(1, size // 2)
+        if device.type in ("cuda", "xpu", "mps"):
+            _module(device).empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory was too small, also where PyTorch has no type of its own for that, as on MPS."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
+def _module(device: torch.device) -> Any:
+    """Return PyTorch's module for a kind of device, such as `torch.cuda`."""
+    return getattr(torch, device.type)
+
+
+def _free(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device, what PyTorch keeps for itself counted in; None where unknown."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+def _peak(forward: Callable[[int], object], size: int, device: torch.device) -> int:
+    """Return the bytes that a pass takes at most, beyond what is held; 0 where unknown."""
+    if device.type != "cuda":
+        forward(size)
+        return 0
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    forward(size)
+    return int(torch.cuda.max_memory_allocated(device)) - held

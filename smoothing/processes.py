@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 def processes(device: str = "auto") -> "PartialState":
     """Return Accelerate's state: rank, number of processes, waiting; one process where there was no launcher.
 
-    On several processes without CUDA, Accelerate has to be told that they run on CPUs, and by the first who asks.
+    "auto" is what it is in `devices.default_device`: CUDA or the CPU; Accelerate alone would take others too. On
+    several processes without CUDA, it has to be told that they run on CPUs, and by the first who asks.
     """
     from accelerate import PartialState  # takes seconds to import
 
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    state = PartialState(cpu=device == "cpu" or (launched and not torch.cuda.is_available()))
+    free = device != "auto" and not launched  # to name another kind of device
+    state = PartialState(cpu=device == "cpu" or not (free or torch.cuda.is_available()))
     if launched:
         atexit.unregister(_leave)
         atexit.register(_leave)

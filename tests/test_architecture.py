@@ -1,6 +1,7 @@
 """The direction of dependencies, and what importing costs."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,19 @@ def test_allocating_needs_no_torch():
     loaded = loaded_by("import regions; regions.allocate([[0.0], [1.0]], [1.0, 1.0])")
     assert "highspy" in loaded
     assert not loaded & {"torch", "torchvision"}
+
+
+def test_the_judge_runs_the_readme_s_line_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / ".ci").mkdir()
+    for name in (".ci/run", "README.md"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python3"
+    python.write_text('#!/bin/sh\necho "$@" >called\nexit 1\n')  # so nothing that follows is run
+    python.chmod(0o755)
+    path = f"{python.parent}:{os.environ['PATH']}"
+    judged = subprocess.run(["bash", str(tmp_path / ".ci/run")], env={**os.environ, "PATH": path}, check=False)
+    assert judged.returncode != 0
+    assert (tmp_path / "called").read_text() == "-m venv .venv-ci\n"
+    assert (tmp_path / ".venv").is_dir()

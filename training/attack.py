@@ -131,11 +131,19 @@ def _shortened(vectors: Float[Tensor, "b c h w"], most: float) -> Float[Tensor, 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Freeze normalisation and dropout, and put every module back into the mode it was in."""
+    """Freeze normalisation, dropout and weights, and put every module back into the mode it was in.
+
+    Compiled models compute gradients of all that requires them, asked for or not: of weights in vain.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
         yield
     finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode

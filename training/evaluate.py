@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import nn
 
+from smoothing._validate import check_array, check_labels
+from smoothing.devices import usable_device
 from training.data import FolderImages, ImageData
 
 
@@ -17,11 +19,16 @@ def accuracy(
     device: str | torch.device = "cpu",
 ) -> float:
     """Return the fraction of images, without noise, that the model classifies correctly; in [0, 1]."""
+    if not isinstance(images, FolderImages):
+        images = check_array("images", images)
+    labels = check_labels(labels)
+    device = usable_device(device)
     model.to(device).eval()
     right = 0
     for start in range(0, len(labels), 1024):
         part = slice(start, start + 1024)
-        predicted = model(torch.from_numpy(images[part]).to(device)).argmax(dim=1).cpu()
+        x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
+        predicted = model(x).argmax(dim=1).cpu()
         right += int((predicted == torch.from_numpy(labels[part])).sum())
     return right / len(labels)
 

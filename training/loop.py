@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothing.devices import usable_device
+from smoothing._validate import check_array, check_labels
+from smoothing.devices import usable_device, widest_float
 from smoothing.processes import processes
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
@@ -84,8 +85,10 @@ class Stage:
             low, high = self.sigma
             if not 0 <= low <= high < math.inf:
                 raise ValueError(f"sigma range [{low}, {high}]: need 0 <= sigma_min <= sigma_max, finite")
-        elif not (np.isfinite(self.sigma).all() and (self.sigma >= 0).all()):
-            raise ValueError("sigma: every image's level must be finite and >= 0")
+        else:
+            levels = check_array("sigma", self.sigma)
+            if not (np.isfinite(levels).all() and (levels >= 0).all()):
+                raise ValueError("sigma: every image's level must be finite and >= 0")
         for name in ("epochs", "m", "warmup", "drop_every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -110,7 +113,7 @@ class Engine:
     Attributes
     ----------
     device : str, default="auto"
-        "auto" asks Accelerate: each process its GPU where there are any; or "cpu", "cuda", ...
+        "auto" is CUDA where there is any, each process its GPU, else the CPU; or "cpu", "cuda", "cuda:1", ...
     precision : {"float32", "bfloat16"}, default="float32"
         bfloat16 computes the network under autocast; weights, loss and optimizer stay float32.
     accumulate : int, default=1
@@ -223,7 +226,10 @@ def fit(
     processes(engine.device)
     accelerator = Accelerator()
     world, rank = accelerator.num_processes, accelerator.process_index
-    device = accelerator.device if engine.device == "auto" else usable_device(engine.device)
+    device = usable_device(accelerator.device if engine.device == "auto" else engine.device)
+    if not isinstance(images, FolderImages):
+        images = check_array("images", images)
+    labels = check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=layout)
@@ -241,16 +247,17 @@ def fit(
     for epoch in range(len(history), stage.epochs):
         began = time.perf_counter()
         shared, own = (_generator(seed, stage.name, epoch, name, d) for name, d in ((0, "cpu"), (1 + rank, device)))
+        dropout = _seed(seed, stage.name, epoch, 1 + rank, 0)  # longer than other names: no stream begins alike
         sigma = _levels(stage, len(labels), shared)  # Eq. 4
         order = torch.randperm(len(labels), generator=shared).numpy()
         attack = _warm(stage, epoch)
         meter = _Meter(device, f"{stage.name} {epoch + 1}/{stage.epochs}", len(labels), progress)
         synced.train()
-        with meter, _dropout_from(own, device):
+        with meter, _dropout_from(dropout, device):
             for batch in np.array_split(order, steps):
                 parts = np.array_split(batch, world * engine.accumulate)[rank::world]
                 for number, part in enumerate(parts):
-                    x = torch.from_numpy(images[part]).to(device)
+                    x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
                     y, level = torch.from_numpy(labels[part]).to(device), sigma[part].to(device)
                     x = AUGMENTATIONS[stage.augment](x, own).contiguous(memory_format=layout)
                     noise = level.reshape(-1, 1, 1, 1) * torch.randn((stage.m, *x.shape), generator=own, device=device)
@@ -285,7 +292,7 @@ class _Meter:
     """Loss and accuracy of an epoch so far, kept on the device and looked at now and then; a bar that shows them."""
 
     def __init__(self, device: torch.device, title: str, total: int, progress: bool) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(2, dtype=widest_float(device), device=device)
         self._title = title
         self._seen = 0  # by this process
         self._steps = 0
@@ -356,8 +363,12 @@ def _check(images: np.ndarray | FolderImages, labels: np.ndarray, stage: Stage, 
 
 
 def _generator(seed: int, stage: str, epoch: int, name: int, device: str | torch.device) -> torch.Generator:
-    words = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(stage.encode()), epoch, name)).generate_state(2)
-    return torch.Generator(device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+    return torch.Generator(device).manual_seed(_seed(seed, stage, epoch, name))
+
+
+def _seed(seed: int, stage: str, epoch: int, *name: int) -> int:
+    words = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(stage.encode()), epoch, *name)).generate_state(2)
+    return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 def _levels(stage: Stage, n: int, generator: torch.Generator) -> Float32[Tensor, " n"]:
@@ -375,8 +386,9 @@ def _warm(stage: Stage, epoch: int) -> SmoothAdv | None:
 
 
 @contextmanager
-def _dropout_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let PyTorch's global random state follow the stream, and put it back afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(generator.initial_seed())
+def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Let PyTorch's global random state follow a stream, not that of the noise, and put it back afterwards."""
+    own_state = device.type in ("cuda", "xpu")
+    with torch.random.fork_rng([device] if own_state else [], device_type=device.type if own_state else "cuda"):
+        torch.manual_seed(seed)
         yield

@@ -139,7 +139,7 @@ class _Run:
 
     def choose(self) -> Float64[np.ndarray, " n"]:
         """Return each image's sigma (Eq. 5) under the model as it is."""
-        device = processes().device if self.settings.device == "auto" else usable_device(self.settings.device)
+        device = usable_device(processes().device if self.settings.device == "auto" else self.settings.device)
         classifier = SmoothedClassifier(
             self.model,
             self.num_classes,

@@ -17,8 +17,10 @@ from regions._arithmetic.exact import closer_than
 from regions._arithmetic.loops import squared_distances
 
 _UNIT = 2.0**-53
-_UNDERFLOW = 1e-290
-"""Squares below this may have lost digits to underflow: squared distances this small count as 0 or as undecided."""
+_SMALL = 1e-250
+"""Squares below this may have lost digits to underflow: such pairs are measured again, in units of their own."""
+_SUBNORMAL = 2.0**-1070
+"""More than rounding may move a length that float64 holds with fewer digits than others."""
 _COORDINATES = 1 << 20  # differences taken by one thread at a time
 
 
@@ -29,7 +31,7 @@ def relative_error(d: int) -> float:
 
 def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndarray, " k"]:
     """Upper bounds on the true distances, from what `distances_below` rounded down with this `relative_error`."""
-    return distance * (1 + 4 * error) + 1e-144
+    return np.asarray(distance * (1 + 4 * error) + np.where(distance > 0, _SUBNORMAL, 0.0))
 
 
 def margins_below(
@@ -53,21 +55,53 @@ def distances_below(
     -------
     closer : (k,) bool, exact
     distance : (k,) float64, at most the true distance and at least (1 - 2 relative_error(d)) times it for the pairs
-        that are closer, less 1e-145, which is what underflow may cost; meaningless for the others
+        that are closer, at any scale, but for the digits that float64 lacks below 1e-290; 0 where the points are equal
+        and nowhere else; meaningless for the pairs that are not closer
     """
     error = relative_error(x.shape[1])
     reach = (a + b) ** 2
-    stop = reach * (1 + 4 * error) + _UNDERFLOW
-    squared = _squared(x, y, i, j, stop)
+    squared = _squared(x, y, i, j, reach * (1 + 4 * error))
+    distance = np.sqrt(squared) * (1 - error)
+    small = np.flatnonzero(squared < _SMALL)
+    if small.size:
+        squared[small], reach[small], distance[small] = _measured_closely(
+            x, y, i[small], j[small], a[small], b[small], error
+        )
     # error + 4 u covers the rounding of `reach` and of these products
-    surely_closer = squared * (1 + 2 * error) + _UNDERFLOW < reach * (1 - 4 * _UNIT)
-    surely_not = squared * (1 - 2 * error) - _UNDERFLOW > reach * (1 + 4 * _UNIT)
+    surely_closer = squared * (1 + 2 * error) < reach * (1 - 4 * _UNIT)
+    surely_not = squared * (1 - 2 * error) > reach * (1 + 4 * _UNIT)
     closer = surely_closer
     undecided = np.flatnonzero(~surely_closer & ~surely_not)
     if undecided.size:
         closer[undecided] = closer_than(x, y, i[undecided], j[undecided], a[undecided], b[undecided])
     # inexact pairs of the kernel's early stop are not closer, so their distance is never used
-    return closer, np.sqrt(np.maximum(squared - _UNDERFLOW, 0.0)) * (1 - error)
+    return closer, distance
+
+
+def _measured_closely(
+    x: Real[np.ndarray, "n d"],
+    y: Real[np.ndarray, "m d"],
+    i: Int64[np.ndarray, " k"],
+    j: Int64[np.ndarray, " k"],
+    a: Float64[np.ndarray, " k"],
+    b: Float64[np.ndarray, " k"],
+    error: float,
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """Squared distances and reaches, each pair in a power of two as its unit, and distances rounded down.
+
+    Differences of floats lose nothing to underflow; a unit near the largest of them keeps their squares from it too.
+    """
+    from regions._arithmetic.loops import scaled_squared_distances
+
+    squared, exponent = np.empty(i.size), np.empty(i.size, dtype=np.int64)
+    scaled_squared_distances(x, y, i, j, squared, exponent)
+    with np.errstate(over="ignore"):
+        reach = (np.ldexp(a, -exponent) + np.ldexp(b, -exponent)) ** 2
+    root = np.sqrt(squared) * (1 - error)
+    distance = np.ldexp(root, exponent)
+    distance = np.where(np.ldexp(distance, -exponent) > root, np.nextafter(distance, 0.0), distance)
+    # coordinates are multiples of the smallest float, and so is the distance of points that differ at least as large
+    return squared, reach, np.where(squared > 0, np.maximum(distance, np.nextafter(0.0, 1.0)), 0.0)
 
 
 def _squared(

@@ -4,6 +4,7 @@ Compiled loops stand beside their algorithms. All run without the interpreter lo
 among threads.
 """
 
+import math
 from typing import no_type_check
 
 import numpy as np
@@ -38,6 +39,30 @@ def squared_distances(x, y, i, j, stop, out):
             total += part
             start += _BLOCK
         out[k] = total
+
+
+@compiled
+@no_type_check
+def scaled_squared_distances(x, y, i, j, out, exponent):
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2 / 4^exponent[k], at least 1/4 unless the points are equal: then 0."""
+    for k in range(i.size):
+        a, b = x[i[k]], y[j[k]]
+        largest = 0.0
+        for c in range(a.size):
+            largest = max(largest, abs(np.float64(a[c]) - np.float64(b[c])))
+        up = 2.0**600 if largest < 2.0**-400 else 1.0  # two steps, since one power of two may not reach; both are exact
+        _, own = math.frexp(largest * up)
+        scale = math.ldexp(1.0, -own)
+        total = 0.0
+        for c in range(a.size):
+            difference = (np.float64(a[c]) - np.float64(b[c])) * up * scale
+            total += difference * difference
+        out[k] = total
+        if largest == 0.0:
+            own = 0
+        elif up > 1.0:
+            own -= 600
+        exponent[k] = own
 
 
 @compiled

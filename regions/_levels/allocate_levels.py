@@ -18,6 +18,7 @@ from regions._graph import overlap_graph
 from regions._levels import block_moves, bound, enumeration, search
 from regions._levels.problem import LevelProblem, State
 from regions._search.pairs import Progress
+from regions._search.trees import in_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +144,21 @@ def allocate_levels(
     limit = _validate.as_seconds(seconds, "seconds")
     rng = np.random.default_rng(_validate.as_count(seed, "seed"))
 
+    scaled, enlarged = in_units(x, bounds)
+    if enlarged is not bounds:
+        found = allocate_levels(
+            scaled,
+            sigma,
+            enlarged,
+            groups=groups,
+            rounds=rounds,
+            sweeps=sweeps,
+            seconds=limit,
+            seed=seed,
+            progress=progress,
+        )
+        return _back(found, LevelProblem(overlap_graph(x, bounds.max(axis=1)), bounds, labels), enlarged)
+
     began = time.perf_counter()
     graph = overlap_graph(x, bounds.max(axis=1), progress=progress)
     whole = LevelProblem(graph, bounds, labels)
@@ -175,6 +191,15 @@ def allocate_levels(
         "objective_common_level": answers[2].objective,
     }
     return LevelAllocation(level, sigma[level], upper, _status(allocation, upper, stats), allocation, stats)
+
+
+def _back(found: LevelAllocation, problem: LevelProblem, enlarged: Float64[np.ndarray, "n K"]) -> LevelAllocation:
+    """The answer for lengths so small that squares underflow, from the answer for them times a power of two."""
+    exponent = math.frexp(problem.R.max())[1] - math.frexp(enlarged.max())[1]
+    lengths = {k: math.ldexp(v, exponent) for k, v in found.stats.items() if k.startswith("objective")}
+    upper = math.nextafter(math.ldexp(found.upper_bound, exponent), math.inf)  # it may have lost digits
+    allocation, stats = problem.allocate(found.level), {**found.stats, **lengths}
+    return LevelAllocation(found.level, found.sigma, upper, _status(allocation, upper, stats), allocation, stats)
 
 
 def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline: float | None) -> State:

@@ -27,6 +27,8 @@ _NEIGHBOURS = (3, 12, 48, 1 << 40)
 """How many of its edges every point keeps, one stage after the other, until the gap is small enough."""
 _ENOUGH = 5e-3
 """A relative gap that is small enough."""
+_FEW_DIGITS = 1e-290
+"""Radii below this, which float64 holds with fewer digits, are bounded by their sum alone."""
 _FEWEST, _STEPS = 4, 48
 """The smallest and the largest number of steps into which a message divides the radii of each level."""
 _WORK = 1 << 26
@@ -54,7 +56,8 @@ def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere:
     bound = _total_up(problem.R.max(axis=1))
     nearest = np.argsort(graph.distance, kind="stable")
     kept = 0
-    for count in _NEIGHBOURS if sweeps else ():
+    fine = problem.R.max(initial=0.0) > _FEW_DIGITS
+    for count in _NEIGHBOURS if sweeps and fine else ():
         keep = np.zeros(graph.n_edges, dtype=bool)
         nearest_edges(graph.i, graph.j, nearest, count, keep)
         edges = int(np.count_nonzero(keep))
@@ -134,4 +137,5 @@ def value(
 
 
 def _total_up(terms: Float64[np.ndarray, " t"]) -> float:
-    return math.nextafter(math.fsum(terms), math.inf)
+    total = math.fsum(terms)  # exact for one term, or none
+    return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total

@@ -71,7 +71,8 @@ def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"],
             part = problem.restricted(members[c], edges[c])
             choices = found[:rows, np.argsort(points)]
             bounds[c] = max(bounds[c], _take_best(part, state, members[c], choices))
-    return proven[component], math.nextafter(math.fsum(bounds[proven]), math.inf)
+    settled = math.fsum(bounds[proven])
+    return proven[component], math.nextafter(settled, math.inf) if settled > 0 else settled
 
 
 def _by_component(component: Int64[np.ndarray, " k"], count: int) -> list[Int64[np.ndarray, " _"]]:

@@ -83,7 +83,7 @@ class _Grid:
         self.can_move, self.can_stay = moving > 0, staying > 0
         self.nodes_moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
         self.nodes_staying = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)
-        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), 1e-300)
+        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), 1e-290)
         self.arcs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, tail: Any, head: Any, capacity: Any = _CAPACITY) -> None:

@@ -38,5 +38,7 @@ def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float
     terms = np.bincount(i, minlength=graph.n) + np.bincount(j, minlength=graph.n)
     least = 1 - (terms + 4) * 2.0**-53  # summing so many terms errs by less
     z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
-    products = np.concatenate([raised(graph.distance[used], graph.distance_error) * y, caps_above(graph) * z])
-    return math.fsum(np.nextafter(products, np.inf)[products > 0]) * (1 + 2.0**-51)
+    lengths = np.concatenate([raised(graph.distance[used], graph.distance_error), caps_above(graph)])
+    factors = np.concatenate([y, z])
+    terms = np.nextafter(lengths * factors, np.inf)[(lengths > 0) & (factors > 0)]
+    return math.fsum(terms) * (1 + 2.0**-51)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions import _workers
-from regions._allocation import relative_gap
+from regions._allocation import NEGLIGIBLE, relative_gap
 from regions._graph import connected_components
 from regions._methods import greedy, solvers
 from regions._methods.bounds import competing, dual_value, nearest_caps
@@ -27,8 +27,6 @@ from regions._methods.problem import Answer, Problem
 from regions._methods.repair import fill, trim
 from regions._methods.solvers import LinearProgram, Solution
 
-_NEGLIGIBLE = 1e-6
-"""A relative gap above this is not called optimal."""
 _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 
 
@@ -36,12 +34,12 @@ _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 class _Part:
     """Some connected components: their vertices and edges in the graph, and the model in units of its own.
 
-    The model's lengths are `scale` times ours, and its weights ours divided by `weight`, the component's largest.
+    The model's lengths are 2**`exponent` times ours, and its weights ours divided by `weight`, the component's largest.
     """
 
     vertices: Int64[np.ndarray, " p"]
     edges: Int64[np.ndarray, " q"]
-    scale: Float64[np.ndarray, " p"]
+    exponent: Int64[np.ndarray, " p"]
     weight: Float64[np.ndarray, " q"]
     model: LinearProgram
 
@@ -58,7 +56,7 @@ def solve(problem: Problem) -> Answer:
     count = rows = 0
     made = _parts(problem, caps, weights, solvers.SOLVERS[solver])
     for part, solution in _solutions(solver, made, began, problem):
-        radii[part.vertices] = np.nan_to_num(solution.radii / part.scale)
+        radii[part.vertices] = np.ldexp(np.nan_to_num(solution.radii), -part.exponent)
         duals[part.edges] = solution.edge_duals * part.weight
         count, rows = count + 1, rows + part.edges.size
         if not solution.optimal:
@@ -74,7 +72,7 @@ def solve(problem: Problem) -> Answer:
         warning = f"{solver} stopped before the optimum: {status}"
         taken = _improve(problem, weights, radii, [part for part, _ in failed])
         method += f" on {count - len(failed)} of {count} parts, repaired on {len(failed) - taken}, greedy on {taken}"
-    elif relative_gap(problem.objective(radii), upper_bound) > _NEGLIGIBLE:
+    elif relative_gap(problem.objective(radii), upper_bound) > NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
     return Answer(radii, caps, method, status, upper_bound, stats, warning=warning)
 
@@ -92,16 +90,16 @@ def _parts(
     component = connected_components(graph.n, graph.i[edges], graph.j[edges])
     largest = np.zeros(component.max(initial=-1) + 1)
     np.maximum.at(largest, component, caps)
-    scale = np.ldexp(1.0, np.clip(-np.where(largest > 0, np.frexp(largest)[1], 0), -1000, 1000))[component]
+    exponent = -np.where(largest > 0, np.frexp(largest)[1], 0).astype(np.int64)[component]
     heaviest = np.zeros(largest.size)
     np.maximum.at(heaviest, component, weights)
     weight = np.where(heaviest > 0, heaviest, 1.0)[component]
 
     for v, among, i, j in parts(component, graph.i[edges], graph.j[edges], rows):
         e = edges[among]
-        lengths = caps[v] * scale[v], graph.distance[e] * scale[graph.i[e]]
+        lengths = np.ldexp(caps[v], exponent[v]), np.ldexp(graph.distance[e], exponent[graph.i[e]])
         model = LinearProgram(weights[v] / weight[v], lengths[0], i, j, lengths[1])
-        yield _Part(v, e, scale[v], weight[graph.i[e]], model)
+        yield _Part(v, e, exponent[v], weight[graph.i[e]], model)
 
 
 def _solutions(solver: str, parts: Iterator[_Part], began: float, problem: Problem) -> Iterator[tuple[_Part, Solution]]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions import _workers
-from regions._allocation import Certificate
+from regions._allocation import NEGLIGIBLE, Certificate, relative_gap
 from regions._graph import OverlapGraph
 from regions._methods import greedy
 from regions._methods.bounds import competing, dual_value, nearest_caps
@@ -53,12 +53,16 @@ def solve(problem: Problem) -> Answer:
 
     radii = fill(reduced, caps, trim(reduced, np.clip(potentials, 0.0, caps)))
     halves = np.bincount(rows[_edges(reduced, partner)], minlength=graph.n_edges) / 2
+    upper_bound = dual_value(graph, np.full(graph.n, weight), weight * halves)
+    status = "optimal: proven by a permutation of the points"
+    if relative_gap(problem.objective(radii), upper_bound) > NEGLIGIBLE:
+        status = "not proven optimal: float64 lacks digits at this scale, see gap; rescale points and radii"
     return Answer(
         radii=radii,
         bounds=caps,
         method="matching",
-        status="optimal: proven by a permutation of the points",
-        upper_bound=dual_value(graph, np.full(graph.n, weight), weight * halves),
+        status=status,
+        upper_bound=upper_bound,
         certificate=Certificate(partner, graph.nearest[0]),
         stats=stats,
     )

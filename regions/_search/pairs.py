@@ -19,7 +19,7 @@ from jaxtyping import Float32, Float64, Int64, Real
 
 from regions._search.embedding import Frame
 from regions._search.projection import SAMPLE, choose_basis
-from regions._search.trees import TREE_DIMENSION, Layer, Pairs, layers, tree_pairs
+from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
 
 TILE = 1024  # points on each side of one matrix product
 _CELLS_FROM = 20_000  # points from which nearest neighbours are looked for in ...
@@ -66,6 +66,7 @@ def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"
     if points.shape[1] <= TREE_DIMENSION:
         from scipy.spatial import KDTree
 
+        points, R = in_units(points, R)
         tree = KDTree(points[positive])
         for start in range(0, positive.size, _QUERIES):
             rows = positive[start : start + _QUERIES]
@@ -110,6 +111,7 @@ def _tree_pairs(
     centres: Int64[np.ndarray, " e"],
     progress: Progress | None,
 ) -> Iterator[Pairs]:
+    points, R = in_units(points, R)
     found = [Layer.of(points, R, members) for members in layers(R, centres)]
     total = len(found) * (len(found) + 1) // 2
     for done, (outer, inner) in enumerate(combinations_with_replacement(found, 2), start=1):

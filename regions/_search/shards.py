@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64, Real
 from regions import _workers
 from regions._search.embedding import Frame
 from regions._search.pairs import Progress, frame_for, product_pairs, searched
-from regions._search.trees import TREE_DIMENSION, Layer, Pairs, layers, tree_pairs
+from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
 
 _FEWEST = 1 << 11  # points that are worth a piece of their own
 _EACH = 8  # shards for each worker, since some take longer than others
@@ -56,6 +56,7 @@ def shard_pairs(
     """Blocks of pairs of one shard, as `near_pairs` would yield them; each pair is in one shard, once."""
     if frame is not None:
         return product_pairs(points, R, frame, rows, columns)
+    points, R = in_units(points, R)
     outer = Layer.of(points, R, rows)
     return tree_pairs(points, outer, outer if columns is None else Layer.of(points, R, columns))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,19 @@ def tree_pairs(points: Real[np.ndarray, "n d"], outer: Layer, inner: Layer) -> I
         row, column = rows[near["i"]], near["j"]
         once = row < column if outer is inner else slice(None)
         yield outer.members[row[once]], inner.members[column[once]]
+
+
+def in_units(
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, "n ..."]
+) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, "n ..."]]:
+    """Both times a power of two, exactly, where they are so small that squares would underflow and all look near."""
+    largest = float(R.max(initial=0.0))
+    if largest < 2.0**-300:
+        largest = max(largest, float(points.max(initial=0)), -float(points.min(initial=0)))
+    if not 0 < largest < 2.0**-300:
+        return points, R
+    exponent = -math.frexp(largest)[1]
+    return np.ldexp(points.astype(np.float64), exponent), np.ldexp(R, exponent)
 
 
 def layers(

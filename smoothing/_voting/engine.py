@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smoothing._voting.noise import BLOCK, stream
 from smoothing._voting.samplers import Sampler
+from smoothing.devices import current
 from smoothing.threads import one_thread_each
 
 #: Vote counters that one pass may hold on the device; images beyond that wait for the next pass.
@@ -96,7 +97,7 @@ class VoteCounter:
         tasks = _Shared((row, block) for row in rows for block in blocks)
 
         def work() -> Int64[np.ndarray, " cells"]:
-            with tasks.closing_on_error(), torch.inference_mode(), self._autocast():
+            with tasks.closing_on_error(), current(self.device), torch.inference_mode(), self._autocast():
                 scratch = np.empty((BLOCK, *pixels.shape[1:]), dtype=self.sampler.raw)
                 queues = _Queues(self, pixels.shape[1:], sigma.size * self.num_classes)
                 for row, block in tasks:

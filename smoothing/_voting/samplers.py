@@ -39,6 +39,10 @@ class Sampler(Protocol):
         """Write image + noise of level sigma into `out`."""
         ...
 
+    def lookup_error(self, d: int) -> float:
+        """How much two images' distance, d coordinates as float32, may differ from that of the images voted on."""
+        ...
+
 
 class GaussianSampler:
     """image + sigma * N(0, I) in float32, by NumPy's ziggurat.
@@ -68,6 +72,10 @@ class GaussianSampler:
         """Write image + sigma * raw into `out`, both operations rounded to float32."""
         np.multiply(raw, np.float32(sigma), out=out)
         np.add(out, image, out=out)
+
+    def lookup_error(self, d: int) -> float:
+        """Return 0: what is voted on is the float32 image."""
+        return 0.0
 
 
 #: The samplers by name.

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srs.report.numbers import check_alpha
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -105,8 +107,8 @@ def _check(settings: AllocateSettings) -> None:
         raise ValueError("--n and --alpha go together: give both as they were when the logs were made, or neither")
     if settings.n is not None and not 1 <= settings.n <= 10**7:
         raise ValueError(f"--n {settings.n}: must be from 1 to 10,000,000")
-    if settings.alpha is not None and not 0 < settings.alpha < 1:
-        raise ValueError(f"--alpha {settings.alpha}: must lie strictly between 0 and 1, such as 0.001")
+    if settings.alpha is not None:
+        check_alpha(settings.alpha)
     if settings.overlap == "class" and settings.n is None:
         raise ValueError("--overlap class: needs --n and --alpha of the logs, to certify all images at once")
     if settings.overlap == "joint" and settings.method != "lp":

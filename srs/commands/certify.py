@@ -34,6 +34,7 @@ def certify(settings: CertifySettings) -> None:
     """Run the pipeline in its folder and print its table."""
     settings.check()
 
+    from smoothing.confidence import shared_alpha
     from srs.evaluation.evaluate import evaluate
     from srs.modes import main_mode
     from srs.report.summary import write
@@ -48,6 +49,7 @@ def certify(settings: CertifySettings) -> None:
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)
     progress = sys.stderr.isatty()
     inputs = load(settings, progress=progress)
+    shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
     config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
@@ -56,7 +58,7 @@ def certify(settings: CertifySettings) -> None:
             describe(out, config, manifest)
         record_run(out, inputs, classifier, progress=progress)
         record = record_files(out, inputs).read()
-        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
+        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha, settings.sampler)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
     sys.stdout.write(f"written to {out}\n")

@@ -12,6 +12,7 @@ import tyro
 
 from srs.commands._errors import one_line_errors, parse
 from srs.commands._warnings import one_line_warnings
+from srs.report.numbers import check_alpha
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,8 +84,7 @@ class PredictSettings:
         for flag, count in (("--n", self.n), ("--n0", self.n0)):
             if count is not None and not 1 <= count <= 10**9:
                 raise ValueError(f"{flag} {count}: must be from 1 to 1,000,000,000")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
+        check_alpha(self.alpha)
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**64)")
         if self.online is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from srs.commands._errors import one_line_errors, parse
+from srs.report.numbers import check_alpha
 
 if TYPE_CHECKING:
     from srs.evaluation.evaluate import Rows
@@ -58,8 +59,8 @@ def report(settings: ReportSettings) -> None:
     from srs.report.tables import FORMATS, joined
 
     out = _out(settings)
-    if settings.alpha is not None and not 0 < settings.alpha < 1:
-        raise ValueError(f"--alpha {settings.alpha}: must lie strictly between 0 and 1, such as 0.001")
+    if settings.alpha is not None:
+        check_alpha(settings.alpha)
     baselines = dict(_baseline(text) for text in settings.baseline)
     names = _names(settings.runs, baselines)
     chapters = []

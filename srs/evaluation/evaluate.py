@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 import regions
 from smoothing import ABSTAIN, certified_radius, lower_confidence_bound
+from smoothing._voting.samplers import make_sampler
 from smoothing.confidence import shared_alpha
 from smoothing.tables import floor_text
 from srs.modes import COMPARED, OVERLAPPING, Mode
@@ -94,7 +95,9 @@ class Results:
         return np.asarray(self.record.sigmas[self.record.level])
 
 
-def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alpha: float) -> Results:
+def evaluate(
+    record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alpha: float, sampler: str = "gaussian"
+) -> Results:
     """Compute what the rows prove at this alpha, and size the regions of every mode.
 
     With probability at least 1 - alpha, per image: a certificate of a sound rule holds. In modes that need it, all of
@@ -107,10 +110,12 @@ def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alp
     main : Mode
         What the run certifies with; `COMPARED` is computed as well, as far as the levels they need were certified.
     alpha : float
-        In (0, 1).
+        In (0, 1), and at least 1e-100 for each image.
+    sampler : {"gaussian", "discrete"}, default="gaussian"
+        That of the votes: radii of G are cut by what looking up the region of a float32 image may be off.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha = {alpha}: must lie strictly between 0 and 1, such as 0.001")
+    shared_alpha(alpha, len(record.idx))  # the smallest share that any mode asks for: refused before the work
+    lost = make_sampler(sampler).lookup_error(points.shape[1])
     everywhere = np.asarray(record.certified.all(axis=0))
     rules = {}
     for k, sigma in enumerate(record.sigmas.tolist()):
@@ -131,7 +136,7 @@ def evaluate(record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alp
         found = bounds if mode == main else bounds_at(record, level, each(mode, alpha, len(own)))
         allocation = mode.allocate(points, found.radius, level, found.predict)
         modes[mode.name] = ModeResult(found, allocation)
-        rules[mode.name] = rows(*allocated(found.predict, found.radius, allocation.radii), record.label)
+        rules[mode.name] = rows(*allocated(found.predict, found.radius, allocation.radii, lost), record.label)
     return Results(record, points, alpha, main, bounds, rules, modes)
 
 
@@ -141,14 +146,21 @@ def each(mode: Mode, alpha: float, images: int) -> float:
 
 
 def allocated(
-    predict: Int64[np.ndarray, " n"], R: Float64[np.ndarray, " n"], r: Float64[np.ndarray, " n"]
+    predict: Int64[np.ndarray, " n"], R: Float64[np.ndarray, " n"], r: Float64[np.ndarray, " n"], lost: float = 0.0
 ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Return what is left of certificates (predict, R) inside regions of radius r: class and min(R, r), both (n,).
 
     A region of radius 0 is empty: sigma is constant nowhere around its centre, and its image counts as abstaining.
+    So does one of which nothing is left when `lost`, the sampler's lookup error, is taken off.
     """
-    inside: Bool[np.ndarray, " n"] = r > 0
-    return np.where(inside, predict, ABSTAIN), np.minimum(R, r)
+    radius = less(np.minimum(R, r), lost)
+    inside: Bool[np.ndarray, " n"] = (r > 0) & ((radius > 0) | (R == 0))
+    return np.where(inside, predict, ABSTAIN), radius
+
+
+def less(radius: Float64[np.ndarray, " n"], lost: float) -> Float64[np.ndarray, " n"]:
+    """Return radii less the sampler's lookup error, rounded down; never below 0."""
+    return np.asarray(np.maximum(np.nextafter(radius - lost, -np.inf), 0.0) if lost else radius)
 
 
 def rows(predict: Int64[np.ndarray, " n"], radius: Float64[np.ndarray, " n"], label: Int64[np.ndarray, " n"]) -> Rows:

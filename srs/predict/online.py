@@ -15,7 +15,9 @@ from jaxtyping import Bool, Float32, Float64
 
 from regions import OnlineAllocator, RegionMap
 from smoothing import Certificates, SmoothedClassifier
+from smoothing._voting.samplers import make_sampler
 from smoothing.fingerprint import difference
+from srs.evaluation.evaluate import less
 from srs.predict.predictor import Answers
 
 #: What may overlap in the file, by the run's overlap mode. Class groups would need all certificates to hold at once,
@@ -170,7 +172,9 @@ def arrive(
         arrival = state.arrive(point, certify)
         margin = state.locate(point).margin
         count, R = int(made[-1].counts[0]), float(made[-1].radius[0])
-        rows.append((arrival.class_, arrival.region, arrival.sigma, margin, count, n, R, arrival.radius))
+        lost = make_sampler(made[-1].identity.sampler).lookup_error(point.size)
+        radius = float(less(np.array([arrival.radius]), lost)[0])
+        rows.append((arrival.class_, arrival.region, arrival.sigma, margin, count, n, R, radius))
         created.append(arrival.created)
     kinds = (np.int64, np.int64, np.float64, np.float64, np.int64, np.int64, np.float64, np.float64)
     columns = (np.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True))

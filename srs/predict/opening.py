@@ -77,7 +77,7 @@ def open_run(settings: PredictSettings) -> Opened:
         sources += tuple(f"test:{index}" for index in read_indices(settings.indices, len(test_images())))
     query = read_images(sources, table.centres.shape[1], (channels, height, width), test_images)
     seed, stream = fresh_seed(settings.seed)
-    device = _device(settings.device)
+    device = str(usable_device(settings.device))
     classifier = run_classifier(
         folder, config, manifest, seed=stream, device=device, checkpoint=settings.checkpoint, expert=settings.expert
     )
@@ -115,7 +115,7 @@ def open_map(settings: PredictSettings) -> Opened:
         sampler=settings.sampler,
         precision=settings.precision,
         seed=stream,
-        device=_device(settings.device),
+        device=str(usable_device(settings.device)),
     )
     predictor = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
     return Opened(predictor, query, seed)
@@ -136,9 +136,3 @@ def _num_classes(model: nn.Module, query: Query, source: str) -> int:
     except (RuntimeError, ValueError) as error:
         size = "x".join(map(str, query.images.shape[1:]))
         raise ValueError(f"{source} does not take images of {size}: {error}") from error
-
-
-def _device(name: str) -> str:
-    device = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    usable_device(device)
-    return device

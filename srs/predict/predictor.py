@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier
 from smoothing._validate import check_images
+from smoothing._voting.samplers import make_sampler
+from smoothing.confidence import shared_alpha
+from srs.evaluation.evaluate import less
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
@@ -36,7 +39,7 @@ class Answers:
     R : array of shape (m,)
         Radius that the vote certifies at `sigma` (Eq. 2); 0 where nothing was certified.
     radius : array of shape (m,)
-        Certified l2 radius of G, min(R, margin); 0 where nothing was certified.
+        Certified l2 radius of G, min(R, margin) less the sampler's lookup error; 0 where nothing was certified.
     """
 
     predict: Int64[np.ndarray, " m"]
@@ -86,7 +89,8 @@ class Predictor:
     ) -> None:
         if outside not in OUTSIDE:
             raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}")
-        self.classifier, self.table, self.outside, self.alpha = classifier, table, outside, alpha
+        self.classifier, self.table, self.outside = classifier, table, outside
+        self.alpha = shared_alpha(alpha, 1)
         self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
         if outside != "abstain" and not self.sigmas.size:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
@@ -141,7 +145,9 @@ class Predictor:
             answers.count[answered] = found.counts
             answers.n[answered] = n
             answers.R[answered] = found.radius
-            answers.radius[answered] = np.where(inside, np.minimum(found.radius, where.margin[answered]), 0.0)
+            lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
+            radius = less(np.minimum(found.radius, where.margin[answered]), lost)
+            answers.radius[answered] = np.where(inside, radius, 0.0)
         return answers
 
     def _levels(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 import regions
+from smoothing._voting.samplers import SAMPLERS
 from smoothing.fingerprint import difference, hash_arrays
 from srs.evaluation.evaluate import Results, evaluate
 from srs.modes import GROUPS, Mode
@@ -58,7 +59,8 @@ class StoredRun:
 
     def evaluate(self, alpha: float | None = None) -> Results:
         """Compute everything anew from the rows, at the run's alpha or another; see `results.evaluate`."""
-        return evaluate(self.record, self.points, self.main, self.alpha if alpha is None else alpha)
+        level = self.alpha if alpha is None else alpha
+        return evaluate(self.record, self.points, self.main, level, self.config["sampler"])
 
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
@@ -91,7 +93,11 @@ def load_run(folder: Path) -> StoredRun:
         files = RecordFiles.existing(folder, sigmas, bool(config["chosen_only"]))
         if not (folder / SUMMARY).is_file():
             raise ValueError(f"{folder}: the run has not come to its end; go on with srs-certify --resume")
-        if config["overlap"] not in GROUPS or not isinstance(config["alpha"], float):
+        if (
+            config["overlap"] not in GROUPS
+            or not isinstance(config["alpha"], float)
+            or config["sampler"] not in SAMPLERS
+        ):
             raise ValueError(f"{folder / CONFIG} is damaged: restore it")
         record = files.read()
         stored = StoredRun(folder, config, manifest, record, _points(folder))

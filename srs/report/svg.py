@@ -53,6 +53,8 @@ _STYLE: Any = {  # matplotlib lists the names that may stand here
     "legend.frameon": False,
     "legend.fontsize": 8,
     "font.size": 9,
+    "pdf.fonttype": 42,  # TrueType: many venues reject the Type 3 fonts that matplotlib embeds otherwise
+    "ps.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "srs",
     "figure.constrained_layout.use": True,

@@ -153,8 +153,7 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
         Where the checkpoint cannot be opened.
     """
     sigmas = _grid(settings)
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    usable_device(device)
+    device = str(usable_device(settings.device))
     data_dir = Path(str(settings.data_dir))
     data = load_data(str(settings.dataset), data_dir, image_size=settings.image_size, train=trained_here(settings))
     indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from srs.report.numbers import check_alpha
+
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
 
@@ -86,7 +88,7 @@ class CertifySettings:
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the network's arithmetic, a part of what is certified. Default: the checkpoint's; float32 without one."""
     batch: int | None = None
-    """Noisy images per forward pass. Default: 128 on a CPU, 2048 elsewhere."""
+    """Noisy images per forward pass. Default: 128 on a CPU; elsewhere 2048, or as many as fit into memory."""
     seed: int = 0
     """Seed of every noise stream, and of training where there is no checkpoint."""
     device: str = "auto"
@@ -119,8 +121,7 @@ class CertifySettings:
             raise ValueError(f"--max {self.max}: must be at least 1")
         if self.batch is not None and self.batch > 10**6:
             raise ValueError(f"--batch {self.batch}: must be at most 1,000,000 images")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
+        check_alpha(self.alpha)
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**63)")
         self._check_together()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from regions import allocate, allocate_graph, overlap_graph, verify
 from regions._allocate import METHODS
+from regions._allocation import relative_gap
 from regions._methods.greedy import permutation as greedy_permutation
 from tests import oracles, strategies
 
@@ -94,6 +95,64 @@ def test_bounds_are_valid_where_squares_underflow():
     allocation = allocate([[0.0], [1e-140]], [1e-140, 1e-140])
     assert allocation.upper_bound >= 1e-140
     assert allocation.graph.distance[0] <= 1e-140 <= allocation.graph.distance_upper[0]
+
+
+@pytest.mark.parametrize("exponent", [-460, -500, -540, -800, -1000, 490])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lp", {}),
+        ("lp", {"weights": np.linspace(1.0, 2.0, 30)}),
+        ("matching", {}),
+        ("max-min", {}),
+        ("greedy", {}),
+        ("greedy", {"reserve": True}),
+    ],
+)
+@pytest.mark.parametrize("d", [2, 12])
+def test_any_scale_has_the_same_answer(rng, d, exponent, method, options):
+    points, R = rng.random((30, d)), rng.uniform(0.1, 0.2, 30) * (1 if d == 2 else 4)
+    points[3] = points[4]
+    at_one = allocate(points, R, method, **options)
+    points, R = np.ldexp(points, exponent), np.ldexp(R, exponent)  # exact
+    found = allocate(points, R, method, **options)
+    assert np.ldexp(found.objective, -exponent) == pytest.approx(at_one.objective, rel=1e-13)
+    assert found.gap == pytest.approx(at_one.gap, abs=1e-13)
+    assert found.status == at_one.status
+    checked = verify(points, found.radii, R, certificate=found.certificate)
+    assert checked
+    if at_one.upper_bound is not None:
+        assert found.objective <= found.upper_bound
+        assert np.ldexp(found.upper_bound, -exponent) == pytest.approx(at_one.upper_bound, rel=1e-13)
+    if checked.upper_bound is not None:
+        assert found.objective <= checked.upper_bound <= found.objective * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("exponent", [-1030, -1050, -1060, -1070])
+@pytest.mark.parametrize("method", ["lp", "matching", "max-min", "greedy"])
+def test_where_float64_lacks_digits_bounds_hold_and_nothing_false_is_called_optimal(rng, exponent, method):
+    points = np.ldexp(rng.integers(1, 1 << 10, (30, 2)) / 1024, exponent)
+    R = np.ldexp(rng.integers(100, 200, 30) / 1024, exponent)
+    found = allocate(points, R, method)
+    assert verify(points, found.radii, R)
+    # the same numbers, not rounded again, at a scale where they have all digits
+    best = allocate(np.ldexp(points, 1060), np.ldexp(R, 1060), "matching")
+    if found.upper_bound is not None:
+        assert np.ldexp(found.upper_bound, 1060) >= best.objective
+        assert not found.status.startswith("optimal") or found.gap <= 1e-6
+
+
+def test_a_gap_between_tiny_lengths_is_stated():
+    assert relative_gap(1e-200, 4e-200) == 0.75
+    assert relative_gap(0.0, 5e-324) == 1
+
+
+def test_equal_points_are_told_from_near_ones():
+    twins = allocate([[0.0], [0.0]], [1.0, 1.0])
+    assert twins.upper_bound == twins.objective == twins.gap == 0
+    near = allocate([[0.0], [1e-160]], [1.0, 1.0])
+    assert near.objective == pytest.approx(1e-160, rel=1e-13)
+    assert near.gap < 1e-13
 
 
 @pytest.mark.parametrize("light", [1e-8, 1e-14, 1e-200])

@@ -20,6 +20,14 @@ CASES = {
     "object points": ({"points": np.array([[object()]] * 3)}, r"points has dtype object"),
     "ragged points": ({"points": [[1.0], [1.0, 2.0], [3.0]]}, r"points cannot be read as an array"),
     "unrepresentable integer": ({"points": [[2**53 + 1], [0], [1]]}, r"points\[0, 0\] = 9007199254740993: not representable"),
+    "masked points": ({"points": np.ma.masked_array(np.ones((3, 2)), mask=np.eye(3, 2))}, r"points is a masked array, whose mask would be lost: fill it"),
+    "masked point in a list": ({"points": [np.ma.masked_array([0.0, 1.0], mask=[1, 0]), [1.0, 1.0], [2.0, 2.0]]}, r"points is a masked array"),
+    "masked R": ({"R": np.ma.masked_array([1.0, 1.0, 1.0], mask=[0, 1, 0])}, r"R is a masked array"),
+    "masked groups": ({"groups": np.ma.masked_array([0, 0, 1], mask=[0, 1, 0])}, r"groups is a masked array"),
+    "masked groups in a list": ({"groups": [[0, 0, 1], np.ma.masked_array([0, 0, 1], mask=[0, 1, 0])]}, r"groups(\[1\])? is a masked array"),
+    "masked weights": ({"weights": np.ma.masked_array([1.0, 1.0, 1.0])}, r"weights is a masked array"),
+    "masked order": ({"method": "greedy", "order": np.ma.masked_array([0, 1, 2])}, r"order is a masked array"),
+    "dates": ({"points": np.zeros((3, 2), dtype="datetime64[s]")}, r"points has dtype datetime64\[s\]"),
     "negative R": ({"R": [1.0, -0.2, 1.0]}, r"R\[1\] = -0.2: radii must be finite and >= 0"),
     "nan R": ({"R": [1.0, 1.0, np.nan]}, r"R\[2\] = nan: radii must be finite"),
     "infinite R": ({"R": [np.inf, 1.0, 1.0]}, r"R\[0\] = inf: radii must be finite"),
@@ -62,6 +70,30 @@ def test_allocate_names_the_value(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         allocate(**{**GOOD, **changes})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda x: x.astype(">f8"),
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(">i2"),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(np.longdouble),
+        lambda x: np.asfortranarray(x),
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: np.repeat(x, 2, axis=0)[::2],
+        lambda x: np.broadcast_to(x, x.shape),  # read-only
+        lambda x: x.tolist(),
+        lambda x: list(x),
+    ],
+)
+def test_arrays_of_any_layout_and_byte_order_mean_the_same(same):
+    x, R = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [7.0, 7.0]]), np.array([1.0, 1.0, 2.0, 1.0])
+    expected = allocate(x, R)
+    found = allocate(same(x), same(R))
+    np.testing.assert_array_equal(found.radii, expected.radii)
+    assert verify(same(x), found.radii, same(R))
 
 
 def test_wrong_types_are_value_errors_too():

@@ -342,3 +342,18 @@ def test_mnist(mnist):
     assert answer.objective > 16_101
     assert answer.upper_bound < 16_150  # proven: no choice of levels and radii reaches 16,150
     assert answer.gap < 0.005
+
+
+@pytest.mark.parametrize("exponent", [-500, -540, -1000, -1030, -1060])
+def test_tiny_scales_have_the_same_levels_and_true_bounds(rng, exponent):
+    points = np.ldexp(rng.integers(1, 1 << 10, (30, 2)) / 1024, exponent)
+    R = np.ldexp(rng.integers(50, 200, (30, 3)) / 1024, exponent)
+    levels = np.array([0.25, 0.5, 1.0])
+    found = allocate_levels(points, levels, R)
+    at_one = allocate_levels(np.ldexp(points, -exponent), levels, np.ldexp(R, -exponent))  # exact
+    np.testing.assert_array_equal(found.level, at_one.level)
+    assert verify(points, found.radii, R[np.arange(30), found.level], groups=found.level)
+    lost = 30 * 2.0 ** (-1074 - exponent)  # each radius may lose a digit
+    assert found.objective <= found.upper_bound
+    assert np.ldexp(found.upper_bound, -exponent) >= at_one.objective
+    assert np.ldexp(found.objective, -exponent) >= at_one.objective * (1 - 1e-12) - 2 * lost

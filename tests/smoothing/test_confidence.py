@@ -1,11 +1,14 @@
 from decimal import Decimal
 
+import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothing import certified_radius, lower_confidence_bound, top_two_p_value
+from smoothing import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
+from smoothing.confidence import shared_alpha, tail_margin
 
 from .oracles import binomial_tail, binomial_tail_decimal, normal_cdf
 
@@ -19,7 +22,8 @@ def test_the_bound_is_below_the_exact_one_and_no_further_than_its_margin(n, data
     k = data.draw(st.integers(1, n))
     p = bound(k, n, alpha)
     assert binomial_tail(n, k, p) <= alpha  # not above the exact bound, in exact arithmetic
-    assert binomial_tail(n, k, p * (1 + 4e-11)) > alpha  # and not far below it
+    # and not far below it: the tail grows at least as p**0.69, so lowering p by 3 margins lowers it by 2
+    assert binomial_tail(n, k, p * (1 + 6e-11)) > alpha
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,161 @@ def test_p_value_is_the_exact_two_sided_one_rounded_up(a, b):
     exact = min(1, 2 * binomial_tail(first + second, first, 0.5))
     found = float(top_two_p_value(np.array([first]), np.array([second]))[0])
     assert exact <= found <= exact * (1 + 1e-9)
+
+
+def extreme_tail(n: int, k: int, p: float) -> mpmath.mpf:
+    """P(Binomial(n, p) >= k) for k within a few of 1 or n: few terms, with digits to spare."""
+    with mpmath.workdps(160):
+        q = mpmath.mpf(p)
+
+        def terms(counts):
+            return mpmath.fsum(mpmath.binomial(n, j) * q**j * (1 - q) ** (n - j) for j in counts)
+
+        return 1 - terms(range(k)) if k < n / 2 else terms(range(k, n + 1))
+
+
+@pytest.mark.parametrize("alpha", [1e-100, 1e-97, 1e-60, 1e-20, 1e-3, 0.5, 0.627, 0.9, 1 - 1e-9, 1 - 2.0**-53])
+@pytest.mark.parametrize("n", [1, 2, 3, 13, 100, 10**4, 10**6, 667_412_308, 10**9])
+def test_the_bound_holds_at_the_rim(n, alpha):
+    for k in {k for k in (1, 2, 3, n - 2, n - 1, n) if 1 <= k <= n}:
+        assert extreme_tail(n, k, bound(k, n, alpha)) <= alpha, k
+
+
+@pytest.mark.parametrize("alpha", [1e-100, 1e-98, 4e-98, 1e-97, 1e-50])
+def test_the_bound_holds_where_the_inverse_is_wrong(alpha):
+    for n in (5, 12, 13, 20):
+        for k in range(1, n + 1):
+            assert extreme_tail(n, k, bound(k, n, alpha)) <= alpha, (n, k)
+
+
+@pytest.mark.parametrize("n", [10, 10**9])
+def test_the_upper_bound_holds_at_the_rim(n):
+    for alpha in (1e-100, 1e-3, 0.9):
+        for k in (0, 1, 2, n - 2, n - 1, n):
+            p = float(upper_confidence_bound(k, n, alpha))
+            assert p == 1 if k == n else 1 - extreme_tail(n, k + 1, p) <= alpha
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -1e-3, 1e-101, 1e-320, float("nan"), float("inf"), True])
+def test_alpha_that_no_bound_is_computed_for_is_refused(alpha):
+    for call in (lower_confidence_bound, upper_confidence_bound):
+        with pytest.raises(ValueError, match="alpha") as caught:
+            call(5, 10, alpha)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="alpha"):
+        shared_alpha(alpha, 1)
+
+
+def test_a_share_of_alpha_that_no_bound_is_computed_for_is_refused():
+    assert 1e-100 < shared_alpha(1e-96, 1000) <= 1e-99 * (1 + 1e-15)
+    with pytest.raises(ValueError, match=r"alpha = 1e-97 shared among 10,000: 1e-101 each is below 1e-100"):
+        shared_alpha(1e-97, 10_000)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [1, 5, 10],
+        (1, 5, 10),
+        [1.0, 5.0, 10.0],
+        np.array([1, 5, 10], dtype=">u2"),
+        np.array([10, 5, 1], dtype=np.uint8)[::-1],
+        torch.tensor([1, 5, 10]),
+        [torch.tensor(1), torch.tensor(5), torch.tensor(10)],
+        torch.tensor([1.0, 5.0, 10.0], requires_grad=True),
+        torch.tensor([1, 5, 10], dtype=torch.bfloat16),
+    ],
+)
+def test_votes_come_as_any_array(counts):
+    expected = lower_confidence_bound(np.array([1, 5, 10]), 10, 0.001)
+    assert np.array_equal(lower_confidence_bound(counts, 10, 0.001), expected)
+    assert np.array_equal(lower_confidence_bound(counts, np.full(3, 10), 0.001), expected)
+    assert np.array_equal(top_two_p_value(counts, 1), top_two_p_value(np.array([1, 5, 10]), np.array([1, 1, 1])))
+
+
+def test_one_vote_count_is_an_array_without_dimensions():
+    assert lower_confidence_bound(np.int32(7), np.uint8(10), 0.001).shape == ()
+    assert lower_confidence_bound([[7], [8]], [10, 20], 0.001).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("counts", "n", "message"),
+    [
+        ([1, 11], 10, r"counts\[1\] = 11: more votes for a class than were drawn"),
+        (11, 10, r"counts = 11: more votes"),
+        ([-1], 10, r"counts\[0\] = -1: votes are whole numbers from 0 to 1,000,000,000"),
+        ([2.5], 10, r"counts\[0\] = 2.5: votes are whole"),
+        ([float("nan")], 10, r"counts\[0\] = nan: votes are whole"),
+        ([float("inf")], 10, r"counts\[0\] = inf: votes are whole"),
+        ([True, False], 10, "counts: type bool"),
+        (["5"], 10, "counts: type <U1"),
+        (np.ma.masked_array([5, 6], mask=[True, False]), 10, "counts: a masked array, whose mask would be lost"),
+        ([5], 0, r"n\[0\] = 0: at least one vote"),
+        (0, 10**9 + 1, "n = 1000000001: votes are whole"),
+        ([5], True, "n: type bool"),
+        ([5, 6], [10, 10, 10], r"n of shape \(3,\) and counts of shape \(2,\): no one shape"),
+    ],
+)
+def test_votes_that_are_none_are_named(counts, n, message):
+    for call in (lower_confidence_bound, upper_confidence_bound):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(counts, n, 0.001)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "p", "message"),
+    [
+        (0.0, 0.9, "sigma = 0.0: noise levels must be finite and > 0"),
+        ([1.0, -0.5], 0.9, r"sigma\[1\] = -0.5"),
+        (float("inf"), 0.9, "sigma = inf"),
+        (float("nan"), 0.9, "sigma = nan"),
+        (1.0, 1.0, r"p_lower = 1.0: a lower bound of a probability lies in \[0, 1\)"),
+        (1.0, [0.9, 1.5], r"p_lower\[1\] = 1.5"),
+        (1.0, -0.1, "p_lower = -0.1"),
+        (1.0, float("nan"), "p_lower = nan"),
+        (1.0, True, "p_lower: type bool"),
+    ],
+)
+def test_radii_of_nonsense_are_refused(sigma, p, message):
+    with pytest.raises(ValueError, match=message):
+        certified_radius(sigma, p)
+
+
+@pytest.mark.parametrize("sigma", [5e-324, 1e-320, 1e-300, 1e308])
+@pytest.mark.parametrize("p", [0.5000001, 0.7, 0.76, 0.9999999])
+def test_radii_are_rounded_down_at_the_ends_of_float64(sigma, p):
+    with mpmath.workdps(40):
+        exact = mpmath.mpf(sigma) * mpmath.erfinv(2 * mpmath.mpf(p) - 1) * mpmath.sqrt(2)
+        assert 0 <= mpmath.mpf(float(certified_radius(sigma, p))) <= exact
+
+
+@pytest.mark.parametrize("m", [10**6, 362_047_502 + 361_612_324, 476_631_568 + 476_111_774, 10**9])
+def test_p_values_of_many_votes_are_not_below_the_exact_ones(m):
+    for z in (3.0, 16.8, 20.0):
+        first = int(m / 2 + z * m**0.5 / 2)
+        with mpmath.workdps(40):  # the tail of Binomial(m, 1/2): its first term times a series of falling ratios
+            log_term = mpmath.loggamma(m + 1) - mpmath.loggamma(first + 1) - mpmath.loggamma(m - first + 1)
+            series, ratio, j = mpmath.mpf(1), mpmath.mpf(1), first
+            while ratio > mpmath.mpf(10) ** -25 * series:
+                ratio *= mpmath.mpf(m - j) / (j + 1)
+                series, j = series + ratio, j + 1
+            exact = 2 * mpmath.exp(log_term - m * mpmath.log(2)) * series
+        assert exact <= top_two_p_value(first, m - first) <= exact * (1 + 2 * tail_margin(m))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([5], [6], r"second\[0\] = 6: more votes than for the first class"),
+        ([5], [-1], r"second\[0\] = -1"),
+        ([10**9], [1], r"first \+ second\[0\] = 1000000001"),
+    ],
+)
+def test_votes_of_two_classes_are_checked(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        top_two_p_value(first, second)
+
+
+def test_a_p_value_is_never_zero():
+    assert top_two_p_value(10**6, 0) > 0

@@ -1,6 +1,7 @@
 """Exact integer noise, and the classifier that fools float noise."""
 
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from smoothing import SmoothedClassifier
 from smoothing._voting.discrete import DiscreteSampler, noise_table, resolve
 from smoothing._voting.noise import stream
+from smoothing._voting.samplers import GaussianSampler
 
 from .oracles import normal_cdf
 
@@ -200,3 +202,22 @@ def test_float_noise_certifies_what_is_false_and_discrete_noise_does_not():
     assert found.predict[0] == 1
     assert found.radius[0] > distance
     assert discrete.predict(grey, 0.25, 1000, 0.001).predict[0] == 1
+
+
+def test_a_float_pixel_is_off_by_no_more_than_the_lookup_error_says():
+    off = [abs(Fraction(float(np.float32(k) / np.float32(255))) - Fraction(k, 255)) for k in range(256)]
+    # two images, the certified one and the one asked about: each is off by so much in every coordinate
+    assert 2 * max(off) <= Fraction(SAMPLER.lookup_error(1))
+    assert GaussianSampler().lookup_error(3072) == 0
+
+
+@given(st.integers(1, 64), st.integers(0, 2**32 - 1))
+def test_distances_of_float_images_are_those_of_the_exact_ones_up_to_the_lookup_error(d, seed):
+    p, q = np.random.default_rng(seed).integers(0, 256, (2, d))
+    x, y = (np.float32(values) / np.float32(255) for values in (p, q))
+    exact = sum(Fraction(int(a - b), 255) ** 2 for a, b in zip(p, q, strict=True))
+    seen = sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x, y, strict=True))
+    with localcontext() as context:
+        context.prec = 40
+        roots = [(Decimal(v.numerator) / Decimal(v.denominator)).sqrt() for v in (exact, seen)]
+        assert abs(roots[0] - roots[1]) <= Decimal(SAMPLER.lookup_error(d))

@@ -197,6 +197,7 @@ BAD = {
     "n alone": ([*LOGS, *DIGITS, "--n", "1000"], "--n and --alpha go together"),
     "another n": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "0.001"], "is not one that 100 votes give"),
     "no n": ([*LOGS, *DIGITS, "--overlap", "class"], "--overlap class: needs --n and --alpha"),
+    "tiny alpha": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "1e-101"], "--alpha 1e-101: must be at least 1e-100"),
     "alpha": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "1"], "--alpha 1.0: must lie strictly between 0 and 1"),
     "order": ([*LOGS, *DIGITS, "--order", "arrival"], "--order arrival: is about --method greedy"),
     "joint": ([*LOGS, *DIGITS, "--overlap", "joint", "--method", "greedy"], "leave --method out"),

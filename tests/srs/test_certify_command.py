@@ -201,6 +201,7 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
     ("flags", "message"),
     [
         (["--alpha", "2"], "--alpha 2.0: must lie strictly between 0 and 1"),
+        (["--alpha", "1e-101"], "--alpha 1e-101: must be at least 1e-100"),
         (["--n", "0"], "--n 0: must be from 1 to 1,000,000,000"),
         (["--max", "0"], "--max 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1"),

@@ -285,6 +285,19 @@ def test_an_empty_region_abstains():
     assert radius.tolist() == [0.25, 0.0, 0.0]
 
 
+def test_discrete_votes_lose_what_looking_up_float_images_may_be_off(results):
+    cut = evaluate(results.record, results.points, results.main, ALPHA, "discrete")
+    lost = 2.0**-24 * results.points.shape[1] ** 0.5
+    for name, mode in cut.modes.items():
+        rows = cut.rules[name]
+        some = rows.radius > 0
+        assert some.any()
+        assert np.all(rows.radius[some] <= (np.minimum(mode.bounds.radius, mode.allocation.radii) - lost)[some])
+        assert np.all(rows.predict[rows.radius == 0] == ABSTAIN)
+    # a region smaller than that certifies nothing
+    assert allocated(np.array([3]), np.array([0.5]), np.array([lost]), lost)[0].tolist() == [ABSTAIN]
+
+
 def test_every_certified_image_finds_its_own_region(results):
     table = certificates(results)
     regionmap = regions.RegionMap(results.points, results.radii, table.extra["sigma"], classes=table.predict)

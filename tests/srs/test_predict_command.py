@@ -148,6 +148,7 @@ BAD = {
     "no such test image": (["run", "test:360"], "test:360: expected test:INDEX with an index from 0 to 359"),
     "no test set": (["run/regions.npz", "test:0", "--checkpoint", "model.pt"], "a map does not say"),
     "alpha": (["run", "one.npy", "--alpha", "0"], "--alpha 0.0: must lie strictly between 0 and 1"),
+    "tiny alpha": (["run", "one.npy", "--alpha", "1e-101"], "--alpha 1e-101: must be at least 1e-100"),
     "n": (["run", "one.npy", "--n", "0"], "--n 0: must be from 1"),
     "seed": (["run", "one.npy", "--seed", "-1"], "--seed -1: must be in [0, 2**64)"),
     "sampler": (["run", "one.npy", "--sampler", "discrete"], "--sampler: the run in run says it"),

@@ -118,6 +118,18 @@ def test_certificates_of_new_images_hold_and_stay_in_their_region(rng):
     assert (bound == found.R).all()
 
 
+def test_with_discrete_noise_radii_leave_room_for_looking_up_float_images(rng):
+    images, _, R, sigma = instance(rng, n=12)
+    images = np.rint(images * 255).astype(np.float32) / np.float32(255)
+    r = regions.allocate(images, R).radii
+    table = regions.RegionMap(images, r, sigma)
+    found = Predictor(classifier(sampler="discrete"), table).certify(images[r > 1e-3], n=500)
+    some = found.radius > 0
+    assert some.any()
+    lost = 2.0**-24 * table.centres.shape[1] ** 0.5
+    assert (found.radius[some] <= (np.minimum(found.R, found.margin) - lost)[some]).all()
+
+
 # Two regions on a line of images, at 0.2 and 0.8, and a point between them that is nearer to the first centre but
 # nearer to the second boundary.
 LINE = regions.RegionMap([[0.2, 0.5, 0.5, 0.5], [0.8, 0.5, 0.5, 0.5]], [0.05, 0.25], [0.1, 0.25], [1, 1])

@@ -258,6 +258,8 @@ BAD = {
     "no run": ([], "RUN"),
     "no folder": (["nowhere"], "nowhere: no such folder; name one that srs-certify wrote"),
     "alpha": (["run", "--alpha", "1"], "--alpha 1.0: must lie strictly between 0 and 1"),
+    "tiny alpha": (["run", "--alpha", "1e-101"], "--alpha 1e-101: must be at least 1e-100"),
+    "tiny share of alpha": (["run", "--alpha", "1e-100"], "alpha = 1e-100 shared among"),
     "no baseline": (["run", "--baseline", "none.tsv"], "--baseline none.tsv: no such file"),
     "baseline of pixels": (
         ["run", "--baseline", "run/curves.png"],

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from smoothing import _validate
 from srs.logs.read import Logs
 from srs.logs.recover_votes import lower, recover_votes
+from srs.report import numbers
 
 
 def logs_of(printed, sigmas, predict=None):
@@ -111,3 +113,7 @@ def test_an_image_that_abstained_gets_no_votes():
     votes = recover_votes(logs_of([[0.3, 0.0]], [0.5, 1.0], predict=[[3, -1]]), 1000, 0.001, "half")
     assert votes.counts[0, 1] == 0
     assert votes.radii(np.array([0.5, 1.0]), 0.001)[0, 1] == 0
+
+
+def test_commands_and_library_agree_on_the_smallest_alpha():
+    assert numbers.SMALLEST_ALPHA == _validate.SMALLEST_ALPHA

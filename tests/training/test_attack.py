@@ -163,3 +163,38 @@ def test_ddn_stays_close_to_the_boundary():
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         SmoothAdv(**({"epsilon": 1.0, "steps": 2} | options))
+
+
+class Watched(nn.Module):
+    """Says whether weights require gradients while it runs, and fails where it is told to."""
+
+    def __init__(self, fails=False):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.fixed = nn.Parameter(torch.ones(10), requires_grad=False)
+        self.fails, self.seen = fails, []
+
+    def forward(self, images):
+        self.seen.append(any(parameter.requires_grad for parameter in self.parameters()))
+        if self.fails:
+            raise RuntimeError("no")
+        return self.linear(images.flatten(1)) * self.fixed
+
+
+@pytest.mark.parametrize("method", ["pgd", "ddn"])
+def test_weights_need_no_gradients_while_the_attack_runs(method):
+    model, (_, images, noise) = Watched(), setup(m=2)
+    SmoothAdv(0.5, 3, method=method)(model, images, LABELS, noise)
+    assert model.seen == [False] * 3
+    assert model.linear.weight.requires_grad
+    assert model.linear.bias.requires_grad
+    assert not model.fixed.requires_grad
+
+
+def test_weights_learn_again_after_an_attack_that_failed():
+    model, (_, images, noise) = Watched(fails=True), setup(m=2)
+    with pytest.raises(RuntimeError, match="no"):
+        SmoothAdv(0.5, 3)(model, images, LABELS, noise)
+    assert model.linear.weight.requires_grad
+    assert not model.fixed.requires_grad
+    assert model.training

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from training import Engine, SmoothAdv, Stage, accuracy, build, digits, fit
+from training.loop import _Meter
 
 QUICK = Stage(epochs=2, sigma=(0.1, 0.6), lr=3e-3, optimizer="adam", weight_decay=0.0, schedule="cosine", batch_size=64)
 CPU = Engine(device="cpu")
@@ -271,3 +272,59 @@ def test_images_labels_and_levels_must_match(data):
         fit(model, data.train_images, data.train_labels, changed(batch_size=4), Engine(accumulate=3))
     with pytest.raises(ValueError, match="accumulate = 0"):
         Engine(accumulate=0)
+
+
+class Dropping(nn.Module):
+    """A linear model that draws numbers of its own, as dropout does, and keeps them beside what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((images.detach().clone(), torch.randn(images.shape)))
+        return self.linear(images.flatten(1))
+
+
+def test_dropout_does_not_follow_the_noise():
+    model = Dropping()
+    black = np.zeros((64, 1, 8, 8), dtype=np.float32)
+    fit(model, black, np.arange(64) % 10, changed(epochs=1, sigma=(0.5, 0.5)), CPU)
+    noise, own = model.seen[0]  # black images show the bare noise
+    assert abs(torch.corrcoef(torch.stack([noise.flatten(), own.flatten()]))[0, 1]) < 5 / 64  # five standard deviations
+
+
+def test_the_meter_takes_the_widest_floats_a_device_has(monkeypatch):
+    monkeypatch.setattr("training.loop.widest_float", lambda device: torch.float32)  # as on MPS
+    meter = _Meter(torch.device("cpu"), "title", 4, progress=False)
+    meter.add(torch.ones(4), torch.ones((2, 4), dtype=torch.bool))
+    assert meter.sums.dtype == torch.float32
+    assert meter.sums.tolist() == [4.0, 4.0]
+
+
+def test_images_and_labels_of_any_byte_order_and_layout_train_the_same(data):
+    images, labels = data.train_images[:64], data.train_labels[:64]
+    backwards, swapped = images[::-1].copy()[::-1], images.astype(">f4")
+    trained = []
+    for x, y in ((images, labels), (backwards, labels.astype(">i8")), (swapped, labels[::-1].copy()[::-1])):
+        model = build("digits_cnn", 10, seed=0)
+        fit(model, x, y, changed(epochs=1), CPU)
+        trained.append(weights(model))
+        assert accuracy(model, x, y) == accuracy(model, images, labels)
+    assert torch.equal(trained[0], trained[1])
+    assert torch.equal(trained[0], trained[2])
+
+
+def test_masked_images_and_labels_are_not_trained_on():
+    with pytest.raises(ValueError, match="sigma: a masked array"):
+        changed(sigma=np.ma.masked_array(np.ones(4, dtype=np.float32), mask=[1, 0, 0, 0]))
+    images, labels = np.zeros((4, 1, 8, 8), dtype=np.float32), np.arange(4)
+    for x, y, name in (
+        (np.ma.masked_array(images), labels, "images"),
+        (images, np.ma.masked_array(labels, mask=[1, 0, 0, 0]), "labels"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: a masked array"):
+            fit(Spy(), x, y, QUICK, CPU)
+        with pytest.raises(ValueError, match=f"{name}: a masked array"):
+            accuracy(Spy(), x, y)

@@ -1,0 +1,185 @@
+"""Devices that are not at hand: what is asked of PyTorch, with PyTorch's answers made up."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from smoothing import SmoothedClassifier, devices
+from smoothing.processes import processes
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """PyTorch as on a machine with two CUDA devices, the second of which is current in the main thread."""
+    real, now = torch.empty, threading.local()
+    now.index = 1
+
+    class Current:
+        def __init__(self, device):
+            self.index = torch.device(device).index
+
+        def __enter__(self):
+            self.before = getattr(now, "index", 0)
+            now.index = self.index
+
+        def __exit__(self, *exception):
+            now.index = self.before
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(now, "index", 0))
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch, "empty", lambda *shape, device=None: real(*shape))
+    return now
+
+
+def test_cuda_means_the_device_that_is_current_where_it_is_asked_for(two_gpus):
+    assert devices.usable_device("cuda") == torch.device("cuda", 1)
+    assert devices.usable_device("cuda:0") == torch.device("cuda", 0)
+    assert devices.usable_device("auto") == devices.default_device() == torch.device("cuda", 1)
+
+
+def test_worker_threads_make_the_device_theirs(two_gpus):
+    seen = []
+
+    def work():
+        seen.append(torch.cuda.current_device())
+        with devices.current(torch.device("cuda", 1)):
+            seen.append(torch.cuda.current_device())
+        seen.append(torch.cuda.current_device())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [0, 1, 0]
+
+
+def test_the_workers_of_a_vote_enter_their_device(monkeypatch):
+    entered = []
+
+    def current(device):
+        entered.append((device, threading.current_thread() is threading.main_thread()))
+        return devices.current(device)
+
+    monkeypatch.setattr("smoothing._voting.engine.current", current)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    SmoothedClassifier(model, 2, threads=2).predict(torch.rand(1, 1, 2, 2), 0.25, 300)
+    assert entered == [(torch.device("cpu"), False)] * 2
+
+
+def test_without_cuda_auto_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.default_device() == torch.device("cpu")
+    assert SmoothedClassifier(nn.Linear(1, 2), 2, device="auto").device == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    with pytest.raises(ValueError, match=r"device = 'warp' cannot be used .*; try 'cpu'") as caught:
+        devices.usable_device("warp")
+    assert "\n" not in str(caught.value)
+
+
+def test_mps_has_no_float64():
+    assert devices.widest_float(torch.device("mps")) == torch.float32
+    assert devices.widest_float(torch.device("cuda", 0)) == devices.widest_float(torch.device("cpu")) == torch.float64
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")]
+)
+def test_batches_are_halved_until_they_fit(error):
+    tried = []
+
+    def forward(size):
+        tried.append(size)
+        if size > 100:
+            raise error
+
+    assert devices.fitting_batch(forward, torch.device("cpu"), 2, 2048) == 64
+    assert tried == [2048, 1024, 512, 256, 128, 64]
+
+
+def test_all_workers_batches_must_fit_at_once(monkeypatch):
+    monkeypatch.setattr(devices, "_free", lambda device: 1000)
+    monkeypatch.setattr(devices, "_peak", lambda forward, size, device: size)
+    device = torch.device("cpu")
+    assert devices.fitting_batch(print, device, 1, 1024) == 512  # within 800
+    assert devices.fitting_batch(print, device, 8, 1024) == 64
+
+
+def test_not_even_one_image_is_one_line():
+    def forward(size):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    with pytest.raises(ValueError, match=r"device = 'cpu': out of memory for a single image; try 'cpu'"):
+        devices.fitting_batch(forward, torch.device("cpu"), 1, 8)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def forward(size):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        devices.fitting_batch(forward, torch.device("cpu"), 1, 8)
+
+
+class Hungry(nn.Module):
+    """A classifier that has memory for 40 images at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > 40:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.linear(images.flatten(1))
+
+
+def test_a_batch_size_that_was_not_given_is_found_once(monkeypatch):
+    # the meta device stands for the kind of device; what runs is on the CPU
+    model = Hungry()
+    smoothed = SmoothedClassifier(model, 2, threads=1)
+    assert smoothed.batch_size == devices.CPU_BATCH
+    smoothed._sized = set()  # as on an accelerator
+    found = smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, 100)
+    assert smoothed.batch_size == smoothed._engine.batch_size == 32
+    assert found.votes.sum() == 200
+    sizes = len(model.sizes)
+    smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, 100)
+    assert set(model.sizes[sizes:]) == {32}
+    expected = SmoothedClassifier(model, 2, threads=1, batch_size=16).predict(torch.rand(2, 1, 2, 2) * 0 + 0.5, 0.25, 9)
+    assert set(expected.votes.sum(axis=1)) == {9}  # a size that was given is kept
+    assert model.sizes[-1] == 16
+
+
+def test_accelerators_have_few_workers_and_large_batches(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    gpu = torch.device("cuda", 0)
+    assert (devices.default_workers(gpu), devices.default_batch(gpu)) == (2, 2048)
+    cpu = torch.device("cpu")
+    assert (devices.default_workers(cpu), devices.default_batch(cpu)) == (8, 128)
+
+
+@pytest.mark.parametrize(
+    ("device", "launched", "cuda", "on_cpu"),
+    [
+        ("auto", False, False, True),  # Accelerate alone would take MPS where there is one
+        ("auto", False, True, False),
+        ("auto", True, False, True),
+        ("cpu", False, True, True),
+        ("mps", False, False, False),
+        ("cuda", True, True, False),
+    ],
+)
+def test_processes_and_devices_mean_the_same_by_auto(monkeypatch, device, launched, cuda, on_cpu):
+    asked = []
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: asked.append(cpu))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setenv("WORLD_SIZE", "2" if launched else "1")
+    monkeypatch.setattr("smoothing.processes.atexit.register", lambda function: None)
+    processes(device)
+    assert asked == [on_cpu]
