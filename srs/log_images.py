@@ -1,5 +1,6 @@
 """The images that a log is about: found by their index in the test set."""
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training.data import IMAGE_SUFFIXES
 
 
 def log_points(
-    logs: Logs, dataset: str, data_dir: Path, *, image_size: int | None = None, order: str = "sorted"
+    logs: Logs, dataset: str, data_dir: str | PathLike[str], *, image_size: int | None = None, order: str = "sorted"
 ) -> Float32[np.ndarray, "n d"]:
     """Return the logs' images, flattened, with pixels in [0, 1].
 
@@ -21,7 +22,7 @@ def log_points(
     logs : Logs
     dataset : str
         One of `training.DATASETS`, or `imagefolder:PATH`; then PATH, PATH/test or PATH/val holds a folder per class.
-    data_dir : Path
+    data_dir : path
         Where MNIST or CIFAR-10 are.
     image_size : int, optional
         Side that images of a folder are scaled and cropped to.

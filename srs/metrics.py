@@ -27,4 +27,4 @@ def certified_accuracy(
 
 def average_certified_radius(radius: Float64[np.ndarray, " n"], correct: Int64[np.ndarray, " n"]) -> float:
     """Return the mean of radius * correct over all images, abstentions and errors counting 0."""
-    return float((radius * correct).mean())
+    return math.fsum((radius * correct).tolist()) / len(radius)

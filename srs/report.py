@@ -14,6 +14,7 @@ from smoothing.files import replacing
 from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
 from srs.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.modes import OVERLAPPING, title
+from srs.numbers import floored, percent
 from srs.results import Results
 from srs.run_folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
@@ -133,9 +134,9 @@ def results_table(summary: dict[str, Any], name: str) -> Table:
     for name in ("ACR", "abstain", *(f"{epsilon:.2f}" for epsilon in summary["epsilon"])):
         table.add_column(name, justify="right", no_wrap=True)
     for rule, result in summary["rules"].items():
-        cells = [f"{100 * value:.1f}" if value else "-" for value in result["certified_accuracy"]]
+        cells = [percent(value) if value else "-" for value in result["certified_accuracy"]]
         style = "bold" if rule == summary["main"] else "dim" if not result["sound"] else None
-        acr = f"{float(floor_text(result['average_certified_radius'], 3)):.3f}"
+        acr = floored(result["average_certified_radius"], 3)
         table.add_row(title(rule), acr, str(result["abstentions"]), *cells, style=style)
     return table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from srs.commands._config import parse_over_file
-from srs.commands._errors import one_line_errors
+from srs.commands._errors import one_line_errors, printing
 from srs.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
@@ -20,6 +20,7 @@ regions.npz, curves.png, curves.pdf, summary.json. A run that was stopped, in wh
 command and --resume. srs-report makes a page of it."""
 
 
+@printing("srs-certify")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
@@ -32,6 +33,7 @@ def certify(settings: CertifySettings) -> None:
     settings.check()
 
     from srs.base_classifiers import save_own
+    from srs.commands._console import console
     from srs.inputs import completed, load  # after the check: PyTorch takes seconds to import
     from srs.modes import main_mode
     from srs.pipeline import points_of, record_files, record_run
@@ -57,20 +59,20 @@ def certify(settings: CertifySettings) -> None:
         results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
-    sys.stdout.write(f"written to {out}\n")
+    console().print(f"written to {out}", soft_wrap=True)
 
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
     from srs.commands._console import console
-    from srs.numbers import significant
+    from srs.numbers import percent, significant
     from srs.report import results_table
 
     screen = console()
     screen.print(results_table(summary, str(folder)))
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     screen.print(
-        f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)
