@@ -234,7 +234,7 @@ def _row(path: Path, number: int, fields: list[str], header: list[str]) -> list[
     if len(whole) != width:
         count = "1 field" if len(whole) == 1 else f"{len(whole)} fields"
         raise ValueError(
-            f"{path}, line {number}: {count} where the header has {width}: {_short(' '.join(fields))} is not a whole "
+            f"{path}, line {number}: {count} where the header has {width}: {_short(' '.join(fields))} is no whole "
             "row; remove it, or copy the file again"
         )
     if whole[header.index("idx")].lower() == "idx":

@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"(?:(?:0|[1-9]\d*)(?:[.p]\d+)?|\.\d+)(?:e[+-]?\d+)?", re.I
 #: Words whose numbers are no noise levels.
 _OTHERS = frozenset(
     {"acc", "acr", "alpha", "beta", "delta", "drop", "dropout", "eps", "epsilon", "factor", "gamma", "lam", "lambda"}
-    | {"lbd", "lr", "m", "momentum", "p", "percent", "r", "radius", "rate", "scale", "seed", "t", "tau", "temp", "v"}
+    | {"lbd", "lr", "momentum", "p", "percent", "r", "radius", "rate", "scale", "seed", "t", "tau", "temp", "v"}
     | {"temperature", "ver", "version", "warmup", "wd", "weight"}
 )
 

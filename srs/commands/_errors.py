@@ -72,14 +72,14 @@ def printing(command: str) -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     before = sys.stdout
-    sys.stdout = cast(TextIO, _Stdout(before))
+    sys.stdout = cast(TextIO, _Stdout(cast(io.TextIOBase, before)))
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except CannotPrintError as error:
-        _print_no_more(before)
+        _print_no_more(cast(io.TextIOBase, before))
         if isinstance(error.__cause__, BrokenPipeError):
             raise SystemExit(_NOBODY_READS) from None
         failed = isinstance(error.__context__, SystemExit) and error.__context__.code
@@ -97,7 +97,7 @@ class CannotPrintError(Exception):
 class _Stdout:
     """A stream that tells its own failures from all others."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: io.TextIOBase) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
@@ -141,10 +141,10 @@ def _complain(command: str, text: str, before: str = "") -> None:
         sys.stderr.write(f"{before}{command}: {visible(' '.join(text.split()))}\n")
         sys.stderr.flush()
     except OSError:  # nobody reads this either: the exit code says it
-        _print_no_more(sys.stderr)
+        _print_no_more(cast(io.TextIOBase, sys.stderr))
 
 
-def _print_no_more(stream: TextIO) -> None:
+def _print_no_more(stream: io.TextIOBase) -> None:
     """Let what is left to print vanish, so that Python does not complain about it when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
