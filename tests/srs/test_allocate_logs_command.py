@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import regions
+from srs.commands.allocate import main
 from training import digits
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
@@ -203,7 +204,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message, monkeypatch, capsys):
     lines = (folder / "NOISE_0.5.tsv").read_text().splitlines()
     (folder / "torn_0.5.tsv").write_text("\n".join([*lines[:-1], "0\t1\t1\t0.5"]))
     write_log(folder / "short_0.5.tsv", [(0, 1, 1, "0.5"), (5, 1, 1, "0.5"), (10, 1, 1, "0.5")])
@@ -214,12 +215,16 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
     (folder / "dir_0.5").mkdir()
     np.save(folder / "bytes.npy", np.load(folder / "images.npy") * 255)
     before = {file.name for file in folder.iterdir()}
-    process = run(folder, *arguments)
-    assert process.returncode == 2
-    assert process.stderr.startswith("srs-allocate: ")
-    assert message in process.stderr
-    assert process.stderr.count("\n") == 1
-    assert process.stdout == ""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["srs-allocate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr()
+    assert end.value.code == 2
+    assert printed.err.startswith("srs-allocate: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
     assert {file.name for file in folder.iterdir()} == before
 
 
@@ -250,30 +255,27 @@ def test_logs_of_different_alpha(folder):
         assert float(row["R"]) <= unanimous(0.5, 0.0005)
 
 
-def test_the_rule_holds_in_every_mode(folder):
+def test_the_rule_holds_for_a_joint_choice(folder):
     """The smallest level is right everywhere, larger radii are wrong: only an anchor keeps the right answers."""
     labels = digits().test_labels[:40]
     write_log(folder / "few_0.25.tsv", [(i, label, label, "0.3") for i, label in enumerate(labels)])
     write_log(folder / "few_0.5.tsv", [(i, label, (label + 1) % 10, "1.2") for i, label in enumerate(labels)])
-    logs = ("--logs", "few_0.25.tsv", "few_0.5.tsv", *DIGITS, "--overwrite")
-    for flags in (["paper"], ["sigma"], ["joint"], ["paper", "--method", "greedy"], ["sigma", "--method", "auto"]):
-        for rule in ("max-radius", "anchor"):
-            process = run(folder, *logs, "--overlap", *flags, "--rule", rule)
-            assert process.returncode == 0, process.stderr
-            sigmas = {row["sigma"] for row in rows_of(folder / "allocation/allocation.tsv") if row["predict"] != "-1"}
-            assert ("0.5" in sigmas) == (rule == "max-radius")
-    summary = json.loads((folder / "allocation/summary.json").read_text())
-    assert summary["rules"]["joint-lp"]["clean_accuracy"] == 1.0
+    for rule, sigma, clean in (("max-radius", "0.5", 0.0), ("anchor", "0.25", 1.0)):
+        logs = ("--logs", "few_0.25.tsv", "few_0.5.tsv", *DIGITS, "--out", rule)
+        process = run(folder, *logs, "--overlap", "joint", "--rule", rule)
+        assert process.returncode == 0, process.stderr
+        assert {row["sigma"] for row in rows_of(folder / rule / "allocation.tsv")} == {sigma}
+        summary = json.loads((folder / rule / "summary.json").read_text())
+        assert summary["rules"]["joint-lp"]["clean_accuracy"] == clean
 
 
-@pytest.mark.parametrize("last", [["--sigmas", "0.25", "0.5"], ["--n", "1000", "--alpha", "0.001"]])
-def test_the_images_may_stand_behind_a_list_of_numbers(folder, last):
+def test_the_images_may_stand_behind_a_list_of_numbers(folder):
     labels = digits().test_labels
     for sigma in (0.25, 0.5):
-        write_log(
-            folder / f"own_{sigma}.tsv", [(i, labels[i], labels[i], f"{unanimous(sigma, 0.001):.3}") for i in (0, 5)]
-        )
-    process = run(folder, "--logs", "own_0.25.tsv", "own_0.5.tsv", *last, "images.npy", "--overwrite")
+        rows = [(i, labels[i], labels[i], f"{unanimous(sigma, 0.001):.3}") for i in (0, 5)]
+        write_log(folder / f"own_{sigma}.tsv", rows)
+    numbers = ("--n", 1000, "--alpha", 0.001, "--sigmas", 0.25, 0.5)
+    process = run(folder, "--logs", "own_0.25.tsv", "own_0.5.tsv", *numbers, "images.npy", "--verify")
     assert process.returncode == 0, process.stderr
 
 

@@ -71,7 +71,7 @@ def test_a_full_stdout_is_one_line(points, flags, unbuffered):
     assert process.stderr == "srs-allocate: cannot print to stdout: No space left on device\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["allocate", "train"])
 def test_a_closed_stdout_is_one_line(points, command):
     line = " ".join(f"'{part}'" for part in program(command))
     process = subprocess.run(
@@ -97,8 +97,10 @@ def test_names_of_files_are_printed_as_they_are(points, name, shown):
     assert process.stdout.splitlines()[-1] == f"written to {shown}/out.npz"
     refused = call("allocate", points, f"{name}/none.npz", "--out", "other.npz")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"srs-allocate: {shown}/none.npz")
+    assert refused.stderr.startswith("srs-allocate: ")
+    assert "none.npz: " in refused.stderr
     assert refused.stderr.count("\n") == 1
+    assert "\x1b" not in refused.stderr
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name], ids=visible)
