@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srs.commands.allocate import main
 from srs.text import visible
 from tests.srs.programs import call, program
 
@@ -90,27 +91,31 @@ def test_an_error_that_nobody_reads_is_an_exit_code_at_least(points):
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES.items(), ids=map(visible, NAMES))
-def test_names_of_files_are_printed_as_they_are(points, name, shown):
+def test_names_of_files_are_printed_as_they_are(points, name, shown, monkeypatch, capsys):
     (points / name).mkdir(parents=True)
-    process = call("allocate", points, "p.npz", "--out", f"{name}/out.npz")
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines()[-1] == f"written to {shown}/out.npz"
-    refused = call("allocate", points, f"{name}/none.npz", "--out", "other.npz")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("srs-allocate: ")
-    assert "none.npz: " in refused.stderr
-    assert refused.stderr.count("\n") == 1
-    assert "\x1b" not in refused.stderr
+    monkeypatch.chdir(points)
+    monkeypatch.setattr("sys.argv", ["srs-allocate", "p.npz", "--out", f"{name}/out.npz"])
+    main()
+    assert capsys.readouterr().out.splitlines()[-1] == f"written to {shown}/out.npz"
+    monkeypatch.setattr("sys.argv", ["srs-allocate", f"{name}/none.npz", "--out", "other.npz"])
+    with pytest.raises(SystemExit):
+        main()
+    refused = capsys.readouterr().err
+    assert refused.startswith("srs-allocate: ")
+    assert "none.npz" in refused
+    assert refused.count("\n") == 1
+    assert "\x1b" not in refused
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name], ids=visible)
-def test_runs_and_baselines_of_any_name_are_reported(finished, tmp_path, name):
-    run, shown = tmp_path / name, NAMES[name]
-    shutil.copytree(finished[0] / "run", run)
-    shutil.copyfile(run / "certificates.tsv", tmp_path / f"b{name}")
+def test_runs_and_baselines_of_any_name_are_reported(finished, tmp_path):
+    name = "_[bold]:smile:$x$^_\x1b[31m" + os.fsdecode(b"\xe9")
+    shown = r"_[bold]:smile:$x$^_\x1b[31m\udce9"
+    shutil.copytree(finished[0] / "run", tmp_path / name)
+    shutil.copyfile(tmp_path / name / "certificates.tsv", tmp_path / f"b{name}")
     process = call("report", tmp_path, name, "--out", "page", "--baseline", f"b{name}", "--tables", "markdown")
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith(" " * process.stdout.index(shown) + shown)
+    assert process.stderr == ""
+    assert process.stdout.lstrip().startswith(f"{shown}: certified accuracy")
     for file in ("page/report.html", "page/tables.md"):
         text = (tmp_path / file).read_text(encoding="utf-8")
         assert f"b{shown}" in text
