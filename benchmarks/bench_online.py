@@ -42,6 +42,7 @@ from _common import (
 from matplotlib.figure import Figure
 
 import regions
+from srs.report.numbers import floored, percent
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
 SEED = 20260501
@@ -303,8 +304,8 @@ def growth_table(rows: list[Row]) -> str:
             row["dataset"],
             row["rule"],
             f"{row['n']:,}",
-            f"{row['mean_radius']:.4f}",
-            *(f"{100 * value:.2f}" for value in row["certified_accuracy"].values()),
+            floored(row["mean_radius"], 4),
+            *(percent(value, 2) for value in row["certified_accuracy"].values()),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
         ]
         for row in rows

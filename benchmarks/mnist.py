@@ -21,6 +21,8 @@ import numpy as np
 import yaml
 from _common import DOCS, Row, data_folder, markdown_table, write_markdown, write_rows
 
+from srs.report.numbers import floored, percent
+
 EPSILONS = np.arange(10) * 0.25
 SIGMAS = (0.25, 0.5, 1.0)
 
@@ -160,8 +162,8 @@ def table(found: list[Row]) -> str:
         [
             row["model"],
             row["certified"],
-            *(f"{100 * value:.1f}" if value else "0" for value in row["certified_accuracy"]),
-            f"{row['acr']:.3f}",
+            *(percent(value) if value else "0" for value in row["certified_accuracy"]),
+            floored(row["acr"], 3),
         ]
         for row in found
     ]

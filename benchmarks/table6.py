@@ -32,6 +32,7 @@ from _common import (
 import regions
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha
 from srs.evaluation.metrics import LAST, STEP, average_certified_radius, certified_accuracy
+from srs.report.numbers import floored, percent
 
 INSTANCES = (("mnist", "catrs"), ("cifar10", "catrs"), ("cifar10", "salman"), ("cifar10", "cohen"))
 LEVELS = np.array(SIGMAS, dtype=np.float64)
@@ -171,9 +172,9 @@ def table(rows: list[Row]) -> str:
     lines = [
         [
             row["way"],
-            f"{row['mean_radius']:.4f}",
-            f"{row['average_certified_radius']:.4f}",
-            *(f"{100 * accuracy:.2f}" for accuracy in row["certified_accuracy"]),
+            floored(row["mean_radius"], 4),
+            floored(row["average_certified_radius"], 4),
+            *(percent(accuracy, 2) for accuracy in row["certified_accuracy"]),
         ]
         for row in rows
     ]

@@ -286,7 +286,7 @@ class _Run:
 def _rows_of_part(part: Path) -> CertificateTable | None:
     """Return the rows of a part; None where not even its header is whole."""
     lines = whole_lines(part)
-    return parse_certificates(part, lines) if lines else None
+    return parse_certificates(part, "\n".join(lines)) if lines else None
 
 
 def _merged(tables: Sequence[CertificateTable], order: Int64[np.ndarray, " n"]) -> CertificateTable:

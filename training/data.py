@@ -29,8 +29,8 @@ class FolderImages:
         Scale the shorter side to this and take the middle square. Otherwise all must be as large as the first.
     """
 
-    def __init__(self, files: Sequence[Path], size: int | None = None) -> None:
-        self.files = tuple(files)
+    def __init__(self, files: Sequence[str | os.PathLike[str]], size: int | None = None) -> None:
+        self.files = tuple(map(Path, files))
         self._size = size
         self.shape = (len(self.files), *self._read(self.files[0], None).shape)
         """Shape (n, 3, H, W)."""

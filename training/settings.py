@@ -112,6 +112,8 @@ class TrainSettings:
     """Go on with the run that --out holds; a run that is finished is left as it is."""
 
     def __post_init__(self) -> None:
+        for name in ("data_dir", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
         single = self.method != "sample-wise"
         if single and self.sigma is None:
             raise ValueError(f"--method {self.method} trains at one noise level: give it with --sigma")

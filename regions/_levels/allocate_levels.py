@@ -236,4 +236,4 @@ def _status(allocation: Allocation, upper: float, stats: Mapping[str, float]) ->
     gain = allocation.objective / simple - 1 if simple else 0.0
     found = "optimal up to rounding" if gap < 1e-9 else f"within {gap:.1e} of the optimum, relatively"
     advice = "" if gap < 1e-2 else "; more sweeps or rounds may help, less so where very many pairs overlap"
-    return f"{found}; {gain:.1%} above the better of best levels and best common level{advice}"
+    return f"{found}; {math.floor(1000 * gain) / 10:.1f}% above the better of best levels and best common level{advice}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from srs.report.numbers import check_alpha
+from srs.limits import check_alpha
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from srs.commands.allocate import AllocateSettings
     from srs.logs.compare import Answer
     from srs.logs.read import Logs
+
+Number = TypeVar("Number", int, float)
 
 #: What `--out` then holds.
 FILES = frozenset({"allocation.tsv", "summary.json", "regions.npz"})
@@ -45,10 +48,12 @@ def allocate_logs(settings: AllocateSettings) -> None:
     seconds = {}
     began = time.perf_counter()
     logs = read_logs(settings.logs, settings.sigmas)
-    votes = None
-    if settings.n is not None and settings.alpha is not None:
-        votes = recover_votes(logs, settings.n, settings.alpha, settings.rounding)
-    bounds = bounds_from(logs, lower(logs, settings.rounding), votes, settings.alpha)
+    votes, alpha = None, None
+    if settings.n:
+        alpha = min(settings.alpha)  # what the strictest log was made for is certified for all
+        n, alphas = _of_each(settings.logs, logs, settings.n), _of_each(settings.logs, logs, settings.alpha)
+        votes = recover_votes(logs, n, alphas, settings.rounding)
+    bounds = bounds_from(logs, lower(logs, settings.rounding), votes, alpha)
     rows = rows_of(logs.idx, settings.indices)
     seconds["logs"] = time.perf_counter() - began
 
@@ -65,7 +70,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
-    answers = compare(logs, points, bounds, settings.rule, main, options)
+    answers = compare(logs, points, bounds, settings.rule, main, options, settings.parallel)
     seconds["regions"] = time.perf_counter() - began
 
     answer = answers[main.name]
@@ -81,8 +86,8 @@ def allocate_logs(settings: AllocateSettings) -> None:
             "indices": None if settings.indices is None else str(settings.indices),
         },
         "rule": settings.rule,
-        "n": settings.n,
-        "alpha": settings.alpha,
+        "n": _one(settings.n),
+        "alpha": _one(settings.alpha),
         "guarantee": bounds.guarantee,
         "rounding": _ROUNDED[settings.rounding],
         "main": main.name,
@@ -103,20 +108,40 @@ def _check(settings: AllocateSettings) -> None:
             raise ValueError(f"{flag}: cannot be combined with --logs, which gives R and compares; leave it out")
     if (settings.points is None) == (settings.dataset is None):
         raise ValueError("--logs: name the images that the logs are about, by --dataset or as POINTS, one of both")
-    if (settings.n is None) != (settings.alpha is None):
+    if bool(settings.n) != bool(settings.alpha):
         raise ValueError("--n and --alpha go together: give both as they were when the logs were made, or neither")
-    if settings.n is not None and not 1 <= settings.n <= 10**7:
-        raise ValueError(f"--n {settings.n}: must be from 1 to 10,000,000")
-    if settings.alpha is not None:
-        check_alpha(settings.alpha)
-    if settings.overlap == "class" and settings.n is None:
+    for flag, given in (("--n", settings.n), ("--alpha", settings.alpha)):
+        if len(given) > 1 and len(given) != len(settings.logs):
+            raise ValueError(
+                f"{flag} names {len(given)} numbers for {len(settings.logs)} logs: give one, or one for each, in order"
+            )
+    for n in settings.n:
+        if not 1 <= n <= 10**7:
+            raise ValueError(f"--n {n}: must be from 1 to 10,000,000")
+    for alpha in settings.alpha:
+        check_alpha(alpha)
+    if settings.overlap == "class" and not settings.n:
         raise ValueError("--overlap class: needs --n and --alpha of the logs, to certify all images at once")
     if settings.overlap == "joint" and settings.method != "lp":
         raise ValueError(f"--method {settings.method}: --overlap joint sizes the regions itself; leave --method out")
     if settings.order is not None and settings.method != "greedy":
         raise ValueError(f"--order {settings.order}: is about --method greedy")
-    if settings.method != "lp" and (settings.solver or settings.time_limit):
-        raise ValueError("--solver and --time-limit are about --method lp")
+    for flag, value in (("--solver", settings.solver), ("--time-limit", settings.time_limit)):
+        if value is not None and settings.overlap == "joint":
+            raise ValueError(f"{flag} {value}: --overlap joint sizes the regions without a solver; leave it out")
+        if value is not None and settings.method != "lp":
+            raise ValueError(f"{flag} {value}: is about --method lp")
+
+
+def _of_each(named: Sequence[Path], logs: Logs, values: Sequence[Number]) -> list[Number]:
+    """Return one number for each log in the order of `logs.files`, from one for all or one for each as named."""
+    each = dict(zip(named, values, strict=True)) if len(values) > 1 else dict.fromkeys(named, values[0])
+    return [each[file] for file in logs.files]
+
+
+def _one(values: Sequence[Number]) -> Number | list[Number] | None:
+    """Return what a summary says: one number where all logs have the same."""
+    return values[0] if len(set(values)) == 1 else list(values) or None
 
 
 def _points(settings: AllocateSettings, logs: Logs, rows: np.ndarray) -> np.ndarray:
@@ -125,7 +150,11 @@ def _points(settings: AllocateSettings, logs: Logs, rows: np.ndarray) -> np.ndar
     if settings.points is not None:
         if settings.image_size is not None or settings.image_order != "sorted":
             raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
+        if settings.data_dir != Path("data"):
+            raise ValueError(f"--data-dir {settings.data_dir}: POINTS holds the images; leave it out")
         return array_points(logs, settings.points, rows)
+    if settings.data_dir != Path("data") and settings.dataset not in ("mnist", "cifar10"):
+        raise ValueError(f"--data-dir {settings.data_dir}: is about --dataset mnist or cifar10; leave it out")
     size, order = settings.image_size, settings.image_order
     return log_points(logs, str(settings.dataset), settings.data_dir, image_size=size, order=order, rows=rows)
 
@@ -166,10 +195,10 @@ def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from rich.table import Table
 
-    from smoothing.tables import floor_text
     from srs.commands._console import console
     from srs.evaluation.metrics import LAST
     from srs.modes import OVERLAPPING, title
+    from srs.report.numbers import floored, percent
 
     screen = console()
     shown = [epsilon for epsilon in summary["epsilon"] if epsilon <= LAST]  # all of them are in summary.json
@@ -179,9 +208,8 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, rule in summary["rules"].items():
         style = "bold" if name == summary["main"] else None if rule["sound"] else "dim"
-        acr = f"{float(floor_text(rule['average_certified_radius'], 3)):.3f}"
-        clean = f"{100 * rule['clean_accuracy']:.1f}"
-        cells = [f"{100 * value:.1f}" if value else "-" for value in rule["certified_accuracy"][: len(shown)]]
+        acr, clean = floored(rule["average_certified_radius"], 3), percent(rule["clean_accuracy"])
+        cells = [percent(value) if value else "-" for value in rule["certified_accuracy"][: len(shown)]]
         text = title(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
         table.add_row(text, acr, clean, str(rule["abstentions"]), *cells, style=style)
     screen.print(table)
@@ -193,4 +221,5 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
         lines.append(f"verified: {checked}")
     lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
     lines.append(f"written to {out}")
-    screen.print("\n".join(lines), soft_wrap=True)
+    for line in lines:
+        screen.print(line, soft_wrap=True)

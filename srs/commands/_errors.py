@@ -1,19 +1,25 @@
-"""How every command fails: one line on stderr and an exit code."""
+"""How every command fails: one line on stderr and an exit code; and how it ends where nobody reads what it prints."""
 
 import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from typing import TypeVar, cast
+from contextlib import contextmanager, redirect_stderr, suppress
+from typing import Any, TextIO, TypeVar, cast
 
 import tyro
+
+from srs.text import visible
 
 Settings = TypeVar("Settings")
 
 #: Of a disk, a quota or a file size limit.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+#: Exit code where the reader of a pipe has left, as in `srs-certify --help | head`: what a shell says of SIGPIPE.
+_NOBODY_READS = 141
 
 
 def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, description: str) -> Settings:
@@ -48,9 +54,66 @@ def parse(
             return cast(Settings, found)
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
-            text = re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue())
-            sys.stderr.write(f"{command}: {' '.join(text.split())}\n")
+            _complain(command, re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue()))
         raise
+
+
+@contextmanager
+def printing(command: str) -> Iterator[None]:
+    """See that what a command prints arrives.
+
+    It ends quietly, with exit code 141, where the reader of a pipe has left. Where stdout is closed or full it ends
+    with one line on stderr and exit code 2. Names that no encoding knows are printed with escapes.
+    """
+    if sys.stdout is None:  # and a file that is opened next might take its number
+        _complain(command, "stdout is closed: send it somewhere, such as to /dev/null")
+        raise SystemExit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    before = sys.stdout
+    sys.stdout = cast(TextIO, _Stdout(cast(io.TextIOBase, before)))
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except CannotPrintError as error:
+        _print_no_more(cast(io.TextIOBase, before))
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise SystemExit(_NOBODY_READS) from None
+        failed = isinstance(error.__context__, SystemExit) and error.__context__.code
+        if not failed:  # it has not said anything yet
+            _complain(command, str(error))
+        raise SystemExit(2) from error
+    finally:
+        sys.stdout = before
+
+
+class CannotPrintError(Exception):
+    """What is printed does not arrive. No `OSError`: those are about files that a command reads or writes."""
+
+
+class _Stdout:
+    """A stream that tells its own failures from all others."""
+
+    def __init__(self, stream: io.TextIOBase) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise CannotPrintError(f"cannot print to stdout: {error.strerror}") from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise CannotPrintError(f"cannot print to stdout: {error.strerror}") from error
 
 
 @contextmanager
@@ -63,8 +126,25 @@ def one_line_errors(command: str, interrupted: str = "nothing was written") -> I
         yield
     except (ValueError, OSError, FloatingPointError) as error:
         remedy = "; make room and try again" if getattr(error, "errno", None) in _FULL else ""
-        sys.stderr.write(f"{command}: {' '.join(str(error).split())}{remedy}\n")
+        _complain(command, f"{error}{remedy}")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"\n{command}: interrupted, {interrupted}\n")
+        _complain(command, f"interrupted, {interrupted}", before="\n")
         raise SystemExit(130) from error
+
+
+def _complain(command: str, text: str, before: str = "") -> None:
+    """Write one line to stderr, if there is one."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(f"{before}{command}: {visible(' '.join(text.split()))}\n")
+        sys.stderr.flush()
+    except OSError:  # nobody reads this either: the exit code says it
+        _print_no_more(cast(io.TextIOBase, sys.stderr))
+
+
+def _print_no_more(stream: io.TextIOBase) -> None:
+    """Let what is left to print vanish, so that Python does not complain about it when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from srs.commands._errors import one_line_errors, parse
+from srs.commands._errors import one_line_errors, parse, printing
 from srs.commands._warnings import one_line_warnings
 
 if TYPE_CHECKING:
@@ -85,23 +85,26 @@ class AllocateSettings:
     """Only the images of the logs with these idx: whole numbers, one a line, or an array in a .npy file."""
     rule: Literal["max-radius", "anchor"] = "max-radius"
     """What chooses each image's level from its certificates. max-radius: the largest radius (Eq. 7). anchor: the same,
-    among levels that agree in class with the smallest that certifies one."""
+    among levels that agree in class with the smallest that certifies one. --overlap joint chooses among these too."""
     rounding: Literal["half", "unit", "none"] = "half"
     """What is taken off printed radii, in units of their last digit: they were rounded, half of them up."""
-    n: int | None = None
-    """Estimation samples per image behind the logs. With --alpha, votes are recovered from the radii, and the level's
-    choice and class groups get the confidence they need."""
-    alpha: float | None = None
-    """Failure probability per image behind the logs."""
+    n: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
+    """Estimation samples per image behind the logs, or behind each, in order. With --alpha, votes are recovered from
+    the radii, and the level's choice and class groups get the confidence they need."""
+    alpha: Annotated[tuple[float, ...], tyro.conf.arg(metavar="ALPHA ...")] = ()
+    """Failure probability per image behind the logs, or behind each, in order: the smallest is certified."""
     overlap: Literal["paper", "sigma", "joint", "class"] | None = None
     """Which regions must not overlap. paper: any two. sigma: two of different sigma. joint: the same, sigma chosen
     together with the radii. class: two of different sigma and class (needs --n and --alpha). Default: paper."""
 
 
+@printing("srs-allocate")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
-    settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION)
+    settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION, args=_points_first(sys.argv[1:]))
     with one_line_errors("srs-allocate"), one_line_warnings("srs-allocate"):
+        if settings.time_limit is not None and not 0 < settings.time_limit < float("inf"):
+            raise ValueError(f"--time-limit {settings.time_limit}: must be a positive number of seconds")
         if settings.logs:
             from srs.commands._allocate_logs import allocate_logs
 
@@ -110,19 +113,37 @@ def main() -> None:
             allocate(settings)
 
 
+def _points_first(args: list[str]) -> list[str]:
+    """Put first what stands behind the numbers of a flag and is none: `--sigmas 0.25 0.5 images.npy`."""
+    moved, kept, numbers = [], [], -1
+    for arg in args:
+        numbers = 0 if arg in ("--sigmas", "--n", "--alpha") else -1 if arg.startswith("--") else numbers
+        if numbers > 0 and not _is_number(arg):
+            moved.append(arg)
+            continue
+        numbers += numbers >= 0 and _is_number(arg)
+        kept.append(arg)
+    return [*moved, *kept]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def allocate(settings: AllocateSettings) -> None:
     """Read, allocate, write, print."""
-    from rich.console import Console
-
     from regions import overlap_graph, verify
     from regions.files import write_arrays
-    from srs.commands._console import console
+    from srs.commands._console import Screen, console
 
     _check_without_logs(settings)
     out = _check_out(settings)
     points, R, groups, weights = _read(settings)
-    errors = Console(stderr=True)
-    with _progress(errors) as bars:
+    with _progress(Screen(stderr=True)) as bars:
         task = bars.add_task("searching for overlaps", total=None)
         began = time.perf_counter()
         graph = overlap_graph(
@@ -281,7 +302,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
     import numpy as np
     from rich.table import Table
 
-    from srs.report.numbers import significant
+    from srs.report.numbers import percent, significant
 
     R = allocations[0].graph.R
     w = np.ones(R.size) if weights is None else weights
@@ -292,7 +313,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
         table.add_column(name, justify="right")
     overlapping = (
         "overlapping (r = R, not sound)",
-        f"{most:.2f}",
+        significant(most, ROUND_FLOOR, 7),
         "100.00%",
         "",
         "",
@@ -305,7 +326,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
         table.add_row(
             allocation.method,
             significant(allocation.objective, ROUND_FLOOR, 7),
-            f"{allocation.objective / most:.2%}" if most else "",
+            f"{percent(allocation.objective / most, 2)}%" if most else "",
             "" if bound is None else significant(bound, ROUND_CEILING, 7),
             "" if gap is None else f"{gap:.1e}",
             f"{np.count_nonzero(allocation.radii == 0)}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from srs.commands._config import parse_over_file
-from srs.commands._errors import one_line_errors
+from srs.commands._errors import one_line_errors, printing
 from srs.commands._own_models import find_in_current_folder
 from srs.commands._warnings import one_line_warnings
 from srs.run.settings import CertifySettings
@@ -22,6 +22,7 @@ regions.npz, curves.png, curves.pdf, summary.json. A run that was stopped, in wh
 command and --resume. srs-report makes a page of it."""
 
 
+@printing("srs-certify")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
@@ -35,6 +36,7 @@ def certify(settings: CertifySettings) -> None:
     settings.check()
 
     from smoothing.confidence import shared_alpha
+    from srs.commands._console import console
     from srs.evaluation.evaluate import evaluate
     from srs.modes import main_mode
     from srs.report.summary import write
@@ -61,20 +63,20 @@ def certify(settings: CertifySettings) -> None:
         results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha, settings.sampler)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
-    sys.stdout.write(f"written to {out}\n")
+    console().print(f"written to {out}", soft_wrap=True)
 
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
     from srs.commands._console import console
-    from srs.report.numbers import significant
+    from srs.report.numbers import percent, significant
     from srs.report.summary import results_table
 
     screen = console()
     screen.print(results_table(summary, str(folder)))
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     screen.print(
-        f"{summary['data']['images']} images, clean accuracy {100 * summary['clean_accuracy']:.1f}%, "
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from srs.commands._errors import one_line_errors, parse
+from srs.commands._errors import one_line_errors, parse, printing
 from srs.commands._warnings import one_line_warnings
-from srs.report.numbers import check_alpha
+from srs.limits import check_alpha
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +105,7 @@ class PredictSettings:
                     raise ValueError(f"--{name.replace('_', '-')}: the run in {self.run} says it; leave it out")
 
 
+@printing("srs-predict")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)
@@ -202,4 +203,5 @@ def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
     what = "each answer holds within its radius" if certified else "each answer is G(x) or abstains"
     repeat = "" if settings.online else f"; repeat with --seed {rows[0]['seed']}"
     lines.append(f"{what} with probability at least 1 - {settings.alpha:g}, per image{repeat}")
-    screen.print("\n".join(lines), soft_wrap=True)
+    for line in lines:
+        screen.print(line, soft_wrap=True)

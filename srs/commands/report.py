@@ -6,17 +6,21 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from srs.commands._errors import one_line_errors, parse
-from srs.report.numbers import check_alpha
+from srs.commands._errors import one_line_errors, parse, printing
+from srs.limits import check_alpha
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from smoothing import CertificateTable
     from srs.evaluation.evaluate import Rows
+    from srs.report.page import Chapter
 
 _DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
 
@@ -35,7 +39,8 @@ class ReportSettings:
     """Folder for the report; files of an earlier report in it are replaced. Default for one run: RUN-report, beside
     it."""
     baseline: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=]FILE")] = ()
-    """Certification log of another method (idx label predict radius correct time) to compare with; may be repeated."""
+    """Certification log of another method (idx label predict radius correct time) to compare with; may be repeated. It
+    must hold the images of the runs, with their labels; further ones are left out."""
     alpha: float | None = None
     """Compute bounds and regions anew at this failure probability per image; each image's sigma stays. Default: the
     runs' own."""
@@ -43,6 +48,7 @@ class ReportSettings:
     """Also write the tables as tables.tex or tables.md; may be repeated."""
 
 
+@printing("srs-report")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(ReportSettings, "srs-report", _DESCRIPTION)
@@ -52,25 +58,28 @@ def main() -> None:
 
 def report(settings: ReportSettings) -> None:
     """Read, compute, write, print."""
+    from srs.commands._console import console
     from srs.commands.certify import print_results
     from srs.report.finished_run import load_run
     from srs.report.page import PAGE, Chapter, tables_of, write_report
     from srs.report.summary import summarize
     from srs.report.tables import FORMATS, joined
+    from srs.text import visible
 
     out = _out(settings)
     if settings.alpha is not None:
         check_alpha(settings.alpha)
-    baselines = dict(_baseline(text) for text in settings.baseline)
-    names = _names(settings.runs, baselines)
+    taken = {_named(text)[0] for text in settings.baseline}
+    names = _names(settings.runs, taken)
     chapters = []
     for folder, name in zip(settings.runs, names, strict=True):
         run = load_run(folder)
         results = run.evaluate(settings.alpha)
         warning = run.disagreement(results) if results.alpha == run.alpha else None
         if warning:
-            sys.stderr.write(f"srs-report: warning: {warning}\n")
+            sys.stderr.write(f"srs-report: warning: {visible(warning)}\n")
         chapters.append(Chapter(name, run, results, warning))
+    baselines = _baselines(settings.baseline, chapters)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -84,7 +93,7 @@ def report(settings: ReportSettings) -> None:
         shutil.rmtree(staging)
     for chapter in chapters:
         print_results(summarize(chapter.results, chapter.run.config, chapter.run.manifest), chapter.run.folder)
-    sys.stdout.write(f"written to {out / PAGE}\n")
+    console().print(f"written to {out / PAGE}", soft_wrap=True)
 
 
 def _out(settings: ReportSettings) -> Path:
@@ -104,38 +113,79 @@ def _out(settings: ReportSettings) -> Path:
     return out
 
 
-def _names(runs: tuple[Path, ...], baselines: dict[str, Rows]) -> list[str]:
+def _names(runs: tuple[Path, ...], taken: set[str]) -> list[str]:
     """Return a name for each run: its folder's, with a number where that is taken."""
     names: list[str] = []
     for folder in runs:
         name = base = folder.absolute().name or "run"
         number = 1
-        while name in names or name in baselines:
+        while name in names or name in taken:
             number += 1
             name = f"{base}-{number}"
         names.append(name)
     return names
 
 
-def _baseline(text: str) -> tuple[str, Rows]:
+def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Rows]:
+    """Read the logs to compare with: of each, the rows of the images that the runs are about."""
     import numpy as np
 
-    from smoothing import read_certificates
     from srs.evaluation.evaluate import Rows
 
-    name, equals, file = text.rpartition("=")
-    path = Path(file)
+    images = np.unique(np.concatenate([chapter.run.record.idx for chapter in chapters]))
+    found: dict[str, Rows] = {}
+    for text in texts:
+        name, path = _named(text)
+        if name in found:
+            raise ValueError(f"--baseline {text}: another one is called {name} too; name them apart by NAME=FILE")
+        table = _log(path)
+        for chapter in chapters:
+            record = chapter.run.record
+            at, lacking = _places(table, record.idx)
+            remedy = "give a log of the images that the runs are about"
+            if lacking.any():
+                j = int(lacking.argmax())
+                raise ValueError(f"--baseline {path}: lacks image {record.idx[j]} of {chapter.name}; {remedy}")
+            differs = table.label[at] != record.label
+            if differs.any():
+                j = int(differs.argmax())
+                raise ValueError(
+                    f"--baseline {path}: image {record.idx[j]} has label {table.label[at[j]]}, in {chapter.name} it "
+                    f"has {record.label[j]}; {remedy}"
+                )
+        at, _ = _places(table, images)
+        found[name] = Rows(table.predict[at], table.radius[at], table.correct[at])
+    return found
+
+
+def _places(table: CertificateTable, idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of images in a log, and which images it lacks."""
+    import numpy as np
+
+    order = np.argsort(table.idx, kind="stable")
+    at = order[np.searchsorted(table.idx, idx, sorter=order).clip(0, len(order) - 1)]
+    return at, np.asarray(table.idx[at] != idx)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Return a baseline's name and file; a file whose name holds = stands for itself."""
+    name, equals, file = text.partition("=")
+    if not equals or Path(text).exists():
+        return Path(text).stem, Path(text)
+    return name, Path(file)
+
+
+def _log(path: Path) -> CertificateTable:
+    import numpy as np
+
+    from smoothing import ABSTAIN
+    from srs.logs.read import read_log
+
     try:
-        table = read_certificates(path)
-    except FileNotFoundError:
-        raise ValueError(f"--baseline {path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--baseline {path}: is no certification log; name one in tab-separated text") from error
-    if not len(table.idx):
-        raise ValueError(f"--baseline {path}: holds no rows; name a whole log")
-    if not (np.isfinite(table.radius).all() and (table.radius >= 0).all() and np.isin(table.correct, (0, 1)).all()):
-        raise ValueError(f"--baseline {path}: radius must be finite and >= 0, and correct 0 or 1; name a whole log")
-    return name if equals else path.stem, Rows(table.predict, table.radius, table.correct)
+        table = read_log(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"--baseline {error}") from error
+    return replace(table, radius=np.where(table.predict == ABSTAIN, 0.0, table.radius))
 
 
 def _move(staging: Path, out: Path, last: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srs.commands._errors import one_line_errors, parse_preset
+from srs.commands._errors import one_line_errors, parse_preset, printing
 from srs.commands._own_models import find_in_current_folder
 from srs.commands._warnings import one_line_warnings
 
@@ -20,6 +20,7 @@ Writes checkpoint.pt after each epoch, config.yaml, log.tsv and tensorboard/ int
 it from there. A run that was stopped, in whatever way, goes on with the same command and --resume."""
 
 
+@printing("srs-train")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train"), one_line_warnings("srs-train"):
@@ -39,6 +40,7 @@ def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
     from rich.table import Table
 
     from srs.commands._console import console
+    from srs.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stage", "epoch", "loss", "accuracy", "lr", "seconds", "images/s"):
@@ -48,7 +50,7 @@ def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
             row.stage,
             str(row.epoch + 1),
             f"{row.loss:.4f}",
-            f"{row.accuracy:.1%}",
+            f"{percent(row.accuracy)}%",
             f"{row.lr:.2g}",
             f"{row.seconds:.1f}",
             f"{row.images_per_second:.0f}",

@@ -1,6 +1,7 @@
 """What a certified defence is judged by, computed from rows: a certified radius, and whether it is correct."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -26,5 +27,8 @@ def certified_accuracy(
 
 
 def average_certified_radius(radius: Float64[np.ndarray, " n"], correct: Int64[np.ndarray, " n"]) -> float:
-    """Return the mean of radius * correct over all images, abstentions and errors counting 0."""
-    return float((radius * correct).mean())
+    """Return the mean of radius * correct over all images, abstentions and errors counting 0.
+
+    Radii are decimals, and are added up as such: the mean of 0.7 and 0.7 is 0.7, which floats miss.
+    """
+    return float(sum(map(Decimal, map(repr, (radius * correct).tolist()))) / len(radius))

@@ -99,7 +99,7 @@ def bounds_from(logs: Logs, lowered: Float64[np.ndarray, "n K"], votes: Votes | 
     votes : Votes, optional
         What was recovered from them.
     alpha : float, optional
-        The logs' failure probability; given with `votes`.
+        The failure probability to certify at, given with `votes`: that of the logs, or of the strictest of them.
     """
     n, K = logs.predict.shape
     if votes is None or alpha is None:
@@ -121,16 +121,20 @@ def bounds_from(logs: Logs, lowered: Float64[np.ndarray, "n K"], votes: Votes | 
     )
 
 
-def choose(predict: Int64[np.ndarray, "n K"], R: Float64[np.ndarray, "n K"], rule: str) -> Int64[np.ndarray, " n"]:
-    """Choose a level for every image; among equal radii the smallest. No label is seen.
+def admitted(predict: Int64[np.ndarray, "n K"], R: Float64[np.ndarray, "n K"], rule: str) -> Float64[np.ndarray, "n K"]:
+    """Return the radii at the levels that a rule admits, 0 at the others. No label is seen.
 
-    "max-radius" takes the largest certified radius (Eq. 7), "anchor" the largest among the levels that return the class
-    of the smallest level that certifies one.
+    "max-radius" admits every level, "anchor" those that return the class of the smallest level that certifies one.
     """
     if rule == "anchor":
         first = predict[np.arange(len(R)), (R > 0).argmax(axis=1)]
-        R = np.where(predict == first[:, None], R, 0.0)
-    return np.asarray(R.argmax(axis=1))
+        return np.where(predict == first[:, None], R, 0.0)
+    return R
+
+
+def choose(predict: Int64[np.ndarray, "n K"], R: Float64[np.ndarray, "n K"], rule: str) -> Int64[np.ndarray, " n"]:
+    """Choose for every image the level of the largest radius among those that are admitted; of equals the smallest."""
+    return np.asarray(admitted(predict, R, rule).argmax(axis=1))
 
 
 def compare(
@@ -140,6 +144,7 @@ def compare(
     rule: str,
     main: Mode,
     options: Mapping[str, Any],
+    parallel: int | str | None = None,
 ) -> dict[str, Answer]:
     """Answer by every constant level, with overlapping regions, and by each way to size them.
 
@@ -150,11 +155,13 @@ def compare(
     points : array of shape (n, d)
         The images.
     rule : {"max-radius", "anchor"}
-        As in `choose`.
+        As in `admitted`: of these levels `choose` takes one, and so does a joint choice.
     main : Mode
         That of the answer that is wanted; is added where it is not compared anyway.
     options : mapping
-        Passed to `regions.allocate` where it solves for the optimum.
+        Passed to `regions.allocate` where it solves the LP.
+    parallel : int or str, optional
+        As in `regions.allocate`: shares out the search for overlaps, and solving but for a joint choice.
 
     Returns
     -------
@@ -173,16 +180,20 @@ def compare(
     tables = {mode: bounds.simultaneous if mode.simultaneous else bounds.chosen for mode in modes}
     levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
     # One search among the largest bounds serves every mode.
-    near = regions.overlap_graph(points, np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes]))
+    largest = np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes])
+    near = regions.overlap_graph(points, largest, parallel=parallel)
     for mode in modes:
         table, level = tables[mode], levels[mode]
         if mode.overlap == "joint":
-            joint = regions.allocate_levels(points, logs.sigmas, table)
+            joint = regions.allocate_levels(points, logs.sigmas, admitted(logs.predict, table, rule))
             level, allocation = joint.level, joint.allocation
         else:
             groups = GROUPS[mode.overlap](level, _at(logs.predict, level)) or []
-            exact = {"method": mode.how, **options}
-            how = {"method": "greedy", "order": mode.how} if mode.how in GREEDY else exact
+            how: dict[str, Any] = {"method": mode.how}
+            if mode.how in GREEDY:
+                how = {"method": "greedy", "order": mode.how}
+            elif mode.how != "max-min":
+                how |= {"parallel": parallel, **(options if mode.how == "lp" else {})}
             allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
         R, r = _at(table, level), allocation.radii
         predict = np.where(r > 0, _certified(logs, level, R), ABSTAIN)

@@ -1,5 +1,6 @@
 """The images that a log is about: found by their index in the test set."""
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from training import image_folder, load_data
 def log_points(
     logs: Logs,
     dataset: str,
-    data_dir: Path,
+    data_dir: str | PathLike[str],
     *,
     image_size: int | None = None,
     order: str = "sorted",
@@ -26,7 +27,7 @@ def log_points(
     logs : Logs
     dataset : str
         One of `training.DATASETS`, or `imagefolder:PATH`; then PATH/test, PATH/val or PATH holds a folder per class.
-    data_dir : Path
+    data_dir : path
         Where MNIST or CIFAR-10 are.
     image_size : int, optional
         Side that images of a folder are scaled and cropped to.

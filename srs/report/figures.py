@@ -12,6 +12,7 @@ from srs.evaluation.evaluate import Results, Rows, radii_of_image
 from srs.evaluation.losses import losses
 from srs.modes import OVERLAPPING, title
 from srs.report.svg import COLOURS, SERIES, pixels, style
+from srs.text import visible
 
 RADIUS = "l2 radius (pixels in [0, 1])"
 
@@ -105,7 +106,13 @@ def _steps(rules: Mapping[str, Rows], styles: Sequence[Mapping[str, object]]) ->
             radius = np.sort(rows.radius[(rows.correct == 1) & (rows.radius > 0)])
             left = 100 * np.arange(len(radius), -1, -1) / len(rows.radius)
             x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
-            axes.step(x, y, where="post", label=name, **how)  # type: ignore[arg-type]
+            axes.step(x, y, where="post", label=_label(name), **how)  # type: ignore[arg-type]
         axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102), xlabel=RADIUS, ylabel="certified accuracy (%)")
         figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _label(name: str) -> str:
+    """Return a name for a legend, where $ would begin a formula and a leading _ would leave the curve out."""
+    text = visible(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class StoredRun:
         )
 
 
-def load_run(folder: Path) -> StoredRun:
+def load_run(folder: str | PathLike[str]) -> StoredRun:
     """Read a finished run.
 
     Raises
@@ -87,6 +88,7 @@ def load_run(folder: Path) -> StoredRun:
         Where there is none, where it has not come to its end, where a newer version wrote it, or where a file is
         damaged; the message names it and says what to do.
     """
+    folder = Path(folder)
     config, manifest = read_description(folder)
     try:
         sigmas = np.array(manifest["sigmas"], dtype=np.float64)

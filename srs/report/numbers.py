@@ -1,17 +1,6 @@
 """Numbers for readers: rounded to the safe side, with as many digits as can be read."""
 
-from decimal import ROUND_FLOOR, Context, Decimal
-
-#: Smallest failure probability for which `smoothing` computes bounds; known here before PyTorch is imported.
-SMALLEST_ALPHA = 1e-100
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise `ValueError` for an --alpha that no bound can be computed for."""
-    if not 0 < alpha < 1:
-        raise ValueError(f"--alpha {alpha}: must lie strictly between 0 and 1, such as 0.001")
-    if alpha < SMALLEST_ALPHA:
-        raise ValueError(f"--alpha {alpha}: must be at least {SMALLEST_ALPHA:g}; bounds are not computed below")
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
 def significant(value: float, rounding: str, digits: int = 9) -> str:
@@ -24,6 +13,15 @@ def floored(value: float, digits: int) -> str:
     return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
-def percent(share: float) -> str:
-    """Write a share in percent with one decimal, rounded down; shares of whole images are not lost to rounding."""
-    return floored(round(100 * share, 9), 1)
+def raised(value: float, digits: int) -> str:
+    """Write a number rounded up to so many decimals, all of them shown: what is lost is never less than it says."""
+    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share in percent, rounded down.
+
+    A share k / n of whole images is written as the exact k / n would be, though 100 * 0.948 is below 94.8 in floating
+    point: for n up to 10**8 an exact share that is no decimal is further from one than the ninth decimal.
+    """
+    return floored(round(100 * share, 9), digits)

@@ -19,10 +19,11 @@ from srs.evaluation.losses import Losses, losses
 from srs.modes import title
 from srs.report import figures
 from srs.report.finished_run import StoredRun
-from srs.report.numbers import floored, percent
+from srs.report.numbers import floored, percent, raised
 from srs.report.summary import guarantee, write_summary, write_tables
 from srs.report.svg import image_uri, inline_svg, save
 from srs.report.tables import RuleTable, rule_table
+from srs.text import visible
 
 PAGE = "report.html"
 
@@ -64,7 +65,7 @@ def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[s
         figure = figures.comparison(compared)
         save(figure, folder / "comparison.png", folder / "comparison.pdf")
         context["compared"] = Markup(inline_svg(figure, "comparison"))
-        context["overview"] = rule_table(compared, named=str)
+        context["overview"] = rule_table(compared, named=visible)
     environment = Environment(
         loader=PackageLoader("srs.report"),
         autoescape=True,
@@ -98,9 +99,9 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
         save(figures.radii_against_sigma(results, run.images, samples), out / "sigma.png", out / "sigma.pdf")
     main = results.rules[results.main.name]
     return {
-        "name": chapter.name,
+        "name": visible(chapter.name),
         "number": number,
-        "warning": chapter.warning,
+        "warning": None if chapter.warning is None else visible(chapter.warning),
         "guarantee": guarantee(results),
         "tiles": _tiles(results, summary),
         "figures": {name: Markup(inline_svg(figure, f"r{number}-{name}")) for name, figure in drawn.items()},
@@ -126,7 +127,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
             "regions": regions.RegionMap(results.points, results.radii, results.sigma, main.predict).content_hash,
         },
         "versions": run.manifest["versions"],
-        "data": run.manifest["data"]["name"],
+        "data": visible(run.manifest["data"]["name"]),
         "device": run.manifest["device"],
         "alpha": f"{results.alpha:g}",
         "changed": None if results.alpha == run.alpha else f"{run.alpha:g}",
@@ -139,7 +140,7 @@ def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]
     return [
         ("average certified radius", floored(summary["average_certified_radius"], 3)),
         ("certified accuracy at radius 0.5", f"{percent(accuracy[0.5])}%"),
-        ("clean accuracy of the base classifier", f"{100 * summary['clean_accuracy']:.1f}%"),
+        ("clean accuracy of the base classifier", f"{percent(summary['clean_accuracy'])}%"),
         ("images", f"{len(results.record.idx):,}"),
         ("abstentions", f"{summary['abstentions']:,}"),
     ]
@@ -177,13 +178,18 @@ def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]
             "title": title(name),
             "before": floored(float(results.modes[name].bounds.radius.sum()), 2),
             "after": floored(float(np.minimum(mode.allocation.radii, mode.bounds.radius).sum()), 2),
-            "share": f"{100 * lost[name].lost.sum() / max(mode.bounds.radius.sum(), 1e-300):.1f}%",
+            "share": f"{raised(_share(lost[name].lost.sum(), mode.bounds.radius.sum()), 1)}%",
             "losers": f"{int((lost[name].lost > 0).sum()):,}",
             "empty": f"{int(((mode.allocation.radii == 0) & (mode.bounds.radius > 0)).sum()):,}",
             "gap": "unknown" if mode.allocation.gap is None else f"{mode.allocation.gap:.1e}",
         }
         for name, mode in results.modes.items()
     ]
+
+
+def _share(part: float, whole: float) -> float:
+    """Return a part in percent, without the last bits of a division."""
+    return round(100 * float(part) / max(float(whole), 1e-300), 9)
 
 
 def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
@@ -197,8 +203,8 @@ def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
             {
                 "left": _picture(chapter, j) | _region(results, j),
                 "right": _picture(chapter, other) | _region(results, other),
-                "lost": f"{lost.lost[j]:.3f}",
-                "distance": f"{lost.distance[j]:.3f}",
+                "lost": raised(float(lost.lost[j]), 3),
+                "distance": floored(float(lost.distance[j]), 3),
             }
         )
     return found
@@ -227,7 +233,7 @@ def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> N
             floor_text(float(mode.bounds.radius[j])),
             floor_text(float(mode.allocation.radii[j])),
             str(idx[lost[name].neighbour[j]]) if lost[name].neighbour[j] >= 0 else "-1",
-            f"{lost[name].distance[j]:.6f}",
+            floor_text(float(lost[name].distance[j])),
         )
         for name, mode in results.modes.items()
         for j in np.flatnonzero(lost[name].lost > 0).tolist()
@@ -236,17 +242,20 @@ def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> N
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return visible(value) if isinstance(value, str) else json.dumps(value)
 
 
 def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Rows]) -> list[tuple[str, RuleTable]]:
     """Return captions and tables that may be asked for in other formats: for each run, and for all together."""
     tables = [
-        (f"{chapter.name}: {guarantee(chapter.results)}", rule_table(chapter.results.rules, chapter.results.main.name))
+        (
+            f"{visible(chapter.name)}: {guarantee(chapter.results)}",
+            rule_table(chapter.results.rules, chapter.results.main.name),
+        )
         for chapter in chapters
     ]
     if len(chapters) + len(baselines) > 1:
         mains = {chapter.name: chapter.results.rules[chapter.results.main.name] for chapter in chapters}
         compared = {**mains, **baselines}
-        tables.append(("All runs and baselines", rule_table(compared, named=str)))
+        tables.append(("All runs and baselines", rule_table(compared, named=visible)))
     return tables

@@ -15,6 +15,7 @@ from smoothing.tables import CertificateTable, floor_text, write_certificates, w
 from srs.evaluation.evaluate import Results
 from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.modes import OVERLAPPING, title
+from srs.report.numbers import floored, percent
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 
@@ -133,9 +134,9 @@ def results_table(summary: dict[str, Any], name: str) -> Table:
     for name in ("ACR", "abstain", *(f"{epsilon:.2f}" for epsilon in summary["epsilon"])):
         table.add_column(name, justify="right", no_wrap=True)
     for rule, result in summary["rules"].items():
-        cells = [f"{100 * value:.1f}" if value else "-" for value in result["certified_accuracy"]]
+        cells = [percent(value) if value else "-" for value in result["certified_accuracy"]]
         style = "bold" if rule == summary["main"] else "dim" if not result["sound"] else None
-        acr = f"{float(floor_text(result['average_certified_radius'], 3)):.3f}"
+        acr = floored(result["average_certified_radius"], 3)
         table.add_row(title(rule), acr, str(result["abstentions"]), *cells, style=style)
     return table
 

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, *paths: Path) -> None:
+def save(figure: Figure, *paths: str | PathLike[str]) -> None:
     """Write a figure, each file whole or not at all; the suffix says in which format."""
-    for path in paths:
+    for path in map(Path, paths):
         with style(), replacing(path) as stream:
             metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
             figure.savefig(stream, format=path.suffix[1:], dpi=160, facecolor="white", metadata=metadata)

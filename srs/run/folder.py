@@ -94,7 +94,7 @@ def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
         stream.write(yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
-def read_description(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what `config.yaml` and `manifest.json` of a run hold.
 
     Raises
@@ -102,6 +102,7 @@ def read_description(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     ValueError
         Where there is no run, where a newer version wrote it, or where a file is damaged.
     """
+    out = Path(out)
     if not out.is_dir():
         raise ValueError(f"{out}: no such folder; name one that srs-certify wrote")
     if not (out / CONFIG).is_file() or not (out / MANIFEST).is_file():

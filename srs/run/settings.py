@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from srs.report.numbers import check_alpha
+from srs.limits import check_alpha
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""

@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 from decimal import Decimal
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import regions
+from srs.commands.allocate import main
 from training import digits
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
@@ -179,6 +181,7 @@ def test_folders_of_images_in_either_order(folder):
 
 
 DIGITS = ("--dataset", "digits")
+JOINT = ("--overlap", "joint")
 BAD = {
     "a missing file": (["--logs", "lost_0.5.tsv", *DIGITS], "lost_0.5.tsv: no such file"),
     "a folder": (["--logs", "dir_0.5", *DIGITS], "dir_0.5"),
@@ -200,7 +203,23 @@ BAD = {
     "tiny alpha": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "1e-101"], "--alpha 1e-101: must be at least 1e-100"),
     "alpha": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "1"], "--alpha 1.0: must lie strictly between 0 and 1"),
     "order": ([*LOGS, *DIGITS, "--order", "arrival"], "--order arrival: is about --method greedy"),
-    "joint": ([*LOGS, *DIGITS, "--overlap", "joint", "--method", "greedy"], "leave --method out"),
+    "joint": ([*LOGS, *DIGITS, *JOINT, "--method", "greedy"], "leave --method out"),
+    "joint by a solver": ([*LOGS, *DIGITS, *JOINT, "--solver", "highs"], "--solver highs: --overlap joint sizes"),
+    "joint in time": ([*LOGS, *DIGITS, *JOINT, "--time-limit", "9"], "--time-limit 9.0: --overlap joint sizes"),
+    "solver": ([*LOGS, *DIGITS, "--method", "matching", "--solver", "highs"], "--solver highs: is about --method lp"),
+    "no time": ([*LOGS, *DIGITS, "--time-limit", "nan"], "--time-limit nan: must be a positive number of seconds"),
+    "backend": ([*LOGS, *DIGITS, "--parallel", "banana"], "parallel = 'banana': joblib cannot use this backend here"),
+    "joint on a backend": ([*LOGS, *DIGITS, *JOINT, "--parallel", "banana"], "parallel = 'banana': joblib cannot"),
+    "folder of an array": (["images.npy", *LOGS, "--data-dir", "here"], "--data-dir here: POINTS holds the images"),
+    "folder of digits": ([*LOGS, *DIGITS, "--data-dir", "here"], "--data-dir here: is about --dataset mnist or cifar"),
+    "alphas": ([*LOGS, *DIGITS, "--n", "100", "--alpha", "0.1", "0.2"], "--alpha names 2 numbers for 3 logs"),
+    "ns": ([*LOGS, *DIGITS, "--n", "10", "20", "--alpha", "0.1"], "--n names 2 numbers for 3 logs"),
+    "one alpha of three": (
+        [*LOGS, *DIGITS, "--n", "1000", "--alpha", "0.1", "2", "0.1"],
+        "--alpha 2.0: must lie strictly between 0 and 1",
+    ),
+    "sigma of 25": (["--logs", "sigma_25.tsv", *DIGITS], "the name holds '25', which is no noise level"),
+    "another sigma": (["--logs", "NOISE_0.5.tsv", "--sigmas", "0.05", *DIGITS], "more than 6 sigma = 0.3"),
     "weights": ([*LOGS, *DIGITS, "--weights", "w.npy"], "--weights: cannot be combined with --logs"),
     "no logs": (["images.npy", "R.npy", "--rule", "anchor"], "--rule anchor: is about certification logs"),
     "out": ([*LOGS, *DIGITS, "--out", "images.npy"], "--out images.npy: is a file"),
@@ -208,24 +227,87 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message, monkeypatch, capsys):
     lines = (folder / "NOISE_0.5.tsv").read_text().splitlines()
     (folder / "torn_0.5.tsv").write_text("\n".join([*lines[:-1], "0\t1\t1\t0.5"]))
     write_log(folder / "short_0.5.tsv", [(0, 1, 1, "0.5"), (5, 1, 1, "0.5"), (10, 1, 1, "0.5")])
     write_log(folder / "mine.tsv", [(0, 1, 1, "0.5")])
     write_log(folder / "other_0.5.tsv", [(0, (digits().test_labels[0] + 1) % 10, 1, "0.5")])
     write_log(folder / "many_0.5.tsv", [(999, 1, 1, "0.5")])
+    (folder / "sigma_25.tsv").write_bytes((folder / "NOISE_0.5.tsv").read_bytes())
     (folder / "dir_0.5").mkdir()
     (folder / "lacking.txt").write_text("0\n3\n")
     np.save(folder / "bytes.npy", np.load(folder / "images.npy") * 255)
     before = {file.name for file in folder.iterdir()}
-    process = run(folder, *arguments)
-    assert process.returncode == 2
-    assert process.stderr.startswith("srs-allocate: ")
-    assert message in process.stderr
-    assert process.stderr.count("\n") == 1
-    assert process.stdout == ""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["srs-allocate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr()
+    assert end.value.code == 2
+    assert printed.err.startswith("srs-allocate: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
     assert {file.name for file in folder.iterdir()} == before
+
+
+def unanimous(sigma, alpha, n=1000):
+    """What a unanimous vote certifies, by Clopper and Pearson: p = alpha^(1/n)."""
+    return sigma * NormalDist().inv_cdf(alpha ** (1 / n))
+
+
+def test_logs_of_different_alpha(folder):
+    """Each log's votes come back by its own alpha, in the order named; all is certified at the smallest of them."""
+    labels = digits().test_labels
+    for sigma, alpha in ((0.25, 0.001), (0.5, 0.05)):
+        rows = [(i, labels[i], labels[i], f"{unanimous(sigma, alpha):.3}") for i in (0, 5)]
+        write_log(folder / f"own_{sigma}.tsv", rows)
+    logs = ("--logs", "own_0.5.tsv", "own_0.25.tsv", *DIGITS, "--n", 1000)
+    refused = run(folder, *logs, "--alpha", 0.001)
+    assert refused.returncode == 2
+    assert "own_0.5.tsv, line 2: radius = " in refused.stderr
+    assert "--alpha 0.05" in refused.stderr
+    assert "would fit this log; give --n and --alpha of each log, in order" in refused.stderr
+    process = run(folder, *logs, "--alpha", 0.05, 0.001)
+    assert process.returncode == 0, process.stderr
+    assert "at least 1 - 0.001, per image, by bounds recomputed at alpha / 2" in process.stdout
+    summary = json.loads((folder / "allocation/summary.json").read_text())
+    assert (summary["n"], summary["alpha"]) == (1000, [0.05, 0.001])
+    for row in rows_of(folder / "allocation/allocation.tsv"):
+        assert float(row["R"]) == pytest.approx(unanimous(0.5, 0.0005), abs=2e-6)
+        assert float(row["R"]) <= unanimous(0.5, 0.0005)
+
+
+def test_the_rule_holds_for_a_joint_choice(folder):
+    """The smallest level is right everywhere, larger radii are wrong: only an anchor keeps the right answers."""
+    labels = digits().test_labels[:40]
+    write_log(folder / "few_0.25.tsv", [(i, label, label, "0.3") for i, label in enumerate(labels)])
+    write_log(folder / "few_0.5.tsv", [(i, label, (label + 1) % 10, "1.2") for i, label in enumerate(labels)])
+    for rule, sigma, clean in (("max-radius", "0.5", 0.0), ("anchor", "0.25", 1.0)):
+        logs = ("--logs", "few_0.25.tsv", "few_0.5.tsv", *DIGITS, "--out", rule)
+        process = run(folder, *logs, "--overlap", "joint", "--rule", rule)
+        assert process.returncode == 0, process.stderr
+        assert {row["sigma"] for row in rows_of(folder / rule / "allocation.tsv")} == {sigma}
+        summary = json.loads((folder / rule / "summary.json").read_text())
+        assert summary["rules"]["joint-lp"]["clean_accuracy"] == clean
+
+
+def test_the_images_may_stand_behind_a_list_of_numbers(folder):
+    labels = digits().test_labels
+    for sigma in (0.25, 0.5):
+        rows = [(i, labels[i], labels[i], f"{unanimous(sigma, 0.001):.3}") for i in (0, 5)]
+        write_log(folder / f"own_{sigma}.tsv", rows)
+    numbers = ("--n", 1000, "--alpha", 0.001, "--sigmas", 0.25, 0.5)
+    process = run(folder, "--logs", "own_0.25.tsv", "own_0.5.tsv", *numbers, "images.npy", "--verify")
+    assert process.returncode == 0, process.stderr
+
+
+def test_shares_of_work_change_nothing(folder):
+    for name, flags in (("alone", []), ("shared", ["--parallel", "threading"])):
+        process = run(folder, *LOGS, *DIGITS, "--out", name, *flags)
+        assert process.returncode == 0, process.stderr
+    assert (folder / "alone/allocation.tsv").read_bytes() == (folder / "shared/allocation.tsv").read_bytes()
 
 
 @pytest.mark.data

@@ -73,6 +73,29 @@ def test_every_rule_on_a_line():
     assert described["allocations"]["paper-lp"]["upper_bound"] == pytest.approx(1.25)
 
 
+def test_a_joint_choice_keeps_to_the_levels_that_the_rule_admits():
+    """The first image's smallest certified level says 7, larger radii say 3: the anchor forbids them to all modes."""
+    logs = logs_of([[7, 3, 3], [7, 7, 7]], [[0.25, 0.75, 1.5], [0.25, 0.5, 0.0]], [7, 7])
+    points = [[0.0], [100.0]]
+    free, anchored = (answers_of(logs, points, rule) for rule in ("max-radius", "anchor"))
+    for mode in MODES:
+        assert free[mode.name].predict.tolist() == [3, 7]
+        assert anchored[mode.name].predict.tolist() == [7, 7]
+        assert anchored[mode.name].level.tolist() == [0, 1]
+    assert anchored["joint-lp"].radius == pytest.approx([0.25, 0.5], abs=2e-6)
+
+
+def test_no_rule_makes_a_joint_choice_worse_than_one_by_one(rng):
+    n = 60
+    predict, printed = rng.integers(0, 3, size=(n, 3)), np.round(rng.random((n, 3)), 3)
+    for rule in ("max-radius", "anchor"):
+        found = answers_of(logs_of(predict, printed, predict[:, 0]), rng.random((n, 2)) * 4, rule)
+        assert found["joint-lp"].r.sum() >= found["sigma-lp"].r.sum() - 1e-9
+        first = predict[:, 0]  # every radius is positive or the level is admitted nowhere
+        if rule == "anchor" and (printed[:, 0] > 0).all():
+            assert (found["joint-lp"].answers == first).all()
+
+
 def test_another_main_method_is_added():
     logs = logs_of(PREDICT, PRINTED, LABELS)
     found = answers_of(logs, LINE, main=Mode("sigma", "arrival"))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from srs.logs.read import read_logs, sigma_of
@@ -37,8 +38,8 @@ def test_a_radius_beside_an_abstention_counts_for_nothing(folder):
 
 
 def test_sigmas_that_are_given_are_those_of_the_files_as_they_stand(folder):
-    logs = read_logs([Path("m_0.50.tsv"), Path("m_0.25.tsv")], [0.12, 1.0])
-    assert logs.sigmas.tolist() == [0.12, 1.0]
+    logs = read_logs([Path("m_0.50.tsv"), Path("m_0.25.tsv")], [0.2, 1.0])
+    assert logs.sigmas.tolist() == [0.2, 1.0]
     assert logs.files[0].name == "m_0.50.tsv"
 
 
@@ -54,6 +55,17 @@ def test_sigmas_that_are_given_are_those_of_the_files_as_they_stand(folder):
         ("mnist_catrs_1.0.tsv", 1.0),
         ("resnet110_noise_0.50_eps_0.25.tsv", 0.5),
         ("0.75.csv", 0.75),
+        ("sigma-1.00.tsv", 1.0),
+        ("noise0p25", 0.25),
+        ("cohen_0p25.tsv", 0.25),
+        ("sigma_2.5e-1.tsv", 0.25),
+        ("NOISE_1E-1", 0.1),
+        ("noise_sd0.12.log", 0.12),
+        ("sigma[0.5].tsv", 0.5),
+        ("90epochs_0.5.tsv", 0.5),
+        ("lr0.1_0.5", 0.5),
+        ("resnet110_noise0.50_n100000", 0.5),
+        ("2024-11-25_noise_0.25_2024-11-26.tsv.txt", 0.25),
     ],
 )
 def test_sigma_is_read_off_the_name(name, sigma):
@@ -68,21 +80,35 @@ def test_sigma_is_read_off_the_name(name, sigma):
         ("train_0.25_test_0.5.tsv", "could mean 0.25 or 0.5"),
         ("noise_0.25_sigma_0.5.tsv", "could mean 0.25 or 0.5"),
         ("v1.2.3.tsv", "holds no noise level"),
+        ("lr_0.1.tsv", "holds no noise level"),
+        ("eps=0.5", "holds no noise level"),
+        ("cohen_25%.tsv", "holds no noise level"),
+        ("sigma_25.tsv", "holds '25', which is no noise level from 0 to 2 beyond doubt"),
+        ("noise_025.tsv", "holds '025'"),
+        ("sigma_0_25.tsv", "holds '0_25'"),
+        ("noise_1_5", "holds '1_5'"),
+        ("noise25%", "holds '25%'"),
+        ("sigma_25pct_0.5.tsv", "holds '25pct"),
+        ("sigma=-1.0", "holds '-1.0'"),
+        ("noise_0.25-0.5.tsv", "holds '0.25-0.5'"),
+        ("noise_0,25.tsv", "holds '0,25'"),
+        ("noise_2.5e1.tsv", "holds '2.5e1'"),
+        ("sigma_0", "holds '0'"),
+        ("sigma_64_255.tsv", "holds '64_255'"),
+        ("log_24.11.tsv", "holds '24.11'"),
     ],
 )
 def test_a_name_that_does_not_say_is_refused_with_the_remedy(name, message):
-    with pytest.raises(ValueError, match=rf"{name}: the name {message}; give the noise level .* with --sigmas"):
-        sigma_of(Path(name))
+    with pytest.raises(ValueError, match="; give the noise level of every log, in order, with --sigmas") as caught:
+        sigma_of(name)
+    assert str(caught.value).startswith(f"{name}: the name {message}")
 
 
 ROW = "0\t7\t7\t0.95\t1\t1.0\n"
 BAD = {
     "empty": ("", "line 1: the header is"),
     "another table": ("a\tb\n1\t2\n", "line 1: the header is"),
-    "missing column": (
-        "idx\tlabel\tpredict\tradius\tcorrect\n0\t7\t7\t0.9\t1\n",
-        "expected it to start with idx label",
-    ),
+    "missing column": ("idx\tlabel\tradius\tcorrect\ttime\n0\t7\t0.9\t1\t1.0\n", "it lacks predict"),
     "truncated row": (HEADER + ROW + "3\t2\t2\t0.4\n", "line 3: 4 fields where the header has 6"),
     "no rows": (HEADER, "holds no image below its header"),
     "nan": (HEADER + "0\t7\t7\tnan\t1\t1.0\n", "line 2: radius = nan"),
@@ -92,7 +118,7 @@ BAD = {
     "negative idx": (HEADER + "-1\t7\t7\t0.5\t1\t1.0\n", "line 2: idx = -1"),
     "strange class": (HEADER + "0\t7\t-2\t0.5\t0\t1.0\n", "line 2: predict = -2"),
     "strange label": (HEADER + "0\t-7\t2\t0.5\t0\t1.0\n", "line 2: label = -7"),
-    "huge idx": (HEADER + "99999999999999999999\t7\t7\t0.5\t1\t1.0\n", "is not a certification log"),
+    "huge idx": (HEADER + "99999999999999999999\t7\t7\t0.5\t1\t1.0\n", "line 2: idx = '99999999999999999999' is not"),
     "contradiction": (HEADER + "0\t7\t2\t0.5\t1\t1.0\n", "line 2: correct = 1: contradicts label and predict"),
     "twice": (HEADER + ROW + "3\t2\t2\t0.4\t1\t1\n" + ROW, "line 4: idx 0 stands in line 2 already"),
 }
@@ -107,7 +133,7 @@ def test_a_damaged_log_is_named_with_its_line(folder, text, message):
 
 
 def test_bytes_that_are_no_text_are_named(folder):
-    Path("m_1.0.tsv").write_bytes(b"\xff\xfe\x00\x01" * 40)
+    Path("m_1.0.tsv").write_bytes(b"\xff\xfa\x00\x01" * 40)
     with pytest.raises(ValueError, match=r"m_1\.0\.tsv is not a certification log"):
         read_logs([Path("m_1.0.tsv")])
 
@@ -139,5 +165,39 @@ def test_levels_that_cannot_be_are_refused(folder):
     for sigma in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="noise levels must be finite and > 0"):
             read_logs(files, [0.5, sigma])
+    with pytest.raises(ValueError, match=r"m_0\.25\.tsv is named for two noise levels"):
+        read_logs([files[0], files[0]], [0.25, 0.5])
+    with pytest.raises(ValueError, match="name at least one"):
+        read_logs([])
     with pytest.raises(FileNotFoundError, match=r"lost_0\.1\.tsv: no such file"):
         read_logs([Path("lost_0.1.tsv")])
+
+
+def test_a_radius_that_no_vote_can_certify_betrays_another_sigma(folder):
+    """Six sigma would take Phi(-6) = 1e-9: more than 10**9 unanimous votes at any usual alpha."""
+    Path("m_1.0.tsv").write_text(HEADER + "0\t7\t7\t0.95\t1\t1\n3\t2\t2\t1.51\t1\t1\n")
+    with pytest.raises(ValueError, match=r"m_1\.0\.tsv, line 3: radius = 1\.51: .* 6 sigma = 1\.5 .* --sigmas"):
+        read_logs(["m_1.0.tsv"], [0.25])
+    assert read_logs(["m_1.0.tsv"], [0.26]).sigmas.tolist() == [0.26]
+    Path("m_1.0.tsv").write_text(HEADER + "0\t7\t-1\t9.5\t0\t1\n")  # an abstention's radius says nothing
+    assert read_logs(["m_1.0.tsv"], [0.25]).printed.tolist() == [[0.0]]
+
+
+def test_a_column_sigma_must_agree(folder):
+    header = HEADER.replace("time", "time\tsigma")
+    Path("own_0.5.tsv").write_text(header + "0\t7\t7\t0.95\t1\t1\t0.5\n3\t2\t2\t0.3\t1\t1\t0.25\n")
+    with pytest.raises(ValueError, match=r"own_0\.5\.tsv, line 3: sigma = 0\.25: the log was named for sigma = 0\.5"):
+        read_logs(["own_0.5.tsv"])
+
+
+def test_lines_are_counted_as_an_editor_does(folder):
+    Path("m_0.25.tsv").write_text("# someone's log\n" + HEADER + "\n0\t7\t7\t0.95\t1\t1\n\n3\t2\t2\t-1\t1\t1\n")
+    with pytest.raises(ValueError, match=r"m_0\.25\.tsv, line 6: radius = -1\.0"):
+        read_logs(["m_0.25.tsv"])
+
+
+def test_a_time_that_is_unknown_in_one_log_is_unknown_in_all(folder):
+    Path("m_0.50.tsv").write_text(SECOND.replace("0:00:02", "inf"))
+    seconds = read_logs(["m_0.25.tsv", "m_0.50.tsv"]).seconds
+    assert np.isnan(seconds[0])
+    assert seconds[1:].tolist() == [2.0, 3.0]

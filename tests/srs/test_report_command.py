@@ -6,7 +6,7 @@ import re
 import resource
 import shutil
 import subprocess
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,13 +26,26 @@ def table(file):
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
+def labels_of(run):
+    """Each image's label by its index."""
+    return {int(row["idx"]): int(row["label"]) for row in table(run / "certificates.tsv")}
+
+
+def write_baseline(file, labels, correct=1):
+    """Write a log that certifies so many images, the first ones, for their class at 0.7, and abstains elsewhere."""
+    rows = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+    for k, (idx, label) in enumerate(labels.items()):
+        right = k < correct
+        rows.append(f"{idx}\t{label}\t{label if right else -1}\t{0.7 if right else 0.0}\t{int(right)}\t0.5")
+    file.write_text("\n".join(rows) + "\n")
+
+
 @pytest.fixture(scope="module")
 def reported(finished, tmp_path_factory):
     """A folder with a run and its report, which the command was asked for with everything it can add."""
     folder = tmp_path_factory.mktemp("reported")
     shutil.copytree(finished[0] / "run", folder / "run")
-    log = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.7\t1\t0.5\n1\t2\t-1\t0\t0\t0.5\n"
-    (folder / "other <method>.tsv").write_text(log)
+    write_baseline(folder / "other <method>.tsv", labels_of(folder / "run"))
     flags = ["--baseline", "other <method>.tsv", "--tables", "latex", "--tables", "markdown"]
     return folder / "run-report", call("report", folder, "run", *flags)
 
@@ -263,9 +276,14 @@ BAD = {
     "no baseline": (["run", "--baseline", "none.tsv"], "--baseline none.tsv: no such file"),
     "baseline of pixels": (
         ["run", "--baseline", "run/curves.png"],
-        "--baseline run/curves.png: is no certification log",
+        "--baseline run/curves.png is not a certification log",
     ),
     "baseline without columns": (["run", "--baseline", "run/levels.tsv"], "run/levels.tsv, line 1: the header is"),
+    "baseline that contradicts itself": (
+        ["run", "--baseline", "wrong.tsv"],
+        "--baseline wrong.tsv, line 2: correct = 0",
+    ),
+    "baselines of one name": (["run", "--baseline", "a=all.tsv", "--baseline", "a=more.tsv"], "name them apart"),
     "out is a file": (["run", "--out", "run/levels.tsv"], "--out run/levels.tsv: is a file; name a folder"),
     "out is a run": (["run", "--out", "run"], "--out run: holds a run; name another folder"),
     "table": (["run", "--tables", "word"], "word"),
@@ -275,6 +293,10 @@ BAD = {
 @pytest.mark.parametrize(("flags", "message"), BAD.values(), ids=BAD)
 def test_bad_flags_are_one_line_and_exit_code_2(copy, flags, message, monkeypatch, capsys):
     monkeypatch.chdir(copy.parent)
+    for name in ("all.tsv", "more.tsv", "wrong.tsv"):
+        write_baseline(copy.parent / name, labels_of(copy))
+    change("wrong.tsv", "\t0.7\t1", "\t0.7\t0")(copy.parent)
+    before = sorted(path.name for path in copy.parent.iterdir())
     monkeypatch.setattr("sys.argv", ["srs-report", *flags])
     with pytest.raises(SystemExit) as end:
         main()
@@ -282,7 +304,7 @@ def test_bad_flags_are_one_line_and_exit_code_2(copy, flags, message, monkeypatc
     assert_refused(
         subprocess.CompletedProcess([], int(end.value.code), printed.out, printed.err), "srs-report", message
     )
-    assert [path.name for path in copy.parent.iterdir()] == ["run"]
+    assert sorted(path.name for path in copy.parent.iterdir()) == before
 
 
 def limited(command, folder, size, *flags):
@@ -334,3 +356,57 @@ def test_resuming_takes_the_settings_of_the_run(copy, weights):
     assert process.returncode == 0, process.stderr
     assert yaml.safe_load((copy / "config.yaml").read_text())["n"] == 300
     assert json.loads((copy / "summary.json").read_text())["settings"]["n"] == 300
+
+
+def test_a_baseline_of_other_images_is_refused(copy):
+    labels = labels_of(copy)
+    first = next(iter(labels))
+    write_baseline(copy.parent / "other.tsv", {**labels, first: (labels[first] + 1) % 10})
+    write_baseline(copy.parent / "fewer.tsv", {idx: label for idx, label in labels.items() if idx != first})
+    for file, message in (
+        ("other.tsv", f"image {first} has label {(labels[first] + 1) % 10}, in run it has {labels[first]}"),
+        ("fewer.tsv", f"lacks image {first} of run"),
+    ):
+        process = call("report", copy.parent, "run", "--baseline", f"they={file}")
+        assert_refused(
+            process, "srs-report", f"--baseline {file}: {message}; give a log of the images that the runs are"
+        )
+    assert not (copy.parent / "run-report").exists()
+
+
+def test_a_baseline_counts_by_the_images_of_the_run(copy):
+    """10 of the run's images are correct; a further one, which the run has not, does not count."""
+    labels = labels_of(copy)
+    further = max(labels) + 1
+    write_baseline(copy.parent / "log=1.tsv", {further: 0, **labels}, correct=11)
+    process = call("report", copy.parent, "run", "--baseline", "log=1.tsv", "--tables", "markdown")
+    assert process.returncode == 0, process.stderr
+    line = next(row for row in (copy.parent / "run-report/tables.md").read_text().splitlines() if "log=1" in row)
+    acr, abstain, clean = line.strip("| ").split(" | ")[1:4]
+    assert Decimal(acr) == (Decimal(7) / Decimal(len(labels))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR)
+    assert int(abstain) == len(labels) - 10
+    assert Decimal(clean) == (Decimal(1000) / len(labels)).quantize(Decimal("0.1"), rounding=ROUND_FLOOR)
+
+
+def test_terminal_page_and_tables_say_the_same_rounded_down(reported, finished):
+    """Every cell is the exact count over the number of images, floored; 94.9 beside 94.8 would not do."""
+    rows = table(finished[0] / "run/comparison.tsv")
+    n = len(labels_of(finished[0] / "run"))
+    epsilon = json.loads((finished[0] / "run/summary.json").read_text())["epsilon"]
+    page = Page((reported[0] / "report.html").read_text())
+    shown = " ".join(" ".join(page.text).split())
+    for rule, name in (("paper-lp", "sample-wise, LP"), ("sigma=0.2", "sigma = 0.2")):
+        right = [Decimal(row["radius"]) for row in rows if row["rule"] == rule and row["correct"] == "1"]
+        counts = [sum(radius > Decimal(value) for radius in right) for value in epsilon]
+        cells = [
+            str((Decimal(100 * k) / n).quantize(Decimal("0.1"), rounding=ROUND_FLOOR)) if k else "-" for k in counts
+        ]
+        acr = str((sum(right) / n).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
+        abstain = str(sum(row["predict"] == "-1" for row in rows if row["rule"] == rule))
+        expected = [acr, abstain, *cells]
+        for text in (finished[1].stdout, reported[1].stdout):
+            line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
+            assert line.removeprefix(name).split() == expected
+        assert " ".join([name, *expected]) in shown
+        line = next(row for row in (reported[0] / "tables.tex").read_text().splitlines() if row.startswith(name))
+        assert line.removesuffix(r" \\").split(" & ")[1:] == expected

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from smoothing import _validate
+from srs import limits
 from srs.logs.read import Logs
 from srs.logs.recover_votes import lower, recover_votes
-from srs.report import numbers
 
 
 def logs_of(printed, sigmas, predict=None):
@@ -62,6 +62,14 @@ def test_units_are_those_of_the_digits_that_a_file_prints():
     assert lower(logs_of(printed[:, None], [1.0]), "none")[:, 0] == pytest.approx(printed, abs=1e-14)
 
 
+def test_exponents_are_digits_like_others():
+    """`{:.3}` writes 6.02e-05: the unit of its last digit is 1e-07. Zeros are dropped: 0.001 is 1.00e-03."""
+    printed = np.array([[float(text)] for text in ("0.953", "6.02e-05", "1E-3", "1.15", "5e-324")])
+    kept = lower(logs_of(printed, [1.0]), "half")[:, 0]
+    assert kept == pytest.approx([0.9525, 6.015e-05, 0.995e-3, 1.145, 0.0], rel=1e-12, abs=1e-320)
+    assert (kept <= printed[:, 0]).all()
+
+
 def radius(count, n, alpha, sigma):
     """Cohen et al.'s radius by another route: SciPy's beta distribution, nothing rounded."""
     p = stats.beta.ppf(alpha, count, n - count + 1)
@@ -106,7 +114,7 @@ def test_a_radius_that_no_count_gives_betrays_other_settings(n, alpha, sigma):
     logs = logs_of(np.array([[0.1], [next_one], [top]]), [sigma])
     with pytest.raises(ValueError, match=r"line \d: radius = .* is not one that .* votes give") as caught:
         recover_votes(logs, n, alpha, "half")
-    assert "give --n and --alpha of the logs, or neither" in str(caught.value)
+    assert "give --n and --alpha of " in str(caught.value)
 
 
 def test_an_image_that_abstained_gets_no_votes():
@@ -115,5 +123,43 @@ def test_an_image_that_abstained_gets_no_votes():
     assert votes.radii(np.array([0.5, 1.0]), 0.001)[0, 1] == 0
 
 
+MIXED = [(100_000, 0.001, 0.25), (10_000, 0.01, 0.5)]
+
+
+def mixed_logs():
+    """Logs of two levels, each with an n and an alpha of its own."""
+    votes = [(n, n - 1, n - 7, int(0.9 * n), int(0.6 * n)) for n, _, _ in MIXED]
+    columns = [
+        [float(f"{radius(k, n, alpha, sigma):.3}") for k in counts]
+        for counts, (n, alpha, sigma) in zip(votes, MIXED, strict=True)
+    ]
+    return logs_of(np.array(columns).T, [0.25, 0.5]), np.array(votes).T
+
+
+def test_every_log_may_have_its_own_n_and_alpha():
+    logs, true = mixed_logs()
+    votes = recover_votes(logs, [100_000, 10_000], [0.001, 0.01], "half")
+    assert votes.n == (100_000, 10_000)
+    assert (votes.counts <= true).all()
+    assert votes.counts[0].tolist() == [100_000, 10_000]
+    stricter = votes.radii(logs.sigmas, 0.0005)
+    truth = [[radius(k, n, 0.0005, s) for k, (n, _, s) in zip(row, MIXED, strict=True)] for row in true]
+    assert (stricter <= np.array(truth) + 1e-12).all()
+    assert stricter[0] == pytest.approx(truth[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "file", "fits"),
+    [
+        ([100_000, 10_000], 0.001, "m_0.5.tsv", "--alpha 0.01 would fit this log"),
+        ([100_000, 1000], [0.001, 0.01], "m_0.5.tsv", "--n 100000 or --n 10000 .*would fit this log"),
+        ([100_000, 10_000], [0.05, 0.01], "m_0.25.tsv", "--alpha 0.001 would fit this log"),
+    ],
+)
+def test_the_refusal_says_what_would_fit(n, alpha, file, fits):
+    with pytest.raises(ValueError, match=rf"^{file}, line \d: .* {fits}; give --n and --alpha of each log"):
+        recover_votes(mixed_logs()[0], n, alpha, "half")
+
+
 def test_commands_and_library_agree_on_the_smallest_alpha():
-    assert numbers.SMALLEST_ALPHA == _validate.SMALLEST_ALPHA
+    assert limits.SMALLEST_ALPHA == _validate.SMALLEST_ALPHA
