@@ -20,7 +20,7 @@ from smoothing import _validate
 MARGIN = 2.0**-36
 
 
-def tail_margin(n: np.ndarray) -> np.ndarray:
+def tail_margin(n: Any) -> np.ndarray:
     """Return the relative safety margin for probabilities of tails of n votes."""
     return np.asarray(MARGIN + n * 2.0**-50)
 
