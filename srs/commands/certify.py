@@ -47,7 +47,8 @@ def certify(settings: CertifySettings) -> None:
     progress = sys.stderr.isatty()
     inputs = load(settings, progress=progress)
     classifier = inputs.classifier
-    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
+    check = classifier.check_logits(inputs.images.shape[1:])
+    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity, check)
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
         if new:
             save_own(out, settings, inputs.models)
