@@ -27,7 +27,7 @@ from smoothing.appending import appending, locked, whole_lines
 from smoothing.classifier import SmoothedClassifier
 from smoothing.confidence import shared_alpha
 from smoothing.files import replacing
-from smoothing.fingerprint import difference, hash_arrays
+from smoothing.fingerprint import classifier_difference, difference, hash_arrays
 from smoothing.processes import processes
 from smoothing.tables import (
     COLUMNS,
@@ -184,6 +184,7 @@ class _Run:
         self.config = {
             "format": 1,
             "classifier": asdict(classifier.identity),
+            "check": classifier.check_logits(self.images.shape[1:]),
             "images": hash_arrays(self.images.numpy(), self.indices, self.labels),
             "count": count,
             "sigma": noise,
@@ -211,11 +212,16 @@ class _Run:
             other = json.loads(self.about.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew") from error
-        if (found := difference(self.config, other)) is None:
-            return
-        key, here, there = found
+        if not isinstance(other, dict):
+            raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew")
+        what = classifier_difference(self.config, other)
+        if what is None:
+            apart = {"classifier": None, "check": None}
+            if (found := difference(self.config | apart, other | apart)) is None:
+                return
+            what = f"{found[0]} ({found[2]}, here {found[1]})"
         raise ValueError(
-            f"{self.path} belongs to a run with another {key} ({there}, here {here}): name another file, or delete "
+            f"{self.path} belongs to a run with another {what}: name another file, or delete "
             f"{self.about.name} and what it describes"
         )
 

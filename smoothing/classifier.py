@@ -1,7 +1,6 @@
 """The smoothed classifier: votes under noise, and what they certify (Cohen et al., 2019; Eq. 1, 2, 5, 7)."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -16,8 +15,12 @@ from smoothing import _validate
 from smoothing._voting.engine import VoteCounter
 from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Climb, Ladder, climb
+from smoothing.arithmetic import PRECISIONS, check_precision
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
 from smoothing.devices import default_batch, default_workers, fitting_batch, usable_device
+from smoothing.forward import evaluating, one_line, refuse_lazy
+from smoothing.identity import SCHEME, hash_bank
+from smoothing.probing import fixed_images, logits_text
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, select
 
@@ -26,28 +29,33 @@ class SmoothedClassifier:
     """The class that a base classifier returns most often under Gaussian noise, g(x, sigma) of Eq. 1.
 
     Votes depend on (seed, stage, image index, sample) alone: not on the batch size, the threads or the order of the
-    images, as long as the model scores an image the same way whatever else is in its batch. On CPUs in float32 that was
-    found true to the last bit; elsewhere rounding may move a vote where two classes tie to the last digits.
+    images. So the model must score an image the same way whatever else is in its batch, and every time: before a model
+    votes on images of a shape, some ten batches see that it does, and it is refused where its logits move by more than
+    rounding explains (`smoothing.probing.TOLERANCE`). On CPUs in float32 rounding was found to move nothing; elsewhere
+    it may move a vote where two classes tie to the last digits.
 
     Parameters
     ----------
     model : torch.nn.Module, or mapping of noise level to torch.nn.Module
-        Maps float32 images of shape (b, C, H, W) to logits of shape (b, num_classes); any normalisation is part of it.
-        One for all levels, or "experts": one for every level that will be asked for. Modules are moved to `device` and
-        put in evaluation mode. With several threads, their forward must not write into the module.
+        Maps float32 images of shape (b, C, H, W) to logits of shape (b, num_classes), or to something that holds them
+        as `logits`; any normalisation is part of it. It gets copies, and may write into them. One for all levels, or
+        "experts": one for every level that will be asked for. Modules are moved to `device` and put in evaluation mode.
+        With several threads, their forward must not write into the module.
     num_classes : int
         At least 2.
     sampler : {"gaussian", "discrete"}, default="gaussian"
         "gaussian" adds float32 noise to any images in [0, 1]. "discrete" is exact, for images on the grid of 8-bit
         pixels: the base classifier is then the model after rounding its input to that grid.
-    precision : {"float32", "bfloat16"}, default="float32"
-        bfloat16 runs the model under autocast. It is part of what is certified: predict with the same.
+    precision : {"float32", "tf32", "bfloat16"}, default="float32"
+        "float32" is IEEE float32, whatever PyTorch's global settings say; "tf32" lets CUDA round the factors of
+        products to 10 bits, which is faster, and is refused elsewhere; "bfloat16" runs the model under autocast. It is
+        part of what is certified: predict with the same.
     compile : bool, default=False
         Run the model through `torch.compile`, for one fixed batch shape. Compiling takes up to a minute, and a C++
         compiler on CPUs.
     channels_last : bool, default=True
-        Hand the model batches in channels-last memory, which convolutions like. Models that call `view` on them
-        complain; pass False then.
+        Hand the model batches in channels-last memory, which convolutions like. Models that do not take them, because
+        they call `view`, get contiguous memory.
     batch_size : int, optional
         Noisy images per forward pass, of several images together; every pass has exactly this many. Unless given,
         128 on CPUs, whose caches hold it, and elsewhere 2048, or as many as fit into memory.
@@ -87,13 +95,17 @@ class SmoothedClassifier:
             batch_size = default_batch(self.device)
         if threads is None:
             threads = default_workers(self.device)
-        precision = _validate.check_choice("precision", precision, ("float32", "bfloat16"))
+        precision = _validate.check_choice("precision", precision, PRECISIONS)
+        check_precision(precision, self.device)
         self.batch_size = _validate.check_count("batch_size", batch_size)
         self.threads = _validate.check_count("threads", threads)
         bank = _validate.check_models(model)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         for base in bank.values():
-            base.to(device=self.device, memory_format=layout).eval()  # type: ignore[call-overload]
+            refuse_lazy(base)
+            with one_line(f"the model cannot be moved to {self.device}"):
+                base.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+            evaluating(base)
         self._bank = bank
         self._engine = VoteCounter(
             {level: _compiled(base, self.device) if compile else base for level, base in bank.items()},
@@ -110,11 +122,37 @@ class SmoothedClassifier:
 
     @cached_property
     def identity(self) -> Identity:
-        """What is smoothed. Weights are hashed at first use; changing them later makes another classifier."""
+        """What is smoothed. The model is hashed at first use; changing it later makes another classifier."""
         engine = self._engine
         return Identity(
-            _hash(self._bank), self.num_classes, engine.precision, engine.sampler.name, self._compiled, engine.seed
+            hash_bank(self._bank),
+            self.num_classes,
+            engine.precision,
+            engine.sampler.name,
+            self._compiled,
+            engine.seed,
+            SCHEME,
         )
+
+    def check_logits(self, shape: Sequence[int]) -> list[str]:
+        """Return the base classifiers' logits for fixed images of shape (C, H, W), as text for a record.
+
+        A check beside `identity`: it also sees code, within rounding (`smoothing.fingerprint.classifier_difference`).
+        """
+        return logits_text(self._engine.logits(fixed_images(shape)))
+
+    def base_predict(self, images: ArrayLike | Tensor, sigmas: ArrayLike) -> Int64[np.ndarray, "n k"]:
+        """Return the class that each level's base classifier gives each image without noise.
+
+        Parameters
+        ----------
+        images : array or tensor of shape (n, C, H, W)
+            Pixels in [0, 1].
+        sigmas : array of shape (k,)
+            Noise levels, increasing.
+        """
+        pixels, _ = self._images(images, None)
+        return self._engine.classes(pixels, _validate.check_grid(sigmas))
 
     def select_sigma(
         self,
@@ -347,6 +385,7 @@ class SmoothedClassifier:
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
         pixels = _validate.check_images(images)
         self._engine.sampler.check(pixels)
+        _ = self.identity  # of the model as it was given, before any forward pass
         self._size_batches(tuple(pixels.shape[1:]))
         return pixels, _validate.check_indices(indices, len(pixels))
 
@@ -364,7 +403,7 @@ class SmoothedClassifier:
                 with torch.no_grad(), self._engine._autocast():
                     base(torch.full((size, *shape), 0.5, device=self.device))
 
-            with suppress(RuntimeError, TypeError):
+            with suppress(Exception):
                 self.batch_size = fitting_batch(forward, self.device, self.threads, self.batch_size)
         self._engine = replace(self._engine, batch_size=self.batch_size)
 
@@ -433,15 +472,3 @@ def _imagined(rule: str, n0: int, n: int | None) -> int:
     if n is None:
         raise ValueError(f"rule {rule!r} ranks by the radius that the final samples would certify: pass their number n")
     return _validate.check_count("n", n)
-
-
-def _hash(bank: Mapping[float | None, nn.Module]) -> str:
-    """SHA-256 over the base classifiers: levels, types, and the names, shapes, types and bytes of their state."""
-    digest = hashlib.sha256()
-    for level, base in bank.items():
-        digest.update(f"{level} {type(base).__module__}.{type(base).__qualname__}".encode())
-        for name, value in base.state_dict().items():
-            tensor = value.detach().cpu().contiguous()
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

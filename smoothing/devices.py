@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from smoothing.forward import reason
+
 #: Noisy images per pass where nothing else is said: what CPUs' caches hold, and the most for accelerators.
 CPU_BATCH, MOST_BATCH = 128, 2048
 
@@ -39,8 +41,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         if str(chosen) in ("cuda", "xpu"):
             chosen = torch.device(chosen.type, _module(chosen).current_device())
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device = {str(device)!r} cannot be used ({reason}); try 'cpu'") from error
+        raise ValueError(f"device = {str(device)!r} cannot be used ({reason(error)}); try 'cpu'") from error
     return chosen
 
 

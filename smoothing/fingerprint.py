@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from smoothing.probing import same_text
+
 
 def hash_arrays(*arrays: np.ndarray) -> str:
     """Return the SHA-256 of arrays, their shapes and types, in hexadecimal."""
@@ -22,6 +24,30 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str,
     for key in {**here, **there}:
         if here.get(key) != there.get(key):
             return key, _short(here.get(key)), _short(there.get(key))
+    return None
+
+
+def classifier_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Say in what two records' classifiers differ, theirs and ours; None where they are the same.
+
+    Parameters
+    ----------
+    ours, theirs : mapping
+        With `classifier`, a `smoothing.Identity` as a dict, and `check`, of `SmoothedClassifier.check_logits`. The
+        identities must be equal, the logits within rounding (`smoothing.probing.TOLERANCE`).
+    """
+    here, there = ours["classifier"], theirs.get("classifier")
+    scheme = there.get("scheme", 1) if isinstance(there, Mapping) else None
+    if scheme == 1:
+        return (
+            "identity (an earlier version's, which left out attributes of the model and the arithmetic: it cannot be "
+            "compared, so certify anew)"
+        )
+    if (found := difference({"classifier": here}, {"classifier": there})) is not None:
+        key, mine, stored = found
+        return f"{key} ({stored}, here {mine})"
+    if not same_text(ours["check"], theirs.get("check"), here["precision"]):
+        return "model (its logits for fixed images are others: its code, or what it reads, was changed)"
     return None
 
 

@@ -16,17 +16,19 @@ class Identity:
     Attributes
     ----------
     weights : str
-        SHA-256 of the base classifiers: levels, types, and the names, shapes and bytes of parameters and buffers. Code
-        is not hashed.
+        SHA-256 of the base classifiers and their levels: the module tree with its classes, parameters, buffers, hooks
+        and plain attributes. Code, global variables and files are not hashed.
     num_classes : int
     precision : str
-        "float32" or "bfloat16": what the base classifier computes in is part of it.
+        "float32" (IEEE), "tf32" or "bfloat16": what the base classifier computes in is part of it.
     sampler : str
         "gaussian" or "discrete".
     compiled : bool
         Whether the base classifier ran through `torch.compile`, which may round differently.
     seed : int
         Names the noise streams.
+    scheme : int
+        How all this was found: identities of another scheme are not compared, since they left something out.
     """
 
     weights: str
@@ -35,6 +37,7 @@ class Identity:
     sampler: str
     compiled: bool
     seed: int
+    scheme: int = 1
 
 
 @dataclass(frozen=True, eq=False)

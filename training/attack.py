@@ -10,6 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from smoothing.forward import logits_of
+
 
 def smoothed_loss(
     model: nn.Module,
@@ -29,7 +31,7 @@ def smoothed_loss(
         eta, already scaled by each image's own sigma.
     """
     m, b = noise.shape[:2]
-    logits = model((images + noise).flatten(0, 1))
+    logits = logits_of(model((images + noise).flatten(0, 1)))
     log_p = log_softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32)).reshape(m, b, -1)
     chosen = log_p.gather(2, labels.expand(m, b).unsqueeze(2)).squeeze(2)
     return math.log(m) - torch.logsumexp(chosen, dim=0)

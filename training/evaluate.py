@@ -7,10 +7,12 @@ from torch import nn
 
 from smoothing._validate import check_array, check_labels
 from smoothing.devices import usable_device
+from smoothing.forward import evaluating, one_line, refuse_lazy, run
+from smoothing.identity import own_passes
 from training.data import FolderImages, ImageData
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy(
     model: nn.Module,
     images: Float32[np.ndarray, "n c h w"] | FolderImages,
@@ -18,22 +20,28 @@ def accuracy(
     *,
     device: str | torch.device = "cpu",
 ) -> float:
-    """Return the fraction of images, without noise, that the model classifies correctly; in [0, 1]."""
+    """Return the fraction of images, without noise, that the model classifies correctly; in [0, 1].
+
+    The model gets copies of the images, and may return its logits as `run` takes them.
+    """
     if not isinstance(images, FolderImages):
         images = check_array("images", images)
     labels = check_labels(labels)
     device = usable_device(device)
-    model.to(device).eval()
+    with one_line(f"the model cannot be moved to {device}"):
+        model.to(device)
+    evaluating(model)
     right = 0
-    for start in range(0, len(labels), 1024):
-        part = slice(start, start + 1024)
-        x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
-        predicted = model(x).argmax(dim=1).cpu()
-        right += int((predicted == torch.from_numpy(labels[part])).sum())
+    with own_passes(model):
+        for start in range(0, len(labels), 1024):
+            part = slice(start, start + 1024)
+            x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
+            predicted = run(model, x).argmax(dim=1).cpu().numpy()
+            right += int((predicted == labels[part]).sum())
     return right / len(labels)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def check_fit(model: nn.Module, data: ImageData, name: str) -> None:
     """Raise where the model does not take a data set's images, or does not return a logit for each of its classes.
 
@@ -53,10 +61,13 @@ def check_fit(model: nn.Module, data: ImageData, name: str) -> None:
     image = torch.from_numpy(data.test_images[:1])
     size = "x".join(map(str, image.shape[1:]))
     try:
-        logits = model.eval()(image)
-    except (RuntimeError, TypeError, ValueError) as error:
+        refuse_lazy(model)
+        evaluating(model)
+        with own_passes(model):
+            logits = run(model, image)
+    except ValueError as error:
         raise ValueError(f"{name} does not take {data.name}'s images of {size}: {error}") from error
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    shape = tuple(logits.shape)
     if shape != (1, data.num_classes):
         raise ValueError(
             f"{name} returns {shape} for one image of {data.name}, which has {data.num_classes} classes: they do not "

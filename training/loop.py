@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from smoothing._validate import check_array, check_labels
 from smoothing.devices import usable_device, widest_float
+from smoothing.forward import logits_of, one_line
 from smoothing.processes import processes
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
@@ -262,9 +263,13 @@ def fit(
                     x = AUGMENTATIONS[stage.augment](x, own).contiguous(memory_format=layout)
                     noise = level.reshape(-1, 1, 1, 1) * torch.randn((stage.m, *x.shape), generator=own, device=device)
                     # Accelerate would patch its autocast into the model, where it would stay when training is over
-                    with torch.autocast(device.type, torch.bfloat16, enabled=engine.precision == "bfloat16"):
+                    with (
+                        one_line(f"the model failed in training on images of {tuple(x.shape[1:])}"),
+                        torch.autocast(device.type, torch.bfloat16, enabled=engine.precision == "bfloat16"),
+                    ):
                         hard = x if attack is None else attack(net, x, y, noise)
-                        logits = synced((hard + noise).flatten(0, 1)).float().unflatten(0, (stage.m, len(x)))
+                        rows = logits_of(synced((hard + noise).flatten(0, 1))).float()
+                    logits = rows.reshape(stage.m, len(x), -1)
                     loss = stage.loss(logits, y, level)
                     with nullcontext() if number == len(parts) - 1 else accelerator.no_sync(synced):
                         torch.autograd.backward(loss.sum() * (world / len(batch)))

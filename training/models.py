@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from smoothing.forward import FAILURES, one_line, reason
+
 
 class Normalize(nn.Module):
     """Subtract a mean and divide by a standard deviation, per channel.
@@ -220,7 +222,12 @@ def network(arch: str, num_classes: int) -> nn.Module:
             f"arch = {arch!r}: {error}; name package.module:factory, importable from here (PYTHONPATH=. adds the "
             "folder that you are in)"
         ) from error
-    net = factory(num_classes)
+    except MemoryError:
+        raise
+    except FAILURES as error:
+        raise ValueError(f"arch = {arch!r}: importing {module} failed: {reason(error)}") from error
+    with one_line(f"arch = {arch!r}: {name}({num_classes}) failed"):
+        net = factory(num_classes)
     if not isinstance(net, nn.Module):
         raise ValueError(f"arch = {arch!r}: returned a {type(net).__name__}; a factory returns a torch.nn.Module")
     return net

@@ -53,7 +53,8 @@ def certify(settings: CertifySettings) -> None:
     inputs = load(settings, progress=progress)
     shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
-    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
+    check = classifier.check_logits(inputs.images.shape[1:])
+    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity, check)
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
         if new:
             save_own(out, settings, inputs.models)

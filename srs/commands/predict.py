@@ -66,7 +66,7 @@ class PredictSettings:
     """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
     num_classes: int | None = None
     """For a region map: number of classes. Default: as many as the checkpoint has."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """For a region map: what the base classifier computed in when it was certified."""
     sampler: Literal["gaussian", "discrete"] = "gaussian"
     """For a region map: the sampler that it was certified with."""

@@ -16,6 +16,8 @@ from torch import nn
 from regions import RegionMap
 from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
+from smoothing.forward import run
+from smoothing.identity import own_passes
 from srs.choosing_images import read_indices
 from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
@@ -128,11 +130,15 @@ def _load(file: Path) -> RegionMap:
         raise FileNotFoundError(f"{file}: no such file; name a region map or the folder of a run") from None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _num_classes(model: nn.Module, query: Query, source: str) -> int:
     """Ask the model, and see on the way that it takes these images."""
     try:
-        return int(model(torch.from_numpy(query.images[:1])).shape[1])
-    except (RuntimeError, ValueError) as error:
+        with own_passes(model):
+            logits = run(model, torch.from_numpy(query.images[:1]))
+    except ValueError as error:
         size = "x".join(map(str, query.images.shape[1:]))
         raise ValueError(f"{source} does not take images of {size}: {error}") from error
+    if logits.ndim != 2:
+        raise ValueError(f"{source} returns {tuple(logits.shape)} for one image: it is no classifier")
+    return int(logits.shape[1])

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from smoothing.fingerprint import difference
+from smoothing.fingerprint import classifier_difference
 from srs.run.base_classifiers import experts
 from srs.run.folder import MODEL
 from training import build, load_checkpoint
@@ -84,12 +84,10 @@ def run_classifier(
         device=device,
     )
     here = asdict(classifier.identity) | {"seed": described["seed"]}
-    differs = difference(here, described)
-    if differs is not None:
-        name, ours, theirs = differs
+    ours = {"classifier": here, "check": classifier.check_logits(manifest["data"]["shape"])}
+    if (what := classifier_difference(ours, manifest)) is not None:
         raise ValueError(
-            f"{folder}: another classifier was certified: {name} is {theirs} there, {ours} here; name its weights with "
-            "--checkpoint or --expert"
+            f"{folder}: a classifier of another {what} was certified; name its weights with --checkpoint or --expert"
         )
     return classifier
 

@@ -43,7 +43,11 @@ def base_classifiers(
         files = experts(settings.expert)
         return {level: (_checkpoint(settings, files[level], data), str(files[level])) for level in sigmas.tolist()}
     if settings.model is not None:
-        model, source = build(settings.model, data.num_classes, seed=settings.seed), f"--model {settings.model}"
+        source = f"--model {settings.model}"
+        try:
+            model = build(settings.model, data.num_classes, seed=settings.seed)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"arch = {settings.model!r}", source)) from error
     elif settings.checkpoint is not None:
         model, source = _checkpoint(settings, settings.checkpoint, data), str(settings.checkpoint)
     elif to_train(settings):

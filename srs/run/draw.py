@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int64
 from tqdm import tqdm
 
@@ -77,7 +76,7 @@ def _select(files: RecordFiles, inputs: Inputs, classifier: SmoothedClassifier, 
                 racing=settings.racing,
                 indices=inputs.indices[images],
             )
-            clean = clean_classes(inputs, pixels)
+            clean = clean_classes(inputs, classifier, pixels)
             append(images, inputs.labels[images], clean, choice, time.perf_counter() - began)
 
 
@@ -109,15 +108,11 @@ def _estimate(
                 append(images, table, found, time.perf_counter() - began)
 
 
-@torch.inference_mode()
-def clean_classes(inputs: Inputs, images: Float32[np.ndarray, "b c h w"]) -> Int64[np.ndarray, "b k"]:
+def clean_classes(
+    inputs: Inputs, classifier: SmoothedClassifier, images: Float32[np.ndarray, "b c h w"]
+) -> Int64[np.ndarray, "b k"]:
     """Return the class that each level's base classifier gives each image without noise."""
-    pixels = torch.from_numpy(images).to(inputs.device)
-    answers: dict[int, Int64[np.ndarray, " b"]] = {}
-    for model in inputs.models.values():
-        if id(model) not in answers:
-            answers[id(model)] = model(pixels).argmax(dim=1).cpu().numpy()
-    return np.stack([answers[id(inputs.models[sigma])] for sigma in inputs.sigmas.tolist()], axis=1)
+    return classifier.base_predict(images, inputs.sigmas)
 
 
 def points_of(inputs: Inputs) -> Float64[np.ndarray, "n d"]:

@@ -11,7 +11,7 @@ import yaml
 
 from smoothing.appending import locked
 from smoothing.files import forget_partial, replacing
-from smoothing.fingerprint import difference
+from smoothing.fingerprint import classifier_difference, difference
 from srs.run.settings import CIRCUMSTANCES
 from srs.run.votes import ESTIMATION, LEVELS, SELECTION
 
@@ -31,8 +31,8 @@ RUN_FILES = frozenset(
 #: What there may be before `config.yaml`, which is written last of a run's description.
 _BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
 
-#: What of the manifest must be the same for a run to go on.
-IDENTITY = ("data", "classifier", "sigmas")
+#: What of the manifest must be the same for a run to go on, beside the classifier.
+IDENTITY = ("data", "sigmas")
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -128,6 +128,8 @@ def _check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any
                 f"{flag} {config.get(name)}: the run in {out} has {before.get(name)}; give the same, or name another "
                 "--out"
             )
+    if (what := classifier_difference(manifest, described)) is not None:
+        raise ValueError(f"--out {out}: belongs to a run with another {what}; name another --out")
     found = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
     if found is not None:
         key, here, there = found

@@ -1,7 +1,7 @@
 """What is certified: a base classifier, the images, and the settings with nothing left open."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -82,8 +82,8 @@ class Inputs:
             device=self.device,
         )
 
-    def manifest(self, identity: Identity) -> dict[str, Any]:
-        """Return what a run's rows belong to: the content of `manifest.json`."""
+    def manifest(self, identity: Identity, check: Sequence[str] = ()) -> dict[str, Any]:
+        """Return what a run's rows belong to, the content of `manifest.json`; `check` is the classifier's own."""
         return {
             "format": FORMAT,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _DISTRIBUTIONS}},
@@ -97,6 +97,7 @@ class Inputs:
                 "sha256": hash_arrays(self.images, self.indices, self.labels),
             },
             "classifier": asdict(identity),
+            "check": list(check),
             "sigmas": self.sigmas.tolist(),
         }
 

@@ -85,8 +85,9 @@ class CertifySettings:
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Of the network's arithmetic, a part of what is certified. Default: the checkpoint's; float32 without one."""
+    precision: Literal["float32", "tf32", "bfloat16"] | None = None
+    """Of the network's arithmetic, a part of what is certified; tf32 on CUDA only. Default: the checkpoint's; float32
+    without one."""
     batch: int | None = None
     """Noisy images per forward pass. Default: 128 on a CPU; elsewhere 2048, or as many as fit into memory."""
     seed: int = 0

@@ -181,7 +181,7 @@ def test_bad_input_is_named(change, message):
         ({"device": "abacus"}, "device = 'abacus' cannot be used"),
         ({"num_classes": 1}, "num_classes = 1"),
         ({"threads": 0}, "threads = 0"),
-        ({"precision": "float16"}, "precision = 'float16': choose 'float32' or 'bfloat16'"),
+        ({"precision": "float16"}, "precision = 'float16': choose 'float32' or 'tf32' or 'bfloat16'"),
         ({"sampler": "uniform"}, "sampler = 'uniform': choose 'gaussian' or 'discrete'"),
         ({"model": {}}, "empty bank"),
         ({"model": {0.0: Coin()}}, "noise level of the bank = 0.0: must be finite and > 0"),

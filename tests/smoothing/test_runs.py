@@ -153,7 +153,8 @@ def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, monkeypat
     passes, forward = [], smoothed._engine.forward
     monkeypatch.setattr(type(smoothed._engine), "forward", lambda self, *batch: passes.append(1) or forward(*batch))
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
-    assert len(passes) == (12 - 5) * (1 + 3)  # 50 selection and 300 estimation samples of each missing image
+    # 50 selection and 300 estimation samples of each missing image, and the fixed images that recognise the classifier
+    assert len(passes) == (12 - 5) * (1 + 3) + 1
     assert but_for_time(path) == whole
 
 
@@ -220,9 +221,12 @@ def test_two_runs_are_never_mixed(tmp_path, images, smoothed, change, name):
         certify_to_file(path, smoothed, images, **(arguments | change))
     with pytest.raises(ValueError, match="another images"):
         certify_to_file(path, smoothed, images * 0.5, **arguments)
-    other = SmoothedClassifier(Halfspace(torch.ones(SHAPE), 0.0), 2, seed=1)
+    same = Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1)
     with pytest.raises(ValueError, match="another classifier seed"):
-        certify_to_file(path, other, images, **arguments)
+        certify_to_file(path, SmoothedClassifier(same, 2, seed=1), images, **arguments)
+    other = Halfspace(torch.ones(SHAPE), 0.0)  # its vector is a plain attribute, which no state dict holds
+    with pytest.raises(ValueError, match="another classifier weights"):
+        certify_to_file(path, SmoothedClassifier(other, 2), images, **arguments)
     assert path.read_bytes() == before
 
 

@@ -1,0 +1,159 @@
+"""A model whose answer is no function of each image alone is refused before it votes."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from smoothing import SmoothedClassifier
+from smoothing.probing import TOLERANCE, same_logits, same_text
+
+SHAPE = (1, 4, 4)
+OWN = torch.Generator().manual_seed(0)
+
+
+class Linear(nn.Module):
+    """A linear classifier, and what a user's forward makes of it."""
+
+    def __init__(self, forward):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(16, 5)
+        self.how = forward
+        self.calls = 0
+
+    def plain(self, images):
+        return self.linear(images.flatten(1))
+
+    def forward(self, images):
+        self.calls += 1
+        return self.how(self, images)
+
+
+def seeded_dropout(model, images):
+    torch.manual_seed(0)
+    return model.linear(functional.dropout(images.flatten(1), 0.5))
+
+
+def seeded_mask(model, images):
+    torch.manual_seed(0)
+    return model.linear(images.flatten(1) * torch.bernoulli(torch.full((16,), 0.5)))
+
+
+def stochastic_depth(model, images):
+    return model.plain(images) * (0.0 if torch.rand(()) < 1e-3 else 1.0)
+
+
+def previous(model, images):
+    added = getattr(model, "seen", torch.zeros(()))
+    model.seen = images.mean()
+    return model.plain(images) + added * torch.arange(5)
+
+
+@pytest.fixture
+def images():
+    return torch.rand((3, *SHAPE), generator=torch.Generator().manual_seed(1))
+
+
+COMPANY, AGAIN, DRAWS, SIZE = "rest of its batch", "differently when asked again", "draws random", "how many images"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
+@pytest.mark.parametrize(
+    ("forward", "reasons"),
+    [
+        (lambda m, x: (m.plain(x) - m.plain(x).mean(0)) / (1 + m.plain(x).std(0, correction=0)), COMPANY),
+        (lambda m, x: m.plain(x / x.amax()), COMPANY),
+        (lambda m, x: m.plain(x) + 0.01 * x.mean() * torch.arange(5), COMPANY),
+        (lambda m, x: torch.softmax(m.plain(x), dim=0), COMPANY),
+        (lambda m, x: m.plain(x) * len(x), SIZE),
+        (lambda m, x: m.linear(functional.dropout(x.flatten(1), 0.5)), f"{AGAIN}|{DRAWS}"),
+        (lambda m, x: m.linear(functional.dropout(x.flatten(1), 1e-6)), DRAWS),
+        (lambda m, x: m.plain(x) + random.random(), AGAIN),
+        (lambda m, x: m.plain(x) * (-1 if np.random.random() < 1e-6 else 1), DRAWS),  # noqa: NPY002
+        (stochastic_depth, f"{AGAIN}|{DRAWS}"),
+        (lambda m, x: m.plain(x) + 0.1 * torch.randn((len(x), 5), generator=OWN), AGAIN),
+        (lambda m, x: m.plain(x) * (-1) ** (m.calls % 2), AGAIN),
+        (previous, AGAIN),
+    ],
+)
+def test_no_function_of_each_image_is_refused(images, forward, reasons, batch_size):
+    smoothed = SmoothedClassifier(Linear(forward), 5, batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"{reasons}|{SIZE}") as caught:
+        smoothed.certify(images, 0.25, 10, 10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "forward", [lambda m, x: m.plain(x) + (torch.arange(len(x)) == 0)[:, None] * torch.arange(5), seeded_dropout]
+)
+def test_an_answer_that_depends_on_the_place_in_the_batch_is_refused(images, forward):
+    with pytest.raises(ValueError, match="its place there"):
+        SmoothedClassifier(Linear(forward), 5, batch_size=16).predict(images, 0.25, 10)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        Linear.plain,
+        seeded_mask,  # one mask for all: a function, however odd
+        lambda m, x: m.plain(
+            (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+        ),  # NaN on constants
+        lambda m, x: m.plain(x) + 1e6,
+        lambda m, x: m.plain(x).bfloat16(),
+        lambda m, x: torch.where(m.plain(x) > 0, m.plain(x), -torch.inf),
+        lambda m, x: m.linear(x.sub_(0.5).flatten(1)),
+        lambda m, x: {"logits": m.plain(x)},
+        lambda m, x: SimpleNamespace(logits=m.plain(x)),
+    ],
+)
+def test_functions_of_each_image_vote(images, forward, batch_size):
+    found = SmoothedClassifier(Linear(forward), 5, batch_size=batch_size).predict(images, 0.25, 10)
+    assert found.votes.sum() == 30
+
+
+def test_a_model_for_one_size_of_batch_votes(images):
+    def fixed(model, batch):
+        assert len(batch) == 16
+        return model.plain(batch)
+
+    smoothed = SmoothedClassifier(Linear(fixed), 5, batch_size=16)
+    assert smoothed.predict(images, 0.25, 10).votes.sum() == 30
+    assert smoothed.base_predict(images, [0.25]).shape == (3, 1)
+
+
+def test_the_look_at_a_model_leaves_random_states_and_votes_alone(images):
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    model = Linear(Linear.plain)
+    before = states()
+    smoothed = SmoothedClassifier(model, 5)
+    first = smoothed.predict(images, 0.25, 100)
+    assert states() == before
+    calls = model.calls
+    again = smoothed.predict(images, 0.25, 100)
+    np.testing.assert_array_equal(first.votes, again.votes)
+    assert model.calls - calls < calls < 20  # once for a classifier and a shape
+
+
+def test_tolerance_is_relative_to_the_spread_of_an_images_logits():
+    logits = np.array([[1.0, -1.0, 0.0], [2.0, -2.0, 0.0]])
+    step = 1.5 * TOLERANCE["float32"]  # of the mean spread, 1.5
+    for scale in (1e-6, 1.0, 1e6):
+        assert same_logits(scale * (logits + 0.9 * step), scale * logits, "float32")
+        assert not same_logits(scale * (logits + 1.1 * step), scale * logits, "float32")
+    assert not same_logits(logits[:1], logits, "float32")
+    assert not same_logits(logits * np.nan, logits, "float32")
+
+
+@pytest.mark.parametrize("stored", [None, 3, "text", ["a b c"], [["1", "2"]], ["1 2"], []])
+def test_kept_logits_that_are_none_are_another_classifiers(stored):
+    assert same_text(["1 2 3"], ["1.0001 2 3"], "float32")
+    assert not same_text(["1 2 3"], stored, "float32")
