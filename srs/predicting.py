@@ -21,7 +21,8 @@ from srs.predictor import Predictor
 from srs.query_images import Query, read_images
 from srs.run_classifier import bank, fresh_seed, run_classifier
 from srs.run_folder import REGIONS, read_description
-from training import load_checkpoint, load_data
+from srs.run_map import check_apart, read_summary, run_map
+from training import build, load_checkpoint, load_data
 
 if TYPE_CHECKING:
     from srs.commands.predict import PredictSettings
@@ -59,9 +60,8 @@ def open_run(settings: PredictSettings) -> Opened:
     """Open a finished run: it says which classifier was certified, and of what shape its images are."""
     folder = settings.run
     config, manifest = read_description(folder)
-    if not (folder / REGIONS).is_file():
-        raise ValueError(f"{folder}: the run is not finished; go on with it by srs-certify --resume")
-    table = RegionMap.load(folder / REGIONS)
+    table = run_map(folder, manifest, read_summary(folder))
+    check_apart(folder / REGIONS, table, str(config["overlap"]))
     channels, height, width = manifest["data"]["shape"]
 
     def test_images() -> Float32[np.ndarray, "n c h w"]:
@@ -72,7 +72,15 @@ def open_run(settings: PredictSettings) -> Opened:
     seed, stream = fresh_seed(settings.seed)
     device = _device(settings.device)
     classifier = run_classifier(
-        folder, config, manifest, seed=stream, device=device, checkpoint=settings.checkpoint, expert=settings.expert
+        folder,
+        config,
+        manifest,
+        seed=stream,
+        device=device,
+        checkpoint=settings.checkpoint,
+        expert=settings.expert,
+        model=settings.model,
+        arch=settings.arch,
     )
     sigmas = manifest["sigmas"]
     predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
@@ -82,9 +90,10 @@ def open_run(settings: PredictSettings) -> Opened:
 def open_map(settings: PredictSettings) -> Opened:
     """Open a map alone: the user says which classifier it belongs to, and nothing can check it."""
     table = _load(settings.run)
+    check_apart(settings.run, table, None)
     query = read_images(settings.images, table.centres.shape[1], None)
     files = experts(settings.expert)
-    if settings.checkpoint is None and not files:
+    if settings.checkpoint is None and settings.model is None and not files:
         raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
     known = {"arch": settings.arch, "normalizer": settings.normalizer}
     model: nn.Module | dict[float, nn.Module]
@@ -93,6 +102,10 @@ def open_map(settings: PredictSettings) -> Opened:
         if lacking:
             raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
         model = {level: load_checkpoint(file, **known) for level, file in files.items()}
+    elif settings.model is not None:
+        if settings.num_classes is None:
+            raise ValueError(f"--model {settings.model}: give --num-classes, which its factory is called with")
+        model = build(settings.model, settings.num_classes)
     else:
         model = load_checkpoint(str(settings.checkpoint), **known)
     one = next(iter(model.values())) if isinstance(model, dict) else model

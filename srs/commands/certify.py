@@ -5,7 +5,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
-from srs.commands._config import parse_over_file
+from srs.commands._config import find_own_code, parse_over_file
 from srs.commands._errors import one_line_errors
 from srs.settings import CertifySettings
 
@@ -37,27 +37,50 @@ def certify(settings: CertifySettings) -> None:
     from srs.pipeline import points_of, record_files, record_run
     from srs.report import write
     from srs.results import evaluate
-    from srs.run_folder import check_free, claimed, describe
+    from srs.run_folder import CONFIG, SUMMARY, check_free, check_same, claimed, describe, read_description
 
-    if settings.model is not None or settings.arch is not None:
-        sys.path.insert(0, "")  # package.module:factory may lie in the current folder
+    find_own_code(settings.model, settings.arch)
     settings = completed(settings)
     out = Path(str(settings.out))
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)
+    begun = settings.resume and (out / CONFIG).exists()
+    if begun:
+        read_description(out)  # before anything is done with it
     progress = sys.stderr.isatty()
     inputs = load(settings, progress=progress)
     classifier = inputs.classifier
     config, manifest = settings.to_dict(), inputs.manifest(classifier.identity)
+    if begun and (out / SUMMARY).exists():
+        check_same(out, config, manifest)
+        _show(out)
+        return
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
         if new:
             save_own(out, settings, inputs.models)
             describe(out, config, manifest)
+        config, manifest = read_description(out)  # of the start, which may have been another one
         record_run(out, inputs, classifier, progress=progress)
         record = record_files(out, inputs).read()
         results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
     sys.stdout.write(f"written to {out}\n")
+
+
+def _show(out: Path) -> None:
+    """Print a finished run again, from its rows; nothing in its folder is touched."""
+    from srs.report import summarize
+    from srs.run_map import check_certificates
+    from srs.stored import load_run
+
+    run = load_run(out)
+    results = run.evaluate()
+    check_certificates(out, results.record)
+    warning = run.disagreement(results)
+    if warning:
+        sys.stderr.write(f"srs-certify: warning: {warning}\n")
+    print_results(summarize(results, run.config, run.manifest), out)
+    sys.stdout.write(f"finished before, in {out}: nothing was written\n")
 
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
