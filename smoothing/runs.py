@@ -29,6 +29,7 @@ from smoothing.confidence import shared_alpha
 from smoothing.files import replacing
 from smoothing.fingerprint import difference, hash_arrays
 from smoothing.processes import processes
+from smoothing.reading import read_json
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,
@@ -207,10 +208,7 @@ class _Run:
 
     def check(self) -> None:
         """Refuse to continue a run of something else."""
-        try:
-            other = json.loads(self.about.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew") from error
+        other = read_json(self.about, "delete it and the parts beside it to start anew")
         if (found := difference(self.config, other)) is None:
             return
         key, here, there = found

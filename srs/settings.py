@@ -27,6 +27,12 @@ DECIDED = (
 )  # fmt: skip
 """Settings that no run leaves open."""
 
+LEFT_OPEN = (
+    "checkpoint", "model", "expert", "arch", "normalizer", "image_size", "sigma_min", "sigma_max", "sigma_step",
+    "order", "batch", "device", "max",
+)  # fmt: skip
+"""The others that every run has held since the first format; a setting that is added later may be missing."""
+
 
 @dataclass(frozen=True)
 class CertifySettings:
@@ -159,8 +165,8 @@ def settings_of(values: Mapping[str, Any]) -> CertifySettings:
     for name in values:
         if name not in kinds:
             raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")
-    for name in DECIDED:
-        if values.get(name) is None:
+    for name in (*DECIDED, *LEFT_OPEN):
+        if name not in values or (name in DECIDED and values[name] is None):
             raise ValueError(f"it lacks {name}")
     for name, value in values.items():
         if not _fits(value, kinds[name]):

@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from smoothing.fingerprint import difference, hash_arrays
-from srs.modes import Mode
-from srs.modes import main_mode as mode_of
+from srs.modes import Mode, main_mode
 from srs.record import Limits, Record, RecordFiles
 from srs.report import summarize
 from srs.results import Results, evaluate
 from srs.run_folder import REGIONS, SUMMARY, read_description
 from srs.run_map import read_summary, run_map
-from srs.settings import CertifySettings, settings_of
+from srs.settings import settings_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +55,7 @@ class StoredRun:
     @property
     def main(self) -> Mode:
         """What the run certifies with."""
-        known = {name: self.config[name] for name in ("overlap", "method", "order")}
-        return mode_of(CertifySettings(**known))
+        return main_mode(settings_of(self.config))
 
     def evaluate(self, alpha: float | None = None) -> Results:
         """Compute everything anew from the rows, at the run's alpha or another; see `results.evaluate`."""
@@ -65,10 +63,10 @@ class StoredRun:
 
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
-        ours = json.loads(json.dumps(summarize(results, self.config, self.manifest)))
+        computed = json.loads(json.dumps(summarize(results, self.config, self.manifest)))
         if "regions" not in self.summary:  # an earlier version wrote it
-            del ours["regions"]
-        found = difference(ours, self.summary)
+            del computed["regions"]
+        found = difference(computed, self.summary)
         if found is None:
             return None
         key, ours, theirs = found
@@ -95,6 +93,8 @@ def load_run(folder: Path) -> StoredRun:
     record = files.read()
     points = run_map(folder, manifest, summary).centres
     stored = StoredRun(folder, config, manifest, record, points, summary)
-    if hash_arrays(stored.images, record.idx, record.label) != manifest["data"]["sha256"]:
+    images = stored.images
+    exact = np.array_equal(images.reshape(len(points), -1), points)  # images are float32
+    if not exact or hash_arrays(images, record.idx, record.label) != manifest["data"]["sha256"]:
         raise ValueError(f"{folder}: its images or labels are not those it was made of; restore {REGIONS} and the rows")
     return stored

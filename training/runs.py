@@ -19,6 +19,7 @@ from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
 from smoothing.files import forget_partial, replacing
 from smoothing.processes import processes
+from smoothing.reading import read_yaml
 from smoothing.threads import threads_each
 from training.checkpoints import read_state, save_checkpoint
 from training.data import FolderImages, ImageData, load_data
@@ -231,10 +232,7 @@ def _check_folder(settings: TrainSettings) -> None:
         raise ValueError(f"--out {out}: holds files but no training run; name another folder")
     if not settings.resume:
         raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
-    try:
-        before = dict(yaml.safe_load((out / CONFIG).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise ValueError(f"{out / CONFIG} is damaged: restore it, or begin in another folder") from error
+    before = read_yaml(out / CONFIG, "restore it, or begin in another folder")
     now = settings.to_dict()
     for name in {**before, **now}:
         if name not in CIRCUMSTANCES and before.get(name) != now.get(name):
