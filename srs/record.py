@@ -305,14 +305,14 @@ class Table:
     def floats(self, name: str) -> Float64[np.ndarray, " rows"]:
         """Return a column of finite numbers >= 0."""
         values = np.array(self._parsed(name, float), dtype=np.float64)
-        for row in np.flatnonzero(~np.isfinite(values) | (values < 0))[:1]:
+        for row in np.flatnonzero(~np.isfinite(values) | (values < 0))[:1].tolist():
             raise ValueError(f"{self._at(row)}: {name} = {values[row]}: must be finite and >= 0")
         return values
 
     def durations(self, name: str) -> Float64[np.ndarray, " rows"]:
         """Return a column of times in seconds."""
         values = np.array(self._parsed(name, parse_time), dtype=np.float64)
-        for row in np.flatnonzero(~((values >= 0) & (values <= _LONGEST)))[:1]:
+        for row in np.flatnonzero(~((values >= 0) & (values <= _LONGEST)))[:1].tolist():
             raise ValueError(f"{self._at(row)}: {name} = {values[row]} seconds: must be from 0 to {_LONGEST:g}")
         return values
 
