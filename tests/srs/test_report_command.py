@@ -229,12 +229,12 @@ DAMAGE = {
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
     "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
     "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
-    "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; make it anew with"),
+    "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; restore it, or delete"),
     "another header": (change("estimation.tsv", "count", "votes"), "run/estimation.tsv, line 1: the header is"),
     "no number": (change("estimation.tsv", "\t300\t", "\tmany\t"), "= 'many' is not a number"),
     "other labels": (change("selection.tsv", "0\t7\t0.2", "0\t6\t0.2"), "its images or labels are not those it was"),
     "no mode": (change("config.yaml", "overlap: paper", "overlap: all"), "run/config.yaml is damaged"),
-    "no alpha": (change("config.yaml", "alpha:", "beta:"), "run: its description lacks 'alpha'"),
+    "no alpha": (change("config.yaml", "alpha:", "beta:"), "run/config.yaml is damaged: restore it, or begin in another folder ('beta' is no"),
 }
 
 
