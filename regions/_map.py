@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from regions import _validate
 from regions._arithmetic.distances import distances_below, margins_below
+from regions._graph import overlaps
 from regions._search.embedding import Frame
 from regions._search.pairs import TILE, overlapping
 from regions._search.trees import Pairs
@@ -125,7 +126,7 @@ class RegionMap:
         nowhere = len(self)
         region = np.full(len(x), nowhere, dtype=np.int64)
         margin = np.zeros(len(x))
-        blocks = self._index.candidates(x) if len(x) and self.radii.any() else ()
+        blocks = self._index.candidates(x, np.zeros(len(x))) if len(x) and self.radii.any() else ()
         for query, ball in blocks:
             inside, _ = distances_below(x, self.centres, query, ball, self.radii[ball], np.zeros(ball.size))
             np.minimum.at(region, query[inside], ball[inside])
@@ -135,6 +136,55 @@ class RegionMap:
         margin[held] = margins_below(self.radii[ball], distance, x.shape[1])
         region[region == nowhere] = -1
         return Location(region, np.where(region >= 0, np.append(self.sigma, np.nan)[region], np.nan), margin)
+
+    def first_overlap(self, groups: Any = None) -> tuple[int, int] | None:
+        """Find two regions i < j that overlap, by however little, although they conflict.
+
+        Parameters
+        ----------
+        groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
+            Regions that share a label in ANY of the arrays may overlap. None: every two conflict.
+
+        Returns
+        -------
+        (i, j), or None
+            One such pair, of the first block of the search that has any; None proves that there is none.
+        """
+        labels = _validate.as_groups(groups, len(self))
+        for i, j, _ in overlaps(self.centres, self.radii, labels):
+            if i.size:
+                return int(i[0]), int(j[0])
+        return None
+
+    def same_sigma(self, points: ArrayLike, where: Location) -> Float64[np.ndarray, " m"]:
+        """Radii of balls around located points in which the map gives the sigma that it gives at the point.
+
+        Where regions of different sigma overlap, the one of smallest index decides. So a ball that lies in the region
+        of its centre may still hold points of another sigma: those of an earlier region that reaches into it.
+
+        Parameters
+        ----------
+        points : array-like, shape (m, d) or (m, ...)
+        where : Location
+            What `locate` says of them.
+
+        Returns
+        -------
+        (m,) float64
+            At most `where.margin`, rounded down; 0 outside every region.
+        """
+        x = _validate.as_points(points)
+        radius = where.margin.copy()
+        held = np.flatnonzero(where.region >= 0)
+        for query, ball in self._index.candidates(x[held], radius[held]):
+            query = held[query]
+            own = where.region[query]
+            earlier = (ball < own) & (self.sigma[ball] != self.sigma[own])
+            query, ball = query[earlier], ball[earlier]
+            near, distance = distances_below(x, self.centres, query, ball, self.radii[ball], where.margin[query])
+            clear = np.maximum(np.nextafter(distance - self.radii[ball], -np.inf), 0.0)
+            np.minimum.at(radius, query[near], clear[near])
+        return radius
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map as `.npz`, atomically: the file is either the old one or the whole new one."""
@@ -167,13 +217,16 @@ class _Balls:
         mapped, norms = self._frame.map(centres, self._members)
         self._rows = self._frame.lift(mapped, self._frame.reach(radii[self._members], norms), norms)
 
-    def candidates(self, queries: Real[np.ndarray, "m d"]) -> Iterator[Pairs]:
-        """Blocks of (query, ball), among them every pair with |query - centre| < radius."""
+    def candidates(self, queries: Real[np.ndarray, "m d"], reach: Float64[np.ndarray, " m"]) -> Iterator[Pairs]:
+        """Blocks of (query, ball), among them every pair with |query - centre| < radius + reach.
+
+        Queries that reach further than 0 lie in a ball, and reach no further than its boundary.
+        """
         far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
         near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * self._widest)  # others are in no ball
         for start in range(0, near.size, TILE):
             part = near[start : start + TILE]
             mapped, norms = self._frame.map(queries, part)
-            lifted = self._frame.lift(mapped, self._frame.reach(np.zeros(part.size), norms), norms)
+            lifted = self._frame.lift(mapped, self._frame.reach(reach[part], norms), norms)
             for query, ball in overlapping(lifted, self._rows):
                 yield part[query], self._members[ball]

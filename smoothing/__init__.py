@@ -4,6 +4,7 @@ Images are in [0, 1] with shape (n, C, H, W); noise levels and radii are l2 in t
 label, but for training images: a certificate says that the prediction does not change, not that it is right.
 """
 
+from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Ladder
 from smoothing.certify_to_file import Selection, certify_to_file
 from smoothing.classifier import SmoothedClassifier
@@ -25,6 +26,7 @@ __all__ = [
     "certified_radius",
     "certify_to_file",
     "lower_confidence_bound",
+    "make_sampler",
     "read_certificates",
     "sigma_grid",
     "top_two_p_value",

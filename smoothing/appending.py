@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from smoothing.files import check_regular
 from smoothing.tables import line_of
 
 #: Appends rows: when it returns they are on disk, and when it raises none of them is in the file.
@@ -32,8 +33,9 @@ def appending(file: Path, header: Sequence[str], together: int = 1) -> Iterator[
     Rows that belong together count as one: where a kill left some of so many without the others, they are removed. The
     caller sees to it that no other process writes the file: see `locked`.
     """
+    whole = sum(map(len, _whole(file, together)))
     with file.open("ab", buffering=0) as stream:
-        size = stream.truncate(sum(map(len, _whole(file, together))))
+        size = stream.truncate(whole)
 
         def append(rows: Iterable[Sequence[str]]) -> None:
             nonlocal size
@@ -59,6 +61,7 @@ def whole_lines(file: Path, together: int = 1) -> list[str]:
 
 
 def _whole(file: Path, together: int) -> list[bytes]:
+    check_regular(file)
     if not file.exists():
         return []
     lines = file.read_bytes().splitlines(keepends=True)

@@ -29,6 +29,7 @@ from smoothing.confidence import shared_alpha
 from smoothing.files import replacing
 from smoothing.fingerprint import classifier_difference, difference, hash_arrays
 from smoothing.processes import processes
+from smoothing.reading import read_json
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,
@@ -208,12 +209,7 @@ class _Run:
 
     def check(self) -> None:
         """Refuse to continue a run of something else."""
-        try:
-            other = json.loads(self.about.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew") from error
-        if not isinstance(other, dict):
-            raise ValueError(f"{self.about} is damaged: delete it and the parts beside it to start anew")
+        other = read_json(self.about, "delete it and the parts beside it to start anew")
         what = classifier_difference(self.config, other)
         if what is None:
             apart = {"classifier": None, "check": None}

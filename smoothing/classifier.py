@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smoothing import _validate
 from smoothing._voting.engine import VoteCounter
+from smoothing._voting.probing import fixed_images, logits_text
 from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Climb, Ladder, climb
 from smoothing.arithmetic import PRECISIONS, check_precision
@@ -20,7 +21,6 @@ from smoothing.confidence import certified_radius, lower_confidence_bound, share
 from smoothing.devices import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
-from smoothing.probing import fixed_images, logits_text
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, select
 
@@ -31,7 +31,7 @@ class SmoothedClassifier:
     Votes depend on (seed, stage, image index, sample) alone: not on the batch size, the threads or the order of the
     images. So the model must score an image the same way whatever else is in its batch, and every time: before a model
     votes on images of a shape, some ten batches see that it does, and it is refused where its logits move by more than
-    rounding explains (`smoothing.probing.TOLERANCE`). On CPUs in float32 rounding was found to move nothing; elsewhere
+    rounding explains (`TOLERANCE` of `probing`). On CPUs in float32 rounding was found to move nothing; elsewhere
     it may move a vote where two classes tie to the last digits.
 
     Parameters

@@ -22,6 +22,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+def check_regular(path: Path) -> None:
+    """Raise `ValueError` where there is something else than a file, such as a pipe, which would be waited for."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file: put one in its place")
+
+
 def forget_partial(path: Path) -> None:
     """Remove what killed processes left of the file's next content. Only while no other process may be writing it."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothing.probing import same_text
+from smoothing._voting.probing import same_text
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
@@ -34,7 +34,7 @@ def classifier_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) ->
     ----------
     ours, theirs : mapping
         With `classifier`, a `smoothing.Identity` as a dict, and `check`, of `SmoothedClassifier.check_logits`. The
-        identities must be equal, the logits within rounding (`smoothing.probing.TOLERANCE`).
+        identities must be equal, the logits within rounding (`smoothing._voting.probing.TOLERANCE`).
     """
     here, there = ours["classifier"], theirs.get("classifier")
     scheme = there.get("scheme", 1) if isinstance(there, Mapping) else None

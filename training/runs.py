@@ -19,6 +19,7 @@ from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
 from smoothing.files import forget_partial, replacing
 from smoothing.processes import processes
+from smoothing.reading import read_yaml
 from smoothing.threads import threads_each
 from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
@@ -237,19 +238,8 @@ def _check_folder(settings: TrainSettings) -> None:
         raise ValueError(f"--out {out}: holds files but no training run; name another folder")
     if not settings.resume:
         raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
-    _check_same(out / CONFIG, _described(out / CONFIG), settings.to_dict())
-
-
-def _described(file: Path) -> Mapping[Any, Any]:
-    """Read a run's configuration, which is compared with the settings and decides nothing."""
-    text = file.read_bytes()
-    try:
-        before = yaml.safe_load(text)
-    except Exception as error:  # the parser raises more than its own errors
-        raise ValueError(f"{file} is damaged: restore it, or begin in another folder") from error
-    if not isinstance(before, Mapping):
-        raise ValueError(f"{file} is damaged: restore it, or begin in another folder")
-    return before
+    before = read_yaml(out / CONFIG, "restore it, or begin in another folder")
+    _check_same(out / CONFIG, before, settings.to_dict())
 
 
 def _check_same(file: Path, before: Mapping[Any, Any], now: Mapping[str, Any]) -> None:

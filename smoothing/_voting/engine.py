@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor, nn
 
 from smoothing._voting.noise import BLOCK, stream
+from smoothing._voting.probing import probe
 from smoothing._voting.samplers import Sampler
 from smoothing.arithmetic import arithmetic
 from smoothing.devices import current
 from smoothing.forward import evaluating, run
 from smoothing.identity import own_passes
-from smoothing.probing import probe
 from smoothing.threads import one_thread_each
 
 #: Vote counters that one pass may hold on the device; images beyond that wait for the next pass.

@@ -39,11 +39,11 @@ def allocate_logs(settings: AllocateSettings) -> None:
     check_free(out, FILES, overwrite=settings.overwrite)
 
     import regions
-    from srs.choosing_images import rows_of, warn_of_one_class
     from srs.logs.compare import bounds_from, compare, describe
     from srs.logs.read import read_logs
     from srs.logs.recover_votes import lower, recover_votes
     from srs.modes import Mode
+    from srs.run.choosing_images import rows_of, warn_of_one_class
 
     seconds = {}
     began = time.perf_counter()

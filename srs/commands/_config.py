@@ -1,32 +1,55 @@
 """Settings from a YAML file, under what the command line says."""
 
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from srs.commands._errors import one_line_errors, parse
+from srs.run.settings import CertifySettings, own_code
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound=CertifySettings)
+
+#: Settings that may name a factory, `package.module:factory`.
+CODE = ("model", "arch")
+
+#: Settings of one start that could replace or change a run: a file cannot say them.
+_FLAGS_ONLY = frozenset({"resume", "overwrite"})
+
+#: Longest value that a flag takes.
+_LONGEST = 4096
 
 
 def parse_over_file(settings: type[Settings], command: str, description: str) -> Settings:
     """Read the command line over the file that `--config` names, or over the run's own where `--resume` goes on.
 
     The file holds settings by name, as the `config.yaml` of a run does. What it says is checked as if flags had said
-    it; flags win.
+    it; flags win. A factory of one's own counts only where flags name it, since building it runs its module.
     """
     args = sys.argv[1:]
     with one_line_errors(command):
         file = _value(args, "--config")
         out = _value(args, "--out")
-        if file is None and "--resume" in args and out is not None and (Path(out) / "config.yaml").is_file():
+        given: list[str] = []
+        if file is not None:
+            given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args)
+        elif "--resume" in args and out is not None and (Path(out) / "config.yaml").is_file():
             file = str(Path(out) / "config.yaml")
-        given = [] if file is None else _flags(settings, Path(file), args)
-    default = parse(settings, f"{command}: {file}", description, args=given) if given else None
-    return parse(settings, command, description, default=default, args=args)
+            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args)
+    if not given:
+        return parse(settings, command, description, args=args)
+    default = parse(settings, f"{command}: {file}", description, args=given)
+    code = {name: getattr(default, name) for name in CODE if own_code(getattr(default, name))}
+    nothing: dict[str, Any] = dict.fromkeys(code)
+    found = parse(settings, command, description, default=replace(default, **nothing), args=args)
+    with one_line_errors(command):
+        for name, stored in code.items():
+            if getattr(found, name) is None:
+                raise ValueError(
+                    f"{file} names code of your own, which a file alone never runs: add --{name} {stored} if you trust "
+                    "that module"
+                )
+    return found
 
 
 def _value(args: list[str], flag: str) -> str | None:
@@ -40,22 +63,27 @@ def _value(args: list[str], flag: str) -> str | None:
     return found
 
 
-def _flags(settings: Any, file: Path, args: list[str]) -> list[str]:
+def _flags(settings: Any, file: Path, what: str, remedy: str, args: list[str]) -> list[str]:
     """Return the command line that would say what the file says, but for lists that these arguments give anew."""
+    from smoothing.reading import read_yaml  # PyTorch takes seconds to import
+
+    if not file.exists():
+        raise ValueError(f"{what}: no such file")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"--config {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {file}: cannot be read as YAML; give lines such as n: 1000") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"--config {file}: holds no settings; give lines such as n: 1000")
+        content = read_yaml(file, remedy)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(file), what, 1)) from error
     known = [field.name for field in fields(settings) if field.name != "config"]
     flags = []
     for name, value in content.items():
         if name not in known:
-            raise ValueError(f"--config {file}: {name} is no setting; there are {', '.join(known)}")
+            raise ValueError(f"{what}: {name} is no setting; there are {', '.join(known)}")
         flag = f"--{name.replace('_', '-')}"
+        if name in _FLAGS_ONLY and value is not False:
+            raise ValueError(f"{what}: {name} replaces or changes a run; say it on the command line, {flag}")
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, (dict, list)) or len(str(part)) > _LONGEST:
+                raise ValueError(f"{what}: {name} is no single value; {remedy}")
         if isinstance(value, list):
             anew = any(arg == flag or arg.startswith(f"{flag}=") for arg in args)
             flags += [] if anew else [f"{flag}={part}" for part in value]

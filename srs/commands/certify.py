@@ -42,29 +42,53 @@ def certify(settings: CertifySettings) -> None:
     from srs.report.summary import write
     from srs.run.base_classifiers import save_own
     from srs.run.draw import points_of, record_files, record_run
-    from srs.run.folder import check_free, claimed, describe
+    from srs.run.folder import CONFIG, SUMMARY, check_free, check_same, claimed, describe, read_description
     from srs.run.inputs import completed, load  # after the check: PyTorch takes seconds to import
 
     find_in_current_folder(settings.model, settings.arch)
     settings = completed(settings)
     out = Path(str(settings.out))
     check_free(out, resume=settings.resume, overwrite=settings.overwrite)
+    begun = settings.resume and (out / CONFIG).exists()
+    if begun:
+        read_description(out)  # before anything is done with it
     progress = sys.stderr.isatty()
     inputs = load(settings, progress=progress)
     shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
     config, manifest = settings.to_dict(), inputs.manifest(classifier.identity, check)
+    if begun and (out / SUMMARY).exists():
+        check_same(out, config, manifest)
+        _show(out)
+        return
     with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
         if new:
             save_own(out, settings, inputs.models)
             describe(out, config, manifest)
+        config, manifest = read_description(out)  # of the start, which may have been another one
         record_run(out, inputs, classifier, progress=progress)
         record = record_files(out, inputs).read()
         results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha, settings.sampler)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
     console().print(f"written to {out}", soft_wrap=True)
+
+
+def _show(out: Path) -> None:
+    """Print a finished run again, from its rows; nothing in its folder is touched."""
+    from srs.report.finished_run import load_run
+    from srs.report.summary import summarize
+    from srs.run.map import check_certificates
+
+    run = load_run(out)
+    results = run.evaluate()
+    check_certificates(out, results.record)
+    warning = run.disagreement(results)
+    if warning:
+        sys.stderr.write(f"srs-certify: warning: {warning}\n")
+    print_results(summarize(results, run.config, run.manifest), out)
+    sys.stdout.write(f"finished before, in {out}: nothing was written\n")
 
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:

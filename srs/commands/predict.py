@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from srs.commands._errors import one_line_errors, parse, printing
+from srs.commands._own_models import find_in_current_folder
 from srs.commands._warnings import one_line_warnings
 from srs.limits import check_alpha
+from srs.run.settings import own_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +42,7 @@ class PredictSettings:
     """Also these images of the run's own test set: whole numbers from 0, one a line, or an array in a .npy file."""
     certify: bool = False
     """Also certify each answer with fresh samples: within l2 radius min(R, distance to the region's boundary), in units
-    of pixels in [0, 1]."""
+    of pixels in [0, 1]; less where regions of one class overlap and another sigma decides nearer by."""
     outside: Literal["abstain", "smallest-sigma", "nearest-region", "best-sigma"] = "abstain"
     """Image that no region holds: no answer, or a vote with the smallest sigma, that of the nearest region, or that
     which certifies the largest radius (Eq. 7). Nothing is certified there."""
@@ -60,8 +62,12 @@ class PredictSettings:
     """Base classifier for a region map; for a run, where its weights are now."""
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level: --expert 0.25=a.pt --expert 0.5=b.pt."""
+    model: str | None = None
+    """Base classifier of your own, package.module:factory. A run that was certified with one needs it named again,
+    because building it runs its module and a folder alone never runs code. A region map needs --num-classes as well."""
     arch: str | None = None
-    """Architecture of a checkpoint that does not name it."""
+    """Architecture of a checkpoint that does not name it; for a run only where it is package.module:factory, as with
+    --model."""
     normalizer: str | None = None
     """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
     num_classes: int | None = None
@@ -84,6 +90,8 @@ class PredictSettings:
         for flag, count in (("--n", self.n), ("--n0", self.n0)):
             if count is not None and not 1 <= count <= 10**9:
                 raise ValueError(f"{flag} {count}: must be from 1 to 1,000,000,000")
+        if self.num_classes is not None and not 2 <= self.num_classes <= 10**6:
+            raise ValueError(f"--num-classes {self.num_classes}: must be from 2 to 1,000,000")
         check_alpha(self.alpha)
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**64)")
@@ -96,12 +104,17 @@ class PredictSettings:
                 )
             if self.seed is not None:
                 raise ValueError("--seed: noise that was used before would decide about new regions; drop it")
-        if self.checkpoint and self.expert:
-            raise ValueError("--checkpoint and --expert both name a base classifier: give one of them")
+        sources = [name for name in ("checkpoint", "expert", "model") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")
+        if self.model is not None and not own_code(self.model):
+            raise ValueError(f"--model {self.model}: expected package.module:factory; for weights use --checkpoint")
+        if self.model is not None and (self.arch or self.normalizer):
+            raise ValueError("--arch and --normalizer describe a checkpoint; what --model returns is taken as it is")
         if self.run.suffix != ".npz":
             for name, default in (("arch", None), ("normalizer", None), ("num_classes", None),
                                   ("precision", "float32"), ("sampler", "gaussian")):  # fmt: skip
-                if getattr(self, name) != default:
+                if getattr(self, name) != default and not (name == "arch" and own_code(self.arch)):
                     raise ValueError(f"--{name.replace('_', '-')}: the run in {self.run} says it; leave it out")
 
 
@@ -117,6 +130,8 @@ def main() -> None:
 def predict(settings: PredictSettings) -> None:
     """Load map and classifier, read the images, answer, print."""
     settings.check()
+
+    find_in_current_folder(settings.model, settings.arch)
 
     from srs.predict.opening import open_map, open_run  # after the check: PyTorch takes seconds to import
 
@@ -197,6 +212,9 @@ def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
             "it abstains" if settings.outside == "abstain" else f"sigma by {settings.outside}, and nothing is certified"
         )
         lines.append(f"no region holds {lost} of {len(rows)} images: {how}")
+    cut = sum(row["radius"] < min(row["R"], row["distance"] or 0.0) for row in rows) if settings.certify else 0
+    if cut:
+        lines.append(f"{cut} of {len(rows)} radii end where an overlapping region of another sigma decides")
     if settings.online is not None:
         new = sum(row["created"] for row in rows)
         lines.append(f"{new} new regions in {settings.online}; no region holds {lost} of {len(rows)} images")

@@ -5,13 +5,13 @@ Choosing is over: the levels are those of the record. Alpha decides what the cou
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 import regions
-from smoothing import ABSTAIN, certified_radius, lower_confidence_bound
-from smoothing._voting.samplers import make_sampler
+from smoothing import ABSTAIN, certified_radius, lower_confidence_bound, make_sampler
 from smoothing.confidence import shared_alpha
 from smoothing.tables import floor_text
 from srs.modes import COMPARED, OVERLAPPING, Mode
@@ -88,6 +88,11 @@ class Results:
     def radii(self) -> Float64[np.ndarray, " n"]:
         """The radii r of the main mode's regions."""
         return self.modes[self.main.name].allocation.radii
+
+    @cached_property
+    def table(self) -> regions.RegionMap:
+        """The main mode's region map."""
+        return regions.RegionMap(self.points, self.radii, self.sigma, classes=self.rules[self.main.name].predict)
 
     @property
     def sigma(self) -> Float64[np.ndarray, " n"]:

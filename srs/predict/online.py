@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from regions import OnlineAllocator, RegionMap
-from smoothing import Certificates, SmoothedClassifier
-from smoothing._voting.samplers import make_sampler
+from smoothing import Certificates, SmoothedClassifier, make_sampler
 from smoothing.fingerprint import difference
+from smoothing.reading import read_json
 from srs.evaluation.evaluate import less
 from srs.predict.predictor import Answers
 
@@ -80,11 +80,7 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=folder) as staging:
         if not about.exists():
             _first(Path(staging) / "about", about, json.dumps(ours, indent=2) + "\n")
-        try:
-            theirs = json.loads(about.read_text(encoding="utf-8"))
-            differs = difference(ours, theirs)
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{about} is damaged: restore it") from error
+        differs = difference(ours, read_json(about, "restore it"))
         if differs is not None:
             name, here, there = differs
             raise ValueError(f"--online {path}: is another run's: {name} is {there} there, {here} here; name another")

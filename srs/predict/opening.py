@@ -18,14 +18,15 @@ from smoothing import SmoothedClassifier
 from smoothing.devices import usable_device
 from smoothing.forward import run
 from smoothing.identity import own_passes
-from srs.choosing_images import read_indices
 from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
 from srs.predict.predictor import Predictor
 from srs.predict.run_classifier import bank, fresh_seed, run_classifier
 from srs.run.base_classifiers import experts
+from srs.run.choosing_images import read_indices
 from srs.run.folder import REGIONS, read_description
-from training import FolderImages, load_checkpoint, load_data
+from srs.run.map import check_apart, read_summary, run_map
+from training import FolderImages, build, load_checkpoint, load_data
 
 if TYPE_CHECKING:
     from srs.commands.predict import PredictSettings
@@ -63,9 +64,8 @@ def open_run(settings: PredictSettings) -> Opened:
     """Open a finished run: it says which classifier was certified, and of what shape its images are."""
     folder = settings.run
     config, manifest = read_description(folder)
-    if not (folder / REGIONS).is_file():
-        raise ValueError(f"{folder}: the run is not finished; go on with it by srs-certify --resume")
-    table = RegionMap.load(folder / REGIONS)
+    table = run_map(folder, manifest, read_summary(folder))
+    check_apart(folder / REGIONS, table, str(config["overlap"]))
     channels, height, width = manifest["data"]["shape"]
 
     @cache
@@ -81,7 +81,15 @@ def open_run(settings: PredictSettings) -> Opened:
     seed, stream = fresh_seed(settings.seed)
     device = str(usable_device(settings.device))
     classifier = run_classifier(
-        folder, config, manifest, seed=stream, device=device, checkpoint=settings.checkpoint, expert=settings.expert
+        folder,
+        config,
+        manifest,
+        seed=stream,
+        device=device,
+        checkpoint=settings.checkpoint,
+        expert=settings.expert,
+        model=settings.model,
+        arch=settings.arch,
     )
     sigmas = manifest["sigmas"]
     predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
@@ -91,9 +99,10 @@ def open_run(settings: PredictSettings) -> Opened:
 def open_map(settings: PredictSettings) -> Opened:
     """Open a map alone: the user says which classifier it belongs to, and nothing can check it."""
     table = _load(settings.run)
+    check_apart(settings.run, table, None)
     query = read_images(settings.images, table.centres.shape[1], None)
     files = experts(settings.expert)
-    if settings.checkpoint is None and not files:
+    if settings.checkpoint is None and settings.model is None and not files:
         raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
 
     def read(file: Path | None) -> nn.Module:
@@ -106,6 +115,10 @@ def open_map(settings: PredictSettings) -> Opened:
         if lacking:
             raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
         model = {level: read(file) for level, file in files.items()}
+    elif settings.model is not None:
+        if settings.num_classes is None:
+            raise ValueError(f"--model {settings.model}: give --num-classes, which its factory is called with")
+        model = build(settings.model, settings.num_classes)
     else:
         model = read(settings.checkpoint)
     one = next(iter(model.values())) if isinstance(model, dict) else model

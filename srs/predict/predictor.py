@@ -1,22 +1,22 @@
 """G(x) of Eq. 9: an input is classified with the noise level of the region that holds it."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from regions import Location, RegionMap
-from smoothing import ABSTAIN, SmoothedClassifier
+from smoothing import ABSTAIN, SmoothedClassifier, make_sampler
 from smoothing._validate import check_images
-from smoothing._voting.samplers import make_sampler
 from smoothing.confidence import shared_alpha
 from srs.evaluation.evaluate import less
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
 
-#: Images have numbers below this (`smoothing._voting.noise`).
+#: Images have numbers below this (`smoothing`, its named noise streams).
 _MOST = 2**32
 
 
@@ -39,7 +39,8 @@ class Answers:
     R : array of shape (m,)
         Radius that the vote certifies at `sigma` (Eq. 2); 0 where nothing was certified.
     radius : array of shape (m,)
-        Certified l2 radius of G, min(R, margin) less the sampler's lookup error; 0 where nothing was certified.
+        Certified l2 radius of G: min(R, margin), or less where an overlapping region of another sigma decides nearer
+        by, less the sampler's lookup error; 0 where nothing was certified.
     """
 
     predict: Int64[np.ndarray, " m"]
@@ -74,8 +75,8 @@ class Predictor:
     Notes
     -----
     Every input gets the next number, which names its noise within the seed: numbers are never used twice, so no two
-    inputs share noise, nor does an input that is asked about again. Answers depend on the seed and on what was asked
-    before, and on nothing else.
+    inputs share noise, nor does an input that is asked about again, whichever thread asks. Answers depend on the seed
+    and on what was asked before, and on nothing else.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Predictor:
         self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
         if outside != "abstain" and not self.sigmas.size:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
-        self._asked = 0
+        self._asked, self._counting = 0, threading.Lock()
 
     def __call__(self, images: Float32[np.ndarray, "m c h w"], n: int = 1000, n0: int = 1000) -> Answers:
         """Answer by a vote of n samples: with probability at least 1 - alpha, per image, it is -1 or G(x).
@@ -121,8 +122,9 @@ class Predictor:
     def certify(self, images: Float32[np.ndarray, "m c h w"], n: int = 10_000, n0: int = 1000) -> Answers:
         """Certify G at new inputs: with probability at least 1 - alpha, per image, G is `predict` within `radius`.
 
-        G uses one sigma in the whole ball, because the ball lies in the region (Eq. 2, Eq. 6). Where regions of one
-        class may overlap, it may reach into another one, and the statement rests on the map's certificates too.
+        G uses one sigma in the whole ball (Eq. 2, Eq. 6): it lies in the region, and ends where an overlapping region
+        of another sigma decides, as regions of one class do with the overlap mode "class". So the statement rests on
+        fresh samples alone and never on the map's certificates, whatever alpha they were made at.
         Inputs outside every region are answered as by a call, with a radius of 0.
 
         Parameters
@@ -140,14 +142,13 @@ class Predictor:
         if answered.size:
             level = sigma[answered]
             found = self.classifier.certify(images[answered], level, n0, n, self.alpha, indices=names[answered])
-            inside: Bool[np.ndarray, " a"] = where.region[answered] >= 0
             answers.predict[answered] = found.predict
             answers.count[answered] = found.counts
             answers.n[answered] = n
             answers.R[answered] = found.radius
+            constant = self.table.same_sigma(images, where)  # 0 outside every region
             lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
-            radius = less(np.minimum(found.radius, where.margin[answered]), lost)
-            answers.radius[answered] = np.where(inside, radius, 0.0)
+            answers.radius[answered] = less(np.minimum(found.radius, constant[answered]), lost)
         return answers
 
     def _levels(
@@ -156,10 +157,7 @@ class Predictor:
         """Look the inputs up, settle the level of those outside, and give everyone a number."""
         check_images(images)  # before the lookup: outside every region nobody else would look at them
         where = self.table.locate(images)
-        if self._asked + len(images) > _MOST:
-            raise ValueError(f"{_MOST:,} images were asked about: go on with another seed, so that no noise is reused")
-        names = np.arange(self._asked, self._asked + len(images))
-        self._asked += len(images)
+        names = self._numbers(len(images))
         sigma, lost = where.sigma.copy(), np.flatnonzero(where.region < 0)
         if lost.size and self.outside == "smallest-sigma":
             sigma[lost] = self.sigmas[0]
@@ -168,6 +166,17 @@ class Predictor:
         elif lost.size and self.outside == "best-sigma":
             sigma[lost] = self.classifier.select_sigma(images[lost], self.sigmas, n0, indices=names[lost]).sigma
         return where, sigma, names
+
+    def _numbers(self, m: int) -> Int64[np.ndarray, " m"]:
+        """Take the next m numbers, which nobody else gets."""
+        with self._counting:
+            first = self._asked
+            if first + m > _MOST:
+                raise ValueError(
+                    f"{_MOST:,} images were asked about: go on with another seed, so that no noise is reused"
+                )
+            self._asked += m
+        return np.arange(first, first + m)
 
     def _nearest(self, points: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, " m"]:
         filled = np.flatnonzero(self.table.radii > 0)

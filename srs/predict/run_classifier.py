@@ -13,6 +13,7 @@ from smoothing import SmoothedClassifier
 from smoothing.fingerprint import classifier_difference
 from srs.run.base_classifiers import experts
 from srs.run.folder import MODEL
+from srs.run.settings import own_code
 from training import build, load_checkpoint
 
 
@@ -36,6 +37,8 @@ def run_classifier(
     device: str,
     checkpoint: Path | None = None,
     expert: tuple[str, ...] = (),
+    model: str | None = None,
+    arch: str | None = None,
 ) -> SmoothedClassifier:
     """Load the classifier of a run, with another seed.
 
@@ -49,33 +52,38 @@ def run_classifier(
         Where to compute.
     checkpoint, expert
         Where the weights are now; unless given, where the run found them.
+    model, arch
+        The run's own, where they are `package.module:factory`: the folder may come from somebody else, and building a
+        factory runs its module, so the user names it.
 
     Raises
     ------
     ValueError
-        Where weights, precision, sampler or number of classes are not those that were certified.
+        Where code would run that was not named; where weights, precision, sampler or number of classes are not those
+        that were certified.
     OSError
         Where a checkpoint cannot be opened.
     """
     described = manifest["classifier"]
-    classes, arch, normalizer = described["num_classes"], config.get("arch"), config.get("normalizer")
+    model, arch = _named(folder, "model", model, config), _named(folder, "arch", arch, config)
+    classes, normalizer = described["num_classes"], config.get("normalizer")
     files = experts(expert or ([] if checkpoint else config.get("expert") or []))
     source = checkpoint or config.get("checkpoint")
-    model: nn.Module | Mapping[float, nn.Module]
+    base: nn.Module | Mapping[float, nn.Module]
 
     def read(file: str | Path) -> nn.Module:  # a factory has to be told how many classes it is for
         return load_checkpoint(file, arch=arch, normalizer=normalizer, num_classes=classes if arch else None)
 
     if files:
-        model = bank({level: read(file) for level, file in files.items()})
+        base = bank({level: read(file) for level, file in files.items()})
     elif source:
-        model = read(source)
-    elif config.get("model"):
-        model = build(str(config["model"]), classes, seed=config["seed"])
+        base = read(source)
+    elif model is not None:
+        base = build(model, classes, seed=config["seed"])
     else:
-        model = load_checkpoint(folder / MODEL)
+        base = load_checkpoint(folder / MODEL)
     classifier = SmoothedClassifier(
-        model,
+        base,
         classes,
         sampler=described["sampler"],
         precision=described["precision"],
@@ -90,6 +98,20 @@ def run_classifier(
             f"{folder}: a classifier of another {what} was certified; name its weights with --checkpoint or --expert"
         )
     return classifier
+
+
+def _named(folder: Path, name: str, given: str | None, config: Mapping[str, Any]) -> str | None:
+    """Return the run's model or architecture: one of ours, or one's own code where the user names the same."""
+    stored = config.get(name)
+    if own_code(stored) and given is None:
+        raise ValueError(
+            f"{folder}: was certified with code of your own, which a folder alone never runs: add --{name} {stored} "
+            "if you trust that module"
+        )
+    if given is not None and given != stored:
+        remedy = f"give --{name} {stored} if you trust that module" if own_code(stored) else "leave it out"
+        raise ValueError(f"--{name} {given}: the run in {folder} has {stored}; {remedy}")
+    return stored
 
 
 def bank(models: Mapping[float, nn.Module]) -> nn.Module | Mapping[float, nn.Module]:

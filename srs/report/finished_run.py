@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-import regions
-from smoothing._voting.samplers import SAMPLERS
 from smoothing.fingerprint import difference, hash_arrays
 from srs.evaluation.evaluate import Results, evaluate
-from srs.modes import GROUPS, Mode
-from srs.modes import main_mode as mode_of
+from srs.modes import Mode, main_mode
 from srs.report.summary import summarize
-from srs.run.folder import CONFIG, REGIONS, SUMMARY, read_description
-from srs.run.settings import CertifySettings
-from srs.run.votes import Record, RecordFiles
+from srs.run.folder import REGIONS, SUMMARY, read_description
+from srs.run.map import read_summary, run_map
+from srs.run.settings import settings_of
+from srs.run.votes import Limits, Record, RecordFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +32,8 @@ class StoredRun:
         Its rows.
     points : array of shape (n, d)
         The images, flattened.
+    summary : dict
+        What it said when it came to its end.
     """
 
     folder: Path
@@ -41,11 +41,12 @@ class StoredRun:
     manifest: dict[str, Any]
     record: Record
     points: Float64[np.ndarray, "n d"]
+    summary: dict[str, Any]
 
     @property
     def images(self) -> Float32[np.ndarray, "n c h w"]:
         """The images, pixels in [0, 1]."""
-        return _images(self.points, self.manifest)
+        return self.points.reshape(-1, *self.manifest["data"]["shape"]).astype(np.float32)
 
     @property
     def alpha(self) -> float:
@@ -55,8 +56,7 @@ class StoredRun:
     @property
     def main(self) -> Mode:
         """What the run certifies with."""
-        known = {name: self.config[name] for name in ("overlap", "method", "order")}
-        return mode_of(CertifySettings(**known))
+        return main_mode(settings_of(self.config))
 
     def evaluate(self, alpha: float | None = None) -> Results:
         """Compute everything anew from the rows, at the run's alpha or another; see `results.evaluate`."""
@@ -65,11 +65,10 @@ class StoredRun:
 
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
-        try:
-            stored = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            return f"{self.folder / SUMMARY} cannot be read; the numbers here come from the rows"
-        found = difference(json.loads(json.dumps(summarize(results, self.config, self.manifest))), stored)
+        computed = json.loads(json.dumps(summarize(results, self.config, self.manifest)))
+        if "regions" not in self.summary:  # an earlier version wrote it
+            del computed["regions"]
+        found = difference(computed, self.summary)
         if found is None:
             return None
         key, ours, theirs = found
@@ -90,37 +89,15 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     """
     folder = Path(folder)
     config, manifest = read_description(folder)
-    try:
-        sigmas = np.array(manifest["sigmas"], dtype=np.float64)
-        files = RecordFiles.existing(folder, sigmas, bool(config["chosen_only"]))
-        if not (folder / SUMMARY).is_file():
-            raise ValueError(f"{folder}: the run has not come to its end; go on with srs-certify --resume")
-        if (
-            config["overlap"] not in GROUPS
-            or not isinstance(config["alpha"], float)
-            or config["sampler"] not in SAMPLERS
-        ):
-            raise ValueError(f"{folder / CONFIG} is damaged: restore it")
-        record = files.read()
-        stored = StoredRun(folder, config, manifest, record, _points(folder))
-        digest = hash_arrays(_images(stored.points, manifest), record.idx, record.label)
-        expected = manifest["data"]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: its description lacks {error}; restore config.yaml and manifest.json") from error
-    if digest != expected:
+    settings, sigmas = settings_of(config), np.array(manifest["sigmas"], dtype=np.float64)
+    limits = Limits(manifest["data"]["num_classes"], settings.n0, settings.n)
+    files = RecordFiles.existing(folder, sigmas, settings.chosen_only, limits)
+    summary = read_summary(folder)
+    record = files.read()
+    points = run_map(folder, manifest, summary).centres
+    stored = StoredRun(folder, config, manifest, record, points, summary)
+    images = stored.images
+    exact = np.array_equal(images.reshape(len(points), -1), points)  # images are float32
+    if not exact or hash_arrays(images, record.idx, record.label) != manifest["data"]["sha256"]:
         raise ValueError(f"{folder}: its images or labels are not those it was made of; restore {REGIONS} and the rows")
     return stored
-
-
-def _points(folder: Path) -> Float64[np.ndarray, "n d"]:
-    try:
-        return regions.RegionMap.load(folder / REGIONS).centres
-    except FileNotFoundError:
-        raise ValueError(f"{folder / REGIONS}: no such file; make it anew with srs-certify --resume") from None
-
-
-def _images(points: Float64[np.ndarray, "n d"], manifest: dict[str, Any]) -> Float32[np.ndarray, "n c h w"]:
-    shape = tuple(manifest["data"]["shape"])
-    if len(shape) != 3 or points.shape[1] != np.prod(shape):
-        raise ValueError(f"{REGIONS} holds points of {points.shape[1]} coordinates, not images of {shape}: restore it")
-    return points.reshape(-1, *shape).astype(np.float32)

@@ -18,6 +18,9 @@ from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
+EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
+"""Columns of `certificates.tsv` after the six usual ones."""
+
 
 def certificates(results: Results) -> CertificateTable:
     """Return the run's table: the six usual columns, then sigma, R, r, p_lower, region (-1: none), counts and n."""
@@ -62,6 +65,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "alpha": results.alpha,
         "simultaneous": results.main.simultaneous,
         "guarantee": guarantee(results),
+        "regions": results.table.content_hash,
         "clean_accuracy": float((clean == record.label).mean()),
         "main": main,
         "abstentions": int((rules[main].predict == ABSTAIN).sum()),
@@ -97,8 +101,7 @@ def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, An
     from srs.report.figures import curves
     from srs.report.svg import save  # matplotlib takes a second to import
 
-    main = results.rules[results.main.name]
-    regions.RegionMap(results.points, results.radii, results.sigma, classes=main.predict).save(folder / REGIONS)
+    results.table.save(folder / REGIONS)
     write_tables(results, folder)
     save(curves(results), *(folder / name for name in CURVES))
     return write_summary(results, config, manifest, folder)

@@ -17,7 +17,7 @@ from smoothing.certify_to_file import FULL_BATCHES
 from srs.evaluation.evaluate import each
 from srs.modes import main_mode
 from srs.run.inputs import Inputs
-from srs.run.votes import RecordFiles, SelectionRows
+from srs.run.votes import Limits, RecordFiles, SelectionRows
 
 #: Most images between two times that rows are written.
 MOST_TOGETHER = 16
@@ -46,7 +46,9 @@ def record_run(folder: Path, inputs: Inputs, classifier: SmoothedClassifier, *, 
 
 def record_files(folder: Path, inputs: Inputs) -> RecordFiles:
     """Return the files of a run's record."""
-    return RecordFiles(folder, inputs.indices, inputs.sigmas, inputs.settings.chosen_only)
+    settings = inputs.settings
+    limits = Limits(inputs.data.num_classes, settings.n0, settings.n)
+    return RecordFiles(folder, inputs.indices, inputs.sigmas, settings.chosen_only, limits)
 
 
 def choose_levels(inputs: Inputs, selected: SelectionRows) -> Int64[np.ndarray, " n"]:
@@ -90,7 +92,7 @@ def _estimate(
 ) -> None:
     settings, n = inputs.settings, len(inputs.images)
     with files.append_estimation() as append:
-        done = files.estimated()
+        done = files.estimated(selected, level)
         levels = 1 if settings.chosen_only else len(inputs.sigmas)
         for images in _chunks("certify", done, n, _together(classifier, settings.n * levels), progress):
             began = time.perf_counter()

@@ -12,7 +12,9 @@ import yaml
 from smoothing.appending import locked
 from smoothing.files import forget_partial, replacing
 from smoothing.fingerprint import classifier_difference, difference
-from srs.run.settings import CIRCUMSTANCES
+from smoothing.reading import read_json, read_yaml
+from srs.run.description import check_manifest
+from srs.run.settings import CIRCUMSTANCES, settings_of
 from srs.run.votes import ESTIMATION, LEVELS, SELECTION
 
 FORMAT = 1
@@ -34,11 +36,17 @@ _BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
 #: What of the manifest must be the same for a run to go on, beside the classifier.
 IDENTITY = ("data", "sigmas")
 
+_REMEDY = "restore it, or begin in another folder"
+
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
+    for name in sorted(RUN_FILES):
+        # a link in a folder from somebody else may name any file, which would be cut, appended to or replaced
+        if (out / name).is_symlink() or ((out / name).exists() and not (out / name).is_file()):
+            raise ValueError(f"--out {out}: {name} is a link or no regular file; put a file in its place")
     if out.is_dir() and not _only_begun(out):
         held = (out / CONFIG).is_file() or (out / SUMMARY).is_file()
         if not held:
@@ -76,7 +84,7 @@ def claimed(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], *
                     (out / name).unlink()
             new = not (out / CONFIG).exists()
             if not new:
-                _check_same(out, config, manifest)
+                check_same(out, config, manifest)
             yield new
     finally:
         if fresh and not (out / CONFIG).exists():  # nothing came of it
@@ -107,18 +115,26 @@ def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         raise ValueError(f"{out}: no such folder; name one that srs-certify wrote")
     if not (out / CONFIG).is_file() or not (out / MANIFEST).is_file():
         raise ValueError(f"{out}: holds no run; name a folder that srs-certify wrote")
-    manifest = _mapping(out / MANIFEST, json.loads)
+    manifest = read_json(out / MANIFEST, _REMEDY)
     found = manifest.get("format")
-    if not isinstance(found, int) or found < 1:
-        raise ValueError(f"{out / MANIFEST}: format = {found!r} is not one of ours; restore the file")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f"{out / MANIFEST}: format = {str(found)[:20]!r} is not one of ours; restore the file")
     if found > FORMAT:
         raise ValueError(
             f"{out}: was written by a newer version of srs-certify (format {found}, this one knows {FORMAT}); update it"
         )
-    return _mapping(out / CONFIG, yaml.safe_load), manifest
+    config = read_yaml(out / CONFIG, _REMEDY)
+    file = CONFIG
+    try:
+        settings = settings_of(config)
+        file = MANIFEST
+        check_manifest(manifest, settings)
+    except ValueError as error:
+        raise ValueError(f"{out / file} is damaged: {_REMEDY} ({error})") from error
+    return config, manifest
 
 
-def _check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuse to put two configurations into one folder."""
     before, described = read_description(out)
     for name in {**before, **config}:
@@ -148,13 +164,3 @@ def _names(out: Path) -> set[str]:
         for file in out.iterdir()
         if not (file.name.startswith(".") and file.name.endswith(".partial") and file.is_file())
     }
-
-
-def _mapping(file: Path, parse: Any) -> dict[str, Any]:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} is damaged: restore it, or begin in another folder") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is damaged: restore it, or begin in another folder")
-    return content

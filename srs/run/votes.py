@@ -1,9 +1,11 @@
 """The rows of a run: what was drawn and counted. Everything that a run reports is computed from these."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -17,6 +19,13 @@ SELECTION, LEVELS, ESTIMATION = "selection.tsv", "levels.tsv", "estimation.tsv"
 _SELECTION = ("idx", "label", "sigma", "clean", "class", "radius", "samples", "time")
 _LEVELS = ("idx", "sigma")
 _ESTIMATION = ("idx", "sigma", "class", "count", "n", "time")
+
+_WHOLE = re.compile("-?[0-9]{1,30}")
+
+#: Of int64, and a time in seconds that no run takes.
+_LEAST, _MOST, _LONGEST = -(2**63), 2**63 - 1, 1e9
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +86,17 @@ class SelectionRows:
     seconds: Float64[np.ndarray, " n"]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a run's settings say about its rows: classes, selection samples at most, estimation samples exactly."""
+
+    num_classes: int
+    n0: int
+    n: int
+
+
 class RecordFiles:
-    """The files of a record in a run's folder.
+    """The files of a record in a run's folder. They may come from somebody else: all that is read is checked.
 
     Parameters
     ----------
@@ -89,20 +107,32 @@ class RecordFiles:
         The grid.
     chosen_only : bool
         Whether `estimation.tsv` holds each image's own level alone.
+    limits : Limits
+        Of the numbers in the rows.
     """
 
     def __init__(
-        self, folder: Path, idx: Int64[np.ndarray, " n"], sigmas: Float64[np.ndarray, " k"], chosen_only: bool
+        self,
+        folder: Path,
+        idx: Int64[np.ndarray, " n"],
+        sigmas: Float64[np.ndarray, " k"],
+        chosen_only: bool,
+        limits: Limits,
     ) -> None:
         self.folder, self.idx, self.sigmas = folder, idx, sigmas
-        self.chosen_only = chosen_only
+        self.chosen_only, self.limits = chosen_only, limits
         self._each = 1 if chosen_only else len(sigmas)
 
     @classmethod
-    def existing(cls, folder: Path, sigmas: Float64[np.ndarray, " k"], chosen_only: bool) -> "RecordFiles":
+    def existing(
+        cls, folder: Path, sigmas: Float64[np.ndarray, " k"], chosen_only: bool, limits: Limits
+    ) -> "RecordFiles":
         """Return the files of a record whose images are those of its `levels.tsv`."""
-        idx = _Table(folder / LEVELS, _LEVELS, whole_lines(folder / LEVELS)).integers("idx")
-        return cls(folder, idx, sigmas, chosen_only)
+        table = Table(folder / LEVELS, _LEVELS, whole_lines(folder / LEVELS))
+        idx = table.integers("idx", 0)
+        if (idx[1:] <= idx[:-1]).any():
+            raise ValueError(f"{folder / LEVELS} is damaged: its images are not in order; restore it")
+        return cls(folder, idx, sigmas, chosen_only, limits)
 
     @contextmanager
     def append_selection(self) -> Iterator[Callable[[slice, np.ndarray, np.ndarray, SigmaChoice, float], None]]:
@@ -164,10 +194,15 @@ class RecordFiles:
         """Return the rows of `selection.tsv`; the images of a run that was killed may be fewer than the run's."""
         k = len(self.sigmas)
         table = self._read(SELECTION, _SELECTION, k, np.repeat(self.idx, k), np.tile(self.sigmas, len(self.idx)))
+        most = self.limits.num_classes - 1
+        table.integers("samples", 0, self.limits.n0)
+        label = table.integers("label", 0, most).reshape(-1, k)
+        if (label != label[:, :1]).any():
+            raise ValueError(f"{self.folder / SELECTION} gives an image several labels: begin in another folder")
         return SelectionRows(
-            label=table.integers("label")[::k],
-            clean=table.integers("clean").reshape(-1, k),
-            classes=table.integers("class").reshape(-1, k),
+            label=label[:, 0],
+            clean=table.integers("clean", 0, most).reshape(-1, k),
+            classes=table.integers("class", 0, most).reshape(-1, k),
             ranked=table.floats("radius").reshape(-1, k),
             seconds=table.durations("time").reshape(-1, k).sum(axis=1),
         )
@@ -183,22 +218,19 @@ class RecordFiles:
             raise ValueError(f"{self.folder / LEVELS} is damaged: restore it, or begin in another folder")
         return level
 
-    def estimated(self) -> int:
-        """Return how many images' rows `estimation.tsv` holds."""
-        return max(0, len(whole_lines(self.folder / ESTIMATION, self._each)) - 1) // self._each
+    def estimated(self, selected: SelectionRows, level: Int64[np.ndarray, " n"]) -> int:
+        """Return how many images' rows `estimation.tsv` holds; `ValueError` where they are not of these choices."""
+        return len(self._estimation(selected, level)[1].integers("idx")) // self._each
 
     def read(self) -> Record:
         """Return the whole record; `ValueError` where it is damaged, or where the run has not come to its end."""
         selected, level, n, k = self.selected(), self.levels(), len(self.idx), len(self.sigmas)
-        if level is None or len(selected.label) < n or self.estimated() < n:
+        if level is None or len(selected.label) < n:
             raise ValueError(f"{self.folder}: the run has not come to its end; go on with srs-certify --resume")
-        at = level[:, None] if self.chosen_only else np.tile(np.arange(k), (n, 1))
-        rows = np.repeat(np.arange(n), self._each)
-        where = rows, at.ravel()
-        table = self._read(ESTIMATION, _ESTIMATION, self._each, self.idx[rows], self.sigmas[at.ravel()])
+        where, table = self._estimation(selected, level)
         count, drawn, seconds = table.integers("count"), table.integers("n"), table.durations("time")
-        if (table.integers("class") != selected.classes[where]).any() or (count > drawn).any() or (count < 0).any():
-            raise ValueError(f"{self.folder / ESTIMATION} does not belong to {SELECTION}: begin in another folder")
+        if len(count) < n * self._each:
+            raise ValueError(f"{self.folder}: the run has not come to its end; go on with srs-certify --resume")
         tables = np.zeros((3, n, k))
         tables[(slice(None), *where)] = count, drawn, seconds
         return Record(
@@ -215,6 +247,21 @@ class RecordFiles:
             stages={"select": float(selected.seconds.sum()), "certify": float(seconds.sum())},
         )
 
+    def _estimation(
+        self, selected: SelectionRows, level: Int64[np.ndarray, " n"]
+    ) -> tuple[tuple[np.ndarray, np.ndarray], "Table"]:
+        """Return image and level of every row that `estimation.tsv` is to hold, and the rows that it holds."""
+        n, k = len(self.idx), len(self.sigmas)
+        at = level[:, None] if self.chosen_only else np.tile(np.arange(k), (n, 1))
+        where = np.repeat(np.arange(n), self._each), at.ravel()
+        table = self._read(ESTIMATION, _ESTIMATION, self._each, self.idx[where[0]], self.sigmas[where[1]])
+        table.integers("n", self.limits.n, self.limits.n)
+        found = table.integers("class", 0, self.limits.num_classes - 1)
+        table.integers("count", 0, self.limits.n)
+        if (found != selected.classes[where][: len(found)]).any():
+            raise ValueError(f"{self.folder / ESTIMATION} does not belong to {SELECTION}: begin in another folder")
+        return where, table
+
     def _read(
         self,
         name: str,
@@ -222,9 +269,9 @@ class RecordFiles:
         together: int,
         idx: Int64[np.ndarray, " rows"],
         sigma: Float64[np.ndarray, " rows"] | None,
-    ) -> "_Table":
+    ) -> "Table":
         """Read the whole rows of a file and see that they are those of the first of these images and levels."""
-        table = _Table(self.folder / name, header, whole_lines(self.folder / name, together))
+        table = Table(self.folder / name, header, whole_lines(self.folder / name, together))
         found = table.integers("idx")
         if len(found) > len(idx) or (found != idx[: len(found)]).any():
             raise ValueError(f"{self.folder / name} holds rows of other images: begin in another folder")
@@ -233,36 +280,57 @@ class RecordFiles:
         return table
 
 
-class _Table:
+class Table:
     """Columns of a tab-separated file by name, with errors that name file and line."""
 
     def __init__(self, path: Path, header: Sequence[str], lines: Sequence[str]) -> None:
         self.path = path
         if lines and lines[0] != "\t".join(header):
-            raise ValueError(f"{path}, line 1: the header is {lines[0]!r}; expected {' '.join(header)}")
+            raise ValueError(f"{path}, line 1: the header is {lines[0][:200]!r}; expected {' '.join(header)}")
         rows = [line.split("\t") for line in lines[1:]]
         for number, row in enumerate(rows, start=2):
             if len(row) != len(header):
                 raise ValueError(f"{path}, line {number}: {len(row)} fields where the header has {len(header)}")
         self._columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
-    def integers(self, name: str) -> Int64[np.ndarray, " rows"]:
-        return np.array(self._parsed(name, int), dtype=np.int64)
+    def integers(self, name: str, least: int = _LEAST, most: int = _MOST) -> Int64[np.ndarray, " rows"]:
+        """Return a column of whole numbers, each in [least, most]."""
+        values = self._parsed(name, _whole)
+        for row, value in enumerate(values):
+            if not least <= value <= most:
+                wanted = str(least) if least == most else f"from {least} to {most}"
+                raise ValueError(f"{self._at(row)}: {name} = {str(value)[:40]}: must be {wanted} in this run")
+        return np.array(values, dtype=np.int64)
 
     def floats(self, name: str) -> Float64[np.ndarray, " rows"]:
+        """Return a column of finite numbers >= 0."""
         values = np.array(self._parsed(name, float), dtype=np.float64)
-        for row in np.flatnonzero(~np.isfinite(values) | (values < 0))[:1]:
-            raise ValueError(f"{self.path}, line {row + 2}: {name} = {values[row]}: must be finite and >= 0")
+        for row in np.flatnonzero(~np.isfinite(values) | (values < 0))[:1].tolist():
+            raise ValueError(f"{self._at(row)}: {name} = {values[row]}: must be finite and >= 0")
         return values
 
     def durations(self, name: str) -> Float64[np.ndarray, " rows"]:
-        return np.array(self._parsed(name, parse_time), dtype=np.float64)
+        """Return a column of times in seconds."""
+        values = np.array(self._parsed(name, parse_time), dtype=np.float64)
+        for row in np.flatnonzero(~((values >= 0) & (values <= _LONGEST)))[:1].tolist():
+            raise ValueError(f"{self._at(row)}: {name} = {values[row]} seconds: must be from 0 to {_LONGEST:g}")
+        return values
 
-    def _parsed(self, name: str, parse: Callable[[str], float]) -> Iterable[float]:
+    def _parsed(self, name: str, parse: Callable[[str], Number]) -> list[Number]:
         values = []
-        for number, text in enumerate(self._columns[name], start=2):
+        for row, text in enumerate(self._columns[name]):
             try:
                 values.append(parse(text))
-            except ValueError as error:
-                raise ValueError(f"{self.path}, line {number}: {name} = {text!r} is not a number") from error
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{self._at(row)}: {name} = {text[:40]!r} is not a number") from error
         return values
+
+    def _at(self, row: int) -> str:
+        return f"{self.path}, line {row + 2}"
+
+
+def _whole(text: str) -> int:
+    """Read a whole number as we write it; Python's own reading takes underscores, spaces and other scripts as well."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions import RegionMap, allocate
+from regions import RegionMap, allocate, overlap_graph
 from tests import oracles, strategies
 
 
@@ -213,3 +213,46 @@ class TestDamagedFiles:
     def test_no_such_file(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             RegionMap.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("d", [1, 3, 12])
+def test_balls_of_one_sigma_agree_with_brute_force(d, rng):
+    centres, radii = rng.random((60, d)), rng.random(60) * np.sqrt(d) / 2
+    radii[::9] = 0
+    sigma = rng.choice([0.1, 0.2, 0.3], 60)
+    table = RegionMap(centres, radii, sigma)
+    points = np.concatenate([centres, centres + rng.normal(scale=0.05, size=centres.shape)])
+    where = table.locate(points)
+    cut = 0
+    for k, radius in enumerate(table.same_sigma(points, where)):
+        i = where.region[k]
+        earlier = np.flatnonzero((np.arange(60) < i) & (sigma != sigma[i]) & (radii > 0))
+        gaps = np.linalg.norm(centres[earlier] - points[k], axis=1) - radii[earlier]
+        free = max(0.0, min(where.margin[k], gaps.min(initial=np.inf)))
+        assert radius <= free + 1e-14
+        assert radius == pytest.approx(free, abs=1e-9)
+        cut += free < where.margin[k]
+    assert cut > 5
+    overlaps = overlap_graph(centres, radii, groups=sigma)
+    i, j = table.first_overlap(sigma)
+    assert (i, j) in set(zip(overlaps.i.tolist(), overlaps.j.tolist(), strict=True))
+    assert RegionMap(centres, allocate(centres, radii, groups=sigma).radii, sigma).first_overlap(sigma) is None
+
+
+def test_arrays_that_unpack_beyond_measure_are_not_unpacked(tmp_path, monkeypatch):
+    from regions import files
+
+    monkeypatch.setattr(files, "_LARGE", 10**5)
+    np.savez_compressed(tmp_path / "bomb.npz", centres=np.zeros((1000, 1000)))
+    np.savez(tmp_path / "plain.npz", centres=np.zeros((1000, 100)))
+    with pytest.raises(ValueError, match=r"bomb\.npz is damaged, or not a plain array file"):
+        files.read_arrays(tmp_path / "bomb.npz")
+    assert files.read_arrays(tmp_path / "plain.npz")["centres"].shape == (1000, 100)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "map.npz")
+    with pytest.raises(ValueError, match=r"map\.npz is no regular file"):
+        RegionMap.load(tmp_path / "map.npz")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from smoothing import SmoothedClassifier
-from smoothing.probing import TOLERANCE, same_logits, same_text
+from smoothing._voting.probing import TOLERANCE, same_logits, same_text
 
 SHAPE = (1, 4, 4)
 OWN = torch.Generator().manual_seed(0)

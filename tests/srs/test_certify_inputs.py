@@ -49,8 +49,11 @@ def test_what_a_run_keeps_can_be_told_again(here, monkeypatch):
     [
         ("n: many", "invalid literal for int() with base 10: 'many'"),
         ("samples: 3", "--config settings.yaml: samples is no setting; there are checkpoint, model"),
-        ("just words", "--config settings.yaml: holds no settings"),
-        ("a: [", "--config settings.yaml: cannot be read as YAML"),
+        ("just words", "--config settings.yaml is damaged: give lines such as n: 1000 (it holds no settings"),
+        ("a: [", "--config settings.yaml is damaged: give lines such as n: 1000 (while parsing"),
+        ("n: 3\nn: 4", "--config settings.yaml is damaged: give lines such as n: 1000 ('n' is there twice)"),
+        ("n: {a: 3}", "--config settings.yaml: n is no single value"),
+        ("overwrite: true", "--config settings.yaml: overwrite replaces or changes a run; say it on the command line"),
         (None, "--config settings.yaml: no such file"),
     ],
 )

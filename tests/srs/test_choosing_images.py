@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srs.choosing_images import lined_up, read_indices, rows_of
 from srs.commands.certify import certify
+from srs.run.choosing_images import lined_up, read_indices, rows_of
 from srs.run.inputs import completed, load
 from srs.run.settings import CertifySettings
 from training import digits

@@ -117,7 +117,9 @@ def test_a_run_whose_weights_moved_or_changed(folder, tmp_path):
     message = "another classifier was certified: weights is"
     assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", message)
     (tmp_path / "run/regions.npz").unlink()
-    assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", "the run is not finished")
+    assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", "run/regions.npz: no such file; restore")
+    (tmp_path / "run/summary.json").unlink()
+    assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", "the run has not come to its end; go on")
 
 
 BAD = {

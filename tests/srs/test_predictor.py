@@ -5,6 +5,9 @@ The base classifier is a half-space, whose smoothed class and radius are known e
 
 import inspect
 import math
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -169,6 +172,56 @@ def test_no_two_questions_share_noise_and_a_seed_repeats_all_answers(rng):
     other_counts = [other(images[:3]).count, other(images[:5]).count, other(images[:1]).count]
     assert np.concatenate(other_counts).tolist() == counts
     assert Predictor(classifier(seed=6, model=at_the_edge), LINE)(images).count.tolist() != counts[:4]
+
+
+def test_a_radius_ends_where_an_overlapping_region_of_another_sigma_decides(rng):
+    """The map's own certificates may be wrong: G is certified by fresh samples, and only where they speak of it."""
+    images, classes, R, sigma = instance(rng, n=150)
+    r = regions.allocate(images, R, groups=[sigma, classes]).radii
+    table = regions.RegionMap(images, r, sigma, classes)
+    points = inside(rng, images[r > 1e-3], r[r > 1e-3], 0.5)
+    found = Predictor(classifier(model=Constant(0.0, 1.0)), table).certify(points, n=1000)
+    flat, centres = points.reshape(len(points), -1).astype(np.float64), table.centres
+    cut = 0
+    for k in range(len(points)):
+        earlier = np.flatnonzero((sigma != found.sigma[k]) & (r > 0) & (np.arange(len(r)) < found.region[k]))
+        gaps = np.linalg.norm(centres[earlier] - flat[k], axis=1) - r[earlier]
+        free = min(found.R[k], found.margin[k], gaps.min(initial=np.inf))
+        assert found.radius[k] <= free + 1e-12
+        assert found.radius[k] == pytest.approx(free, abs=1e-9)
+        cut += free < min(found.R[k], found.margin[k])
+        steps = flat[k] + 0.999 * found.radius[k] * np.stack([d / np.linalg.norm(d) for d in rng.normal(size=(50, 4))])
+        assert (table.locate(steps).sigma == found.sigma[k]).all()
+    assert cut > 10
+
+
+def test_no_two_threads_share_noise():
+    predictor = Predictor(classifier(model=Constant(0.0, 1.0)), LINE)
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: predictor._numbers(3).tolist(), range(4000)))
+    assert sorted(number for three in numbers for number in three) == list(range(12_000))
+
+
+def test_the_counter_is_read_and_raised_in_one():
+    # a thread that is stopped at any line of the counter's method does not let another take the same number
+    predictor, others = Predictor(classifier(model=Constant(0.0, 1.0)), LINE), []
+
+    def stop(frame, event, argument):
+        if frame.f_code.co_name == "_numbers" and event == "line" and len(others) < 20:
+            thread = threading.Thread(target=lambda: others.append(predictor._numbers(1)[0]))
+            thread.start()
+            thread.join(0.02)
+        return stop
+
+    sys.settrace(stop)
+    try:
+        mine = predictor._numbers(1)[0]
+    finally:
+        sys.settrace(None)
+    last = predictor._numbers(1)[0]  # which waits for the others
+    taken = [mine, last, *others]
+    assert len(others) >= 2
+    assert len(set(taken)) == len(taken)
 
 
 def test_unusable_rules_are_refused():

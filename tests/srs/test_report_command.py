@@ -233,6 +233,13 @@ def change(name, old, new):
     return damage
 
 
+def other_labels(run):
+    file = run / "selection.tsv"
+    text, changed = re.subn(r"(?m)^0\t7\t", "0\t6\t", file.read_text())
+    assert changed == 2
+    file.write_text(text)
+
+
 DAMAGE = {
     "newer version": (newer, "run: was written by a newer version of srs-certify (format 2, this one knows 1); update"),
     "no description": (lambda run: (run / "config.yaml").unlink(), "run: holds no run; name a folder"),
@@ -242,12 +249,15 @@ DAMAGE = {
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
     "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
     "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
-    "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; make it anew with"),
+    "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; restore it, or delete"),
     "another header": (change("estimation.tsv", "count", "votes"), "run/estimation.tsv, line 1: the header is"),
     "no number": (change("estimation.tsv", "\t300\t", "\tmany\t"), "= 'many' is not a number"),
-    "other labels": (change("selection.tsv", "0\t7\t0.2", "0\t6\t0.2"), "its images or labels are not those it was"),
+    "other labels": (other_labels, "its images or labels are not those it was"),
     "no mode": (change("config.yaml", "overlap: paper", "overlap: all"), "run/config.yaml is damaged"),
-    "no alpha": (change("config.yaml", "alpha:", "beta:"), "run: its description lacks 'alpha'"),
+    "no alpha": (
+        change("config.yaml", "alpha:", "beta:"),
+        "run/config.yaml is damaged: restore it, or begin in another folder ('beta' is no",
+    ),
 }
 
 

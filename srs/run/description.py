@@ -1,0 +1,71 @@
+"""What a run's `manifest.json` may say. A folder may come from somebody else: every value is checked before its use."""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from srs.run.settings import MOST, MOST_LEVELS, CertifySettings
+
+#: Of classes, and of numbers in an image: networks and arrays are made of that size.
+_MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+def check_manifest(manifest: Mapping[str, Any], settings: CertifySettings) -> None:
+    """Raise `ValueError` unless the manifest has all parts, each of its type and range, and is of these settings.
+
+    Of `classifier`, names that are not known here are left to the comparison with the classifier itself.
+    """
+    data, classifier = (_part(manifest, name, dict) for name in ("data", "classifier"))
+    sigmas = _part(manifest, "sigmas", list)
+    _part(manifest, "device", str)
+    _part(manifest, "versions", dict)
+    _part(data, "name", str)
+    _whole(data, "images", 1, MOST)
+    classes = _whole(data, "num_classes", 2, _MOST_CLASSES)
+    shape = _part(data, "shape", list)
+    if len(shape) != 3 or any(not _is_whole(side, 1, MOST) for side in shape) or prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"shape = {_short(shape)} is none of an image")
+    for part, name in ((data, "sha256"), (classifier, "weights")):
+        if not _HASH.fullmatch(_part(part, name, str)):
+            raise ValueError(f"{name} = {_short(part[name])} is no hash")
+    for name in ("precision", "sampler"):
+        if _part(classifier, name, str) != getattr(settings, name):
+            raise ValueError(f"{name} = {_short(classifier[name])}, but the settings say {getattr(settings, name)}")
+    if _whole(classifier, "num_classes", 2, _MOST_CLASSES) != classes:
+        raise ValueError(f"num_classes = {classifier['num_classes']}, but the data have {classes}")
+    for seed in (_whole(manifest, "seed", 0, 2**63 - 1), _whole(classifier, "seed", 0, 2**63 - 1)):
+        if seed != settings.seed:
+            raise ValueError(f"seed = {seed}, but the settings say {settings.seed}")
+    if not 1 <= len(sigmas) <= MOST_LEVELS or not all(_is_level(sigma) for sigma in sigmas):
+        raise ValueError(f"sigmas = {_short(sigmas)} are no noise levels")
+    if not all(low < high for low, high in pairwise(sigmas)):
+        raise ValueError(f"sigmas = {_short(sigmas)} do not increase")
+
+
+def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content.get(name), kind):
+        raise ValueError(f"{name} = {_short(content.get(name))} is no such part of a manifest")
+    return content[name]
+
+
+def _whole(content: Mapping[str, Any], name: str, least: int, most: int) -> int:
+    value: Any = content.get(name)
+    if not _is_whole(value, least, most):
+        raise ValueError(f"{name} = {_short(value)} must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MOST
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:60]
