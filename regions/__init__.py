@@ -7,7 +7,8 @@ balls overlap and the sum of the radii is as large as possible (Eq. 10 of the pa
 from regions._allocate import allocate, allocate_graph
 from regions._allocation import Allocation, Certificate
 from regions._arrival import Arrival, Place, PointHeld, Region
-from regions._graph import OverlapGraph, overlap_graph
+from regions._degrees import overlap_degrees
+from regions._graph import OverlapGraph, TooManyOverlaps, overlap_graph
 from regions._levels import LevelAllocation, allocate_levels
 from regions._map import Location, RegionMap
 from regions._online import OnlineAllocator
@@ -25,10 +26,12 @@ __all__ = [
     "PointHeld",
     "Region",
     "RegionMap",
+    "TooManyOverlaps",
     "Verification",
     "allocate",
     "allocate_graph",
     "allocate_levels",
+    "overlap_degrees",
     "overlap_graph",
     "verify",
 ]

@@ -17,9 +17,11 @@ from regions import _greedy, _lp, _matching, _maxmin, _validate
 from regions._allocation import Allocation, Answer, Problem
 from regions._bounds import caps_above
 from regions._capped import near_graph, sparse_enough
+from regions._distance import relative_error
 from regions._feasible import first_overlap, trim
-from regions._graph import OverlapGraph, build_graph
+from regions._graph import OverlapGraph, build_graph, from_blocks
 from regions._greedy_rows import generate_reserve
+from regions._greedy_stream import stream_greedy
 from regions._rows import generate_rows
 from regions._search import Progress
 from regions.solvers import SOLVERS
@@ -144,8 +146,11 @@ def allocate(
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
     solve = METHODS[method].solve
-    if (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels):
+    if sparse_enough(x, bounds, labels):
         graph = build_graph(x, bounds, labels, progress, options["parallel"])
+    elif method == "greedy" and not reserve:
+        graph = from_blocks(bounds, relative_error(x.shape[1]), [])
+        solve = partial(stream_greedy, x, labels, progress)
     else:
         graph = near_graph(x, bounds, labels)
         caps = caps_above(graph)

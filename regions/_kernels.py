@@ -115,6 +115,21 @@ def greedy(start, neighbour, distance, bounds, order, sliver, radii):
 
 @_strict
 @no_type_check
+def cut(which, earlier, distance, other, sliver, room, cutter, away):
+    """Lower room[which] to what the balls `earlier` of radii `other` leave at these distances, as `greedy` does.
+
+    Where that is less, `cutter` and `away` become the ball and its distance.
+    """
+    for e in range(which.size):
+        k = which[e]
+        left = subtract_down(distance[e], other[e])
+        if left < room[k]:
+            room[k] = left if left > sliver * distance[e] else 0.0
+            cutter[k], away[k] = earlier[e], distance[e]
+
+
+@_strict
+@no_type_check
 def rise(start, neighbour, distance, bounds, radii):
     """Set radii to the max-min fair ones: all rise together, each until its bound or a ball that it touches.
 

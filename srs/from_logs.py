@@ -20,6 +20,9 @@ from srs.rounding import Votes
 #: Orders of the greedy method (Eq. 11).
 GREEDY = ("ascending", "descending", "arrival")
 
+#: Overlaps for each image that are listed for all modes to share.
+_SHARED_EDGES = 50
+
 #: What is compared besides the constant levels. A joint choice of level and radius takes as long as all others.
 MODES = (*COMPARED, Mode("joint", "lp"))
 
@@ -168,8 +171,7 @@ def compare(
     modes = list(dict.fromkeys([*MODES, main]))
     tables = {mode: bounds.simultaneous if mode.simultaneous else bounds.chosen for mode in modes}
     levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
-    # One search among the largest bounds serves every mode.
-    near = regions.overlap_graph(points, np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes]))
+    near = _near(points, np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes]))
     for mode in modes:
         table, level = tables[mode], levels[mode]
         if mode.overlap == "joint":
@@ -179,12 +181,23 @@ def compare(
             groups = GROUPS[mode.overlap](level, _at(logs.predict, level)) or []
             exact = {"method": mode.how, **options}
             how = {"method": "greedy", "order": mode.how} if mode.how in GREEDY else exact
-            allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
+            if near is None:
+                allocation = regions.allocate(points, _at(table, level), groups=groups or None, **how)
+            else:
+                allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
         R, r = _at(table, level), allocation.radii
         predict = np.where(r > 0, _certified(logs, level, R), ABSTAIN)
         sound = bounds.certified or not mode.simultaneous
         found[mode.name] = Answer(level, predict, R, r, _answers(logs, points, level, r), sound, allocation)
     return found
+
+
+def _near(points: np.ndarray, R: Float64[np.ndarray, " n"]) -> regions.OverlapGraph | None:
+    """Return the overlaps of the largest bounds, for every mode to share; None where they are too many to hold."""
+    try:
+        return regions.overlap_graph(points, R, most=_SHARED_EDGES * max(1000, len(points)))
+    except regions.TooManyOverlaps:
+        return None
 
 
 def _overlaps(
