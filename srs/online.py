@@ -80,8 +80,10 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
             _first(Path(staging) / "about", about, json.dumps(ours, indent=2) + "\n")
         try:
             theirs = json.loads(about.read_text(encoding="utf-8"))
-            differs = difference(ours, theirs) if isinstance(theirs, dict) else ("its description", ours, theirs)
-        except (ValueError, AttributeError, RecursionError) as error:
+            if not isinstance(theirs, dict):
+                raise TypeError(type(theirs))
+            differs = difference(ours, theirs)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{about} is damaged: restore it") from error
         if differs is not None:
             name, here, there = differs

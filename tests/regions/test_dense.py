@@ -100,14 +100,14 @@ METHODS = (
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("options", METHODS)
 def test_methods_that_keep_every_constraint(rng, name, options):
-    points, R = shape(name, rng, 700)
+    points, R = shape(name, rng, 520)
     found = allocate(points, R, **options)
-    expected = allocate_graph(overlap_graph(points, R), **options)
     if options["method"] in ("lp", "matching"):
+        expected = allocate_graph(overlap_graph(points, R), "matching")  # an LP of all pairs takes a minute
         assert found.objective == pytest.approx(expected.objective, rel=1e-9, abs=1e-100)
     assert found.objective <= found.upper_bound
     x = points.astype(np.float64)
-    for k in range(700):  # Eq. 10, empty balls included; R > 0 everywhere
+    for k in range(520):  # Eq. 10, empty balls included; R > 0 everywhere
         distance = np.linalg.norm(np.delete(x, k, axis=0) - x[k], axis=1)
         assert (found.radii[k] + np.delete(found.radii, k) <= distance * (1 + 1e-12)).all()
     assert verify(points, found.radii, R)
