@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regions._allocate import allocate, allocate_graph
     from regions._allocation import Allocation, Certificate
-    from regions._graph import OverlapGraph, overlap_graph
+    from regions._dense.degrees import overlap_degrees
+    from regions._graph import OverlapGraph, TooManyOverlaps, overlap_graph
     from regions._levels.allocate_levels import LevelAllocation, allocate_levels
     from regions._map import Location, RegionMap
     from regions._online.allocator import OnlineAllocator
@@ -29,10 +30,12 @@ __all__ = [
     "PointHeld",
     "Region",
     "RegionMap",
+    "TooManyOverlaps",
     "Verification",
     "allocate",
     "allocate_graph",
     "allocate_levels",
+    "overlap_degrees",
     "overlap_graph",
     "verify",
 ]
@@ -45,6 +48,8 @@ _HOMES = {
     "Allocation": "regions._allocation",
     "Certificate": "regions._allocation",
     "OverlapGraph": "regions._graph",
+    "TooManyOverlaps": "regions._graph",
+    "overlap_degrees": "regions._dense.degrees",
     "overlap_graph": "regions._graph",
     "LevelAllocation": "regions._levels.allocate_levels",
     "allocate_levels": "regions._levels.allocate_levels",

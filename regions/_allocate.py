@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike
 
 from regions import _validate
 from regions._allocation import Allocation
+from regions._arithmetic.distances import relative_error
 from regions._dense.caps import near_graph, sparse_enough
 from regions._dense.greedy import generate_reserve
+from regions._dense.greedy_stream import stream_greedy
 from regions._dense.row_generation import generate_rows
-from regions._graph import OverlapGraph, build_graph
+from regions._graph import OverlapGraph, build_graph, from_blocks
 from regions._methods import greedy, lp, matching, max_min
 from regions._methods.bounds import caps_above
 from regions._methods.problem import Answer, Problem
@@ -146,8 +148,11 @@ def allocate(
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
     solve = METHODS[method].solve
-    if (method == "greedy" and not reserve) or sparse_enough(x, bounds, labels):
+    if sparse_enough(x, bounds, labels):
         graph = build_graph(x, bounds, labels, progress, options["parallel"])
+    elif method == "greedy" and not reserve:
+        graph = from_blocks(bounds, relative_error(x.shape[1]), [])
+        solve = partial(stream_greedy, x, labels, progress)
     else:
         graph = near_graph(x, bounds, labels)
         caps = caps_above(graph)

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
+MOST_EDGES = 1 << 26
+"""Edges that are listed: sorting so many takes about 5 GB."""
+
+
+class TooManyOverlaps(ValueError):  # noqa: N818 (it says what there is too much of)
+    """More pairs overlap than may be listed."""
+
+
 Edges = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], Float64[np.ndarray, " _"]]
 """Ends i < j and distances rounded down."""
 
@@ -124,6 +132,7 @@ def overlap_graph(
     groups: Any = None,
     parallel: int | str | None = None,
     progress: Progress | None = None,
+    most: int = MOST_EDGES,
 ) -> OverlapGraph:
     """List every conflicting pair of points with |x_i - x_j| < R_i + R_j (paper, appendix C.2).
 
@@ -139,6 +148,8 @@ def overlap_graph(
         Share the search out among joblib's workers, as in `allocate`. The graph is the same, bit for bit.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
+    most : int, default=2**26
+        Edges that may be listed; sorting so many takes about 5 GB.
 
     Returns
     -------
@@ -147,7 +158,8 @@ def overlap_graph(
     Raises
     ------
     ValueError
-        If an argument is not as described; the message names the value.
+        If an argument is not as described; the message names the value. `TooManyOverlaps`, which is one, as soon as
+        there are more edges than `most`.
 
     Notes
     -----
@@ -165,7 +177,8 @@ def overlap_graph(
     x = _validate.as_points(points)
     bounds = _validate.as_radii(R, len(x))
     labels = _validate.as_groups(groups, len(x))
-    return build_graph(x, bounds, labels, progress, _validate.as_parallel(parallel))
+    limit = _validate.as_count(most, "most")
+    return build_graph(x, bounds, labels, progress, _validate.as_parallel(parallel), limit)
 
 
 def build_graph(
@@ -174,10 +187,25 @@ def build_graph(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,
     parallel: int | str | None = None,
+    most: int = MOST_EDGES,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
+    if any(label.size and (label == label[0]).all() for label in labels):  # nobody conflicts: candidates may be many
+        return from_blocks(bounds, relative_error(x.shape[1]), [])
     blocks = overlaps(x, bounds, labels, progress, parallel=parallel)
-    return from_blocks(bounds, relative_error(x.shape[1]), blocks)
+    return from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most))
+
+
+def _at_most(blocks: Iterable[Edges], most: int) -> Iterator[Edges]:
+    count = 0
+    for block in blocks:
+        count += block[0].size
+        if count > most:
+            raise TooManyOverlaps(
+                f"more than {most:,} pairs of balls overlap, too many to list: lower R, or use what lists no pairs "
+                "(regions.allocate, regions.overlap_degrees)"
+            )
+        yield block
 
 
 def overlaps(

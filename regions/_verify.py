@@ -17,6 +17,7 @@ from regions._allocation import Certificate
 
 _ROWS = 1024
 _PAIRS = 1 << 22  # pairs that k-d trees list at once
+_MOST = 1 << 20  # overlapping pairs after which nothing more is looked for
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
 _TREE_POINTS = 5000  # ... and from about this many points
 
@@ -28,7 +29,8 @@ class Verification:
     Attributes
     ----------
     overlapping : (k, 2) int64
-        Conflicting pairs i < j whose non-empty balls overlap, by however little: r_i + r_j > |x_i - x_j| exactly.
+        Conflicting pairs i < j whose non-empty balls overlap, by however little: r_i + r_j > |x_i - x_j| exactly. At
+        most 2^20 of them; the check ends once there are more.
     out_of_bounds : (k,) int64
         Indices with r > R.
     status : str
@@ -99,7 +101,7 @@ def verify(
     x, r, bounds, exponent = _in_units(x, r, bounds)
     filled = np.flatnonzero(r > 0)
     tree = x.shape[1] <= _TREE_DIMENSION and filled.size >= _TREE_POINTS
-    found = [np.empty((0, 2), dtype=np.int64)]
+    found, count = [np.empty((0, 2), dtype=np.int64)], 0
     for a, b in (_tree_candidates if tree else _product_candidates)(x, r, filled):
         i, j = np.minimum(a, b), np.maximum(a, b)
         for label in labels:
@@ -107,7 +109,10 @@ def verify(
             i, j = i[conflict], j[conflict]
         overlap = _overlap(x, r, i, j)
         found.append(np.column_stack([i[overlap], j[overlap]]))
-    overlapping = np.unique(np.concatenate(found), axis=0)
+        count += len(found[-1])
+        if count > _MOST:
+            break
+    overlapping = np.unique(np.concatenate(found), axis=0)[:_MOST]
     out_of_bounds = np.flatnonzero(r > bounds)
     upper_bound = None
     if certificate is not None:
@@ -264,7 +269,8 @@ def _status(
 ) -> str:
     if len(overlapping):
         i, j = overlapping[0]
-        pairs = f"{len(overlapping)} pair{'s' * (len(overlapping) > 1)} in all"
+        many = f"{len(overlapping)} pairs or more" if len(overlapping) == _MOST else ""
+        pairs = many or f"{len(overlapping)} pair{'s' * (len(overlapping) > 1)} in all"
         distance = float(np.linalg.norm(x[i].astype(np.float64) - x[j]))
         return f"balls {i} and {j} overlap: radii {r[i]} + {r[j]} exceed their distance {distance} ({pairs})"
     if len(out_of_bounds):

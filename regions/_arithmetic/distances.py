@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Real
 
 from regions._arithmetic.exact import closer_than
-from regions._arithmetic.loops import squared_distances
+from regions._arithmetic.loops import scaled_squared_distances, squared_distances
 
 _UNIT = 2.0**-53
 _SMALL = 1e-250
@@ -91,8 +91,6 @@ def _measured_closely(
 
     Differences of floats lose nothing to underflow; a unit near the largest of them keeps their squares from it too.
     """
-    from regions._arithmetic.loops import scaled_squared_distances
-
     squared, exponent = np.empty(i.size), np.empty(i.size, dtype=np.int64)
     scaled_squared_distances(x, y, i, j, squared, exponent)
     with np.errstate(over="ignore"):

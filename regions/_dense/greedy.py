@@ -49,7 +49,10 @@ def _survey(
     graph = problem.graph
     degree = np.zeros(graph.n, dtype=np.int64)
     nearest, neighbour = np.full(graph.n, np.inf), np.full(graph.n, -1)
-    for i, j, distance in overlaps(points, caps_above(graph), labels, progress, parallel=problem.parallel):
+    coincident = np.flatnonzero(graph.nearest[1] == 0)  # of radius 0 by Eq. 10, so their own pairs are not looked at
+    caps = caps_above(graph)
+    caps[coincident] = 0.0
+    for i, j, distance in overlaps(points, caps, labels, progress, coincident, parallel=problem.parallel):
         for a, b in ((i, j), (j, i)):
             degree += np.bincount(a, minlength=graph.n)
             np.minimum.at(nearest, a, distance)

@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
+from regions._allocate import allocate, allocate_graph
 from regions._allocation import Allocation, relative_gap
-from regions._graph import overlap_graph
+from regions._arithmetic.distances import relative_error
+from regions._graph import TooManyOverlaps, build_graph, from_blocks, overlap_graph
 from regions._levels import block_moves, bound, enumeration, search
 from regions._levels.problem import LevelProblem, State
 from regions._search.pairs import Progress
 from regions._search.trees import in_units
+
+_MOST_EDGES = 1 << 22
+"""Edges among which levels are searched; messages and cuts take several hundred bytes for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +134,8 @@ def allocate_levels(
 
     Expansion moves: which points should change to level k, and with what radii, is a minimum cut on a grid of radii.
     Block moves: a point changes its level together with neighbours in its way. Radii are those of Eq. 10 after every
-    move of the one kind and every round of the other (docs/levels.md).
+    move of the one kind and every round of the other (docs/levels.md). Where more than 2^22 pairs overlap at the
+    largest bounds, there is no search: the better of the two simple answers is returned, and `status` says so.
 
     Examples
     --------
@@ -160,7 +166,10 @@ def allocate_levels(
         return _back(found, LevelProblem(overlap_graph(x, bounds.max(axis=1)), bounds, labels), enlarged)
 
     began = time.perf_counter()
-    graph = overlap_graph(x, bounds.max(axis=1), progress=progress)
+    try:
+        graph = build_graph(x, bounds.max(axis=1), (), progress, most=_MOST_EDGES)
+    except TooManyOverlaps:
+        return _simple(x, sigma, bounds, labels, began)
     whole = LevelProblem(graph, bounds, labels)
     searching = time.perf_counter()
     members = np.flatnonzero(graph.degree)
@@ -200,6 +209,42 @@ def _back(found: LevelAllocation, problem: LevelProblem, enlarged: Float64[np.nd
     upper = math.nextafter(math.ldexp(found.upper_bound, exponent), math.inf)  # it may have lost digits
     allocation, stats = problem.allocate(found.level), {**found.stats, **lengths}
     return LevelAllocation(found.level, found.sigma, upper, _status(allocation, upper, stats), allocation, stats)
+
+
+def _simple(
+    x: Real[np.ndarray, "n d"],
+    sigma: Float64[np.ndarray, " K"],
+    bounds: Float64[np.ndarray, "n K"],
+    labels: Int64[np.ndarray, "n K c"],
+    began: float,
+) -> LevelAllocation:
+    """The better of the best common level, where nobody conflicts, and every point's best level with radii of Eq. 10.
+
+    For where so many pairs overlap that they cannot be listed. The bound ignores all conflicts.
+    """
+    n = len(x)
+    common = np.full(n, np.argmax([math.fsum(column) for column in bounds.T]), dtype=np.int64)
+    best = bounds.argmax(axis=1)
+    one = np.ascontiguousarray(bounds[np.arange(n), common])
+    groups = [best, *(labels[np.arange(n), best, c] for c in range(labels.shape[2]))]
+    answers = (
+        (best, allocate(x, bounds.max(axis=1), "matching", groups=groups)),
+        (common, allocate_graph(from_blocks(one, relative_error(x.shape[1]), []), "matching")),
+    )
+    level, allocation = max(answers, key=lambda answer: answer[1].objective)
+    upper = _sum_up(bounds.max(axis=1).tolist())
+    gap = relative_gap(allocation.objective, upper)
+    stats = {
+        "seconds_graph": time.perf_counter() - began,
+        "edges": allocation.graph.n_edges,
+        "objective_best_level": answers[0][1].objective,
+        "objective_common_level": answers[1][1].objective,
+    }
+    status = (
+        f"more than {_MOST_EDGES:,} pairs overlap, too many to search among levels: the better of best levels and best "
+        f"common level, within {gap:.1e} of the optimum, relatively; lower R to search"
+    )
+    return LevelAllocation(level, sigma[level], upper, status, allocation, stats)
 
 
 def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline: float | None) -> State:

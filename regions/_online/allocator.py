@@ -6,8 +6,9 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import wraps
 from types import TracebackType
-from typing import SupportsFloat, SupportsIndex
+from typing import Concatenate, ParamSpec, SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,35 @@ from regions._online.store import Store
 
 Certify = Callable[[float | None], tuple[float, float, int]]
 """certify(sigma) -> (sigma, R, class): at the sigma given, or at one of its own choice (Eq. 7) where that is None."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Method = Callable[Concatenate["OnlineAllocator", _P], _T]
+
+
+def _one_at_a_time(method: _Method[_P, _T]) -> _Method[_P, _T]:
+    """Let one thread in at a time, with memory and file in agreement.
+
+    An operation inside another one is refused: that of a signal handler would end the transaction of the outer one. So
+    is any operation after an exception has come between the end of one and saying so.
+    """
+
+    @wraps(method)
+    def operation(self: OnlineAllocator, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self._lock:
+            if self._busy:
+                raise ValueError(
+                    f"{self._store.path} is in the midst of an operation, which an exception or a signal handler "
+                    "interrupted: let it end, or open the file again"
+                )
+            try:
+                self._busy = True
+                self._agree()
+                return method(self, *args, **kwargs)
+            finally:
+                self._busy = False
+
+    return operation
 
 
 class OnlineAllocator:
@@ -55,8 +85,12 @@ class OnlineAllocator:
     -----
     *Guarantee.* Whatever processes do at the same time, and wherever they are killed: no two conflicting regions
     overlap, in exact arithmetic on their float64 numbers; what was returned is stored; what is stored never changes, so
-    a certificate never becomes wrong. If an error is raised, no region was stored, or (where the machine failed while
-    it was being stored) one that conflicts with nobody.
+    a certificate never becomes wrong. If an error is raised, no region was stored, or (where the machine failed or an
+    exception came from outside while it was being stored) one that conflicts with nobody.
+
+    Exceptions from outside, such as KeyboardInterrupt, may come at any moment. The next operation brings memory and
+    file together again, or refuses to work until the file is opened anew. Operations inside another one, as a signal
+    handler might begin, are refused.
 
     A region of radius 0 would be empty and is not stored. Certified classes do not relax conflicts here: that would
     take certificates at level alpha / n, and n is unknown.
@@ -99,13 +133,18 @@ class OnlineAllocator:
         )
         self._balls = GrowingBalls(self._store.dimension)
         self._lock = threading.RLock()
+        self._busy = False
         self._process: int | None = os.getpid()
         try:
-            self._read()
-            self._balls.prepare()
+            self._prepare()
         except BaseException:
             self.close()
             raise
+
+    @_one_at_a_time
+    def _prepare(self) -> None:
+        """Build what the first look would have to wait for."""
+        self._balls.prepare()
 
     @property
     def dimension(self) -> int:
@@ -118,40 +157,37 @@ class OnlineAllocator:
         return self._store.groups
 
     @property
+    @_one_at_a_time
     def content_hash(self) -> str:
         """SHA-256 in hexadecimal over dimension, `groups` and all regions so far, in order of arrival."""
-        with self._lock:
-            self._read()
-            return self._store.digest.hex()
+        return self._store.digest.hex()
 
+    @_one_at_a_time
     def __len__(self) -> int:
         """Number of regions, those of other processes included."""
-        with self._lock:
-            self._read()
-            return len(self._balls)
+        return len(self._balls)
 
     def __iter__(self) -> Iterator[Region]:
         """Regions in order of arrival, as many as there are now."""
         for k in range(len(self)):
             yield self[k]
 
+    @_one_at_a_time
     def __getitem__(self, index: int) -> Region:
         """Return the region of this index, which may count from the end."""
-        with self._lock:
-            n = len(self)
-            if not -n <= index < n:
-                raise IndexError(f"region {index} of {n}")
-            k, balls = index % n, self._balls
-            centre = balls.centres(np.array([k]))[0]
-            return Region(k, centre, float(balls.radii[k]), float(balls.sigma[k]), int(balls.classes[k]))
+        balls, n = self._balls, len(self._balls)
+        if not -n <= index < n:
+            raise IndexError(f"region {index} of {n}")
+        k = index % n
+        centre = balls.centres(np.array([k]))[0]
+        return Region(k, centre, float(balls.radii[k]), float(balls.sigma[k]), int(balls.classes[k]))
 
+    @_one_at_a_time
     def locate(self, point: ArrayLike) -> Place:
         """Find the region that holds a point: certify at its sigma, or where none does at one you choose (Eq. 7)."""
-        x = _validate.as_point(point, self.dimension)
-        with self._lock:
-            self._read()
-            return survey(self._balls, x, 0.0).place
+        return survey(self._balls, _validate.as_point(point, self.dimension), 0.0).place
 
+    @_one_at_a_time
     def insert(
         self, point: ArrayLike, sigma: SupportsFloat, R: SupportsFloat, *, class_: SupportsIndex = -1
     ) -> Arrival:
@@ -187,17 +223,22 @@ class OnlineAllocator:
         R = _validate.as_number(R, "R")
         label = int(_validate.as_classes([operator.index(class_)], 1, "class_")[0])
         harmless = level if self.groups == "sigma" else None
-        with self._lock:
+        seen = len(self._balls)
+        around = survey(self._balls, x, R, harmless)  # regions never change: this is done before others must wait
+
+        def store() -> Arrival | None:
+            nonlocal around
             self._read()
-            seen = len(self._balls)
-            around = survey(self._balls, x, R, harmless)  # regions never change: this is done before others must wait
-            if not around.place.held or harmless is not None:
-                with self._store.transaction():
-                    self._read()
-                    around = around.joined(survey(self._balls, x, R, harmless, start=seen))
-                    if _deserves_region(around, level, R, harmless):
-                        region = self._store.append(x, around.room, level, label)
-                        return Arrival(region, level, around.room, label, created=True)
+            around = around.joined(survey(self._balls, x, R, harmless, start=seen))
+            if not _deserves_region(around, level, R, harmless):
+                return None
+            region = self._store.append(x, around.room, level, label)
+            return Arrival(region, level, around.room, label, created=True)
+
+        if not around.place.held or harmless is not None:
+            arrival = self._store.write(store)
+            if arrival is not None:
+                return arrival
         place = around.place
         if place.held and place.sigma != level:
             raise PointHeld(place)
@@ -232,12 +273,11 @@ class OnlineAllocator:
             except PointHeld as held:  # for good: regions never change, so the next certificate is at its sigma
                 place = held.place
 
+    @_one_at_a_time
     def region_map(self) -> RegionMap:
         """All regions so far as a frozen table, to look many points up at once or to save."""
-        with self._lock:
-            self._read()
-            balls = self._balls
-            return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, balls.classes)
+        balls = self._balls
+        return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, balls.classes)
 
     def close(self) -> None:
         """Close the file. Every region that was returned is in it already."""
@@ -254,14 +294,21 @@ class OnlineAllocator:
     ) -> None:
         self.close()
 
-    def _read(self) -> None:
-        """Take in the regions that this and other processes have stored since the last look."""
+    def _agree(self) -> None:
+        """Make memory what the file says now, whatever the last operation has left behind."""
         if self._process is None:
             raise ValueError(f"{self._store.path} is closed: open it again")
         if self._process != os.getpid():
             raise ValueError(f"{self._store.path} was opened before this process was forked: open it again in here")
-        for rows in self._store.new_rows():
-            self._balls.add(rows)
+        self._store.settle()
+        if self._store.count != len(self._balls):  # it was interrupted between taking rows in and counting them
+            self._balls = GrowingBalls(self.dimension)
+            self._store.rewind()
+        self._read()
+
+    def _read(self) -> None:
+        """Take in the regions that this and other processes have stored since the last look."""
+        self._store.read(self._balls.add)
 
 
 def _deserves_region(around: Surroundings, sigma: float, R: float, harmless: float | None) -> bool:

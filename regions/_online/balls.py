@@ -8,17 +8,23 @@ from jaxtyping import Float64, Int64
 from regions._online.nearby import BallFilter
 from regions._online.store import Rows
 
-_CHUNK = 1024  # rows
+_CHUNK = 1024  # rows held in one array ...
+_COORDINATES = 1 << 22  # ... unless they have more coordinates than this together
 _FEW = 64  # balls that are all measured
 _SAMPLE = 2048  # balls whose principal directions are taken
 _GROWN = 8  # times as many balls as the filter was made for, and another one is made
 
 
 class GrowingBalls:
-    """Centres, radii, sigmas and classes in order of arrival."""
+    """Centres, radii, sigmas and classes in order of arrival.
+
+    Balls count from one assignment on, after all of them are in place. What an exception leaves behind is beyond the
+    count and is written again.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
+        self._rows = max(1, min(_CHUNK, _COORDINATES // dimension))
         self._chunks: list[Float64[np.ndarray, "c d"]] = []  # all full but the last; never copied
         self._count = 0
         self._columns = {"radii": np.empty(0), "sigma": np.empty(0), "classes": np.empty(0, dtype=np.int64)}
@@ -47,7 +53,7 @@ class GrowingBalls:
         """Some centres, copied."""
         found = np.empty((which.size, self.dimension))
         for k, i in enumerate(which.tolist()):
-            found[k] = self._chunks[i // _CHUNK][i % _CHUNK]
+            found[k] = self._chunks[i // self._rows][i % self._rows]
         return found
 
     def add(self, rows: Rows) -> None:
@@ -60,11 +66,11 @@ class GrowingBalls:
             column[self._count : end] = getattr(rows, name)
         done = 0
         while done < rows.radii.size:
-            offset = (self._count + done) % _CHUNK
-            if not offset:
-                self._chunks.append(np.empty((_CHUNK, self.dimension)))
-            part = rows.centres[done : done + _CHUNK - offset]
-            self._chunks[-1][offset : offset + len(part)] = part
+            chunk, offset = divmod(self._count + done, self._rows)
+            if chunk == len(self._chunks):
+                self._chunks.append(np.empty((self._rows, self.dimension)))
+            part = rows.centres[done : done + self._rows - offset]
+            self._chunks[chunk][offset : offset + len(part)] = part
             done += len(part)
         self._count = end
 
@@ -92,7 +98,7 @@ class GrowingBalls:
             sample = np.linspace(0, self._count - 1, min(self._count, _SAMPLE)).astype(np.int64)
             self._filter, self._filter_made_for = BallFilter(self.centres(sample)), self._count
         while (done := len(self._filter)) < self._count:
-            end = min(self._count, done - done % _CHUNK + _CHUNK)
-            chunk = self._chunks[done // _CHUNK]
-            self._filter.add(chunk[done % _CHUNK : done % _CHUNK + end - done], self.radii[done:end])
+            number, offset = divmod(done, self._rows)
+            part = self._chunks[number][offset : offset + self._count - done]
+            self._filter.add(part, self.radii[done : done + len(part)])
         return self._filter

@@ -3,6 +3,14 @@
 Write-ahead logging lets readers go on while one process writes. Each row carries a SHA-256 over itself and the digest
 of the row before, and a second table the number of rows and the last digest: a flipped bit, a lost row and a file that
 somebody put in place of another one are noticed.
+
+The digests have no key, so whoever writes a file on purpose can make them fit. Therefore the file is looked at before
+anything in it is used: it must hold our two tables and nothing else, and values that `insert` would take.
+
+An exception may come at any moment, also from outside (KeyboardInterrupt, MemoryError, a signal handler). The position
+advances in one assignment, after the rows are where they belong. A transaction that is left open is ended by
+`settle`. Nothing here is a generator: one that was interrupted would end its transaction whenever it is thrown away, in
+the midst of the next one.
 """
 
 from __future__ import annotations
@@ -12,22 +20,24 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions._online.store_errors import damaged, in_words
+from regions._validate import LARGEST, MOST_COORDINATES
 
 APPLICATION_ID = 0x53525347  # "SRSG"
 SCHEMA = 1
 _PAGE = 8192  # bytes: a region of 784 coordinates fits into one page
-_BLOCK = 1024  # rows read at once
+_BLOCK = 1024  # rows read at once ...
+_COORDINATES = 1 << 22  # ... unless they have more coordinates than this together
+_LONGEST = 8 * MOST_COORDINATES + 4096  # bytes of a row
 
 _TABLES = (
     """CREATE TABLE state (
@@ -37,7 +47,11 @@ _TABLES = (
         id INTEGER PRIMARY KEY, radius REAL NOT NULL CHECK (radius > 0), sigma REAL NOT NULL CHECK (sigma > 0),
         class INTEGER NOT NULL, centre BLOB NOT NULL, digest BLOB NOT NULL)""",
 )  # centres: little-endian float64; ids 1, 2, 3, ... in order of arrival
+_CONTENT = (("table", "state", _TABLES[0]), ("table", "regions", _TABLES[1]))
 _TYPES = (int, float, float, int, bytes)
+_SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # what a journal ends with that names another file
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +96,16 @@ class Store:
             raise
         self._file = self._identity()
 
+    @property
+    def count(self) -> int:
+        """Number of rows that were handed out."""
+        return self._position[0]
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the last of them."""
+        return self._position[1]
+
     def _check_path(self, *, may_create: bool) -> None:
         if self.path.is_dir():
             raise ValueError(f"{self.path} is a folder: give the path of a file")
@@ -93,12 +117,29 @@ class Store:
             if not self.path.absolute().parent.is_dir():
                 raise FileNotFoundError(f"{self.path.absolute().parent} does not exist: create this folder first")
             return
+        if not self.path.is_file():
+            raise ValueError(f"{self.path} is no regular file: give another path")
         with open(self.path, "rb") as file:
             start = file.read(16)
         if not self.read_only and not os.access(self.path, os.W_OK):
             raise PermissionError(f"{self.path} may not be written: change its permissions, or give read_only=True")
         if start and start != b"SQLite format 3\0":
             raise ValueError(f"{self.path} is no file of regions (not SQLite): give another path")
+        self._check_journal()
+
+    def _check_journal(self) -> None:
+        """Refuse a journal that names another file: SQLite would delete that file. Ours never do."""
+        journal = Path(f"{self.path}-journal")
+        if journal.exists() and not journal.is_file():
+            raise ValueError(f"{journal} is no regular file: remove it")
+        try:
+            with open(journal, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - len(_SUPER_JOURNAL)))
+                end = file.read()
+        except FileNotFoundError:
+            return
+        if end == _SUPER_JOURNAL:
+            raise ValueError(f"{journal} was not written by this program: remove it, and restore a copy of {self.path}")
 
     def _mode(self) -> str:
         if not self.read_only:
@@ -108,7 +149,10 @@ class Store:
         return "mode=ro" if log.exists() or os.access(folder, os.W_OK) else "immutable=1"
 
     def _prepare(self, dimension: int | None, groups: str | None, synchronous: str, timeout: float) -> None:
-        """Look at the file, which may be new, before anything in it is changed."""
+        """Look at the file, which may be new, before anything in it is changed or its tables are read."""
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {int(self.read_only)}"):
+            self._connection.execute(f"PRAGMA {pragma}")
         if self._is_empty():
             if self.read_only or dimension is None:
                 raise ValueError(f"{self.path} holds no regions yet: give dimension= to create it")
@@ -116,9 +160,12 @@ class Store:
             self._use_wal(timeout)
             self._create(dimension, groups or "none")
         self._check_kind()
+        self._check_content()
         self.dimension: int
         self.groups: str
         self.dimension, self.groups = self._row("SELECT dimension, conflicts FROM state", int, str)
+        if not 1 <= self.dimension <= MOST_COORDINATES or self.groups not in ("none", "sigma"):
+            raise damaged(self.path)
         if dimension not in (None, self.dimension):
             raise ValueError(f"{self.path} holds regions of {self.dimension} coordinates, not dimension = {dimension}")
         if groups not in (None, self.groups):
@@ -126,7 +173,7 @@ class Store:
         if not self.read_only:
             self._use_wal(timeout)
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
-        self.count, self.digest = 0, _seed(self.dimension, self.groups)
+        self.rewind()
 
     def _is_empty(self) -> bool:
         """A new file, or one whose maker was killed before it wrote anything."""
@@ -139,6 +186,16 @@ class Store:
         version = self._pragma("user_version")
         if version != SCHEMA:
             raise ValueError(f"{self.path} has schema version {version}, this program reads {SCHEMA}: use its version")
+
+    def _check_content(self) -> None:
+        """Refuse what this program did not make: triggers, views, indexes, other tables or columns."""
+        found = self._connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 3").fetchall()
+        foreign = [entry for entry in found if entry not in _CONTENT]
+        if foreign:
+            what = " ".join(str(word)[:40] for word in foreign[0][:2])
+            raise ValueError(f"{self.path} holds the {what!r}, which this program did not make so: restore a copy")
+        if len(found) != len(_CONTENT):
+            raise damaged(self.path)
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -158,7 +215,7 @@ class Store:
             raise OSError(f"{self.path} lies on a file system without write-ahead logging: use a local folder")
 
     def _create(self, dimension: int, groups: str) -> None:
-        with self._immediate():
+        def create() -> None:
             if not self._is_empty():  # another process was faster
                 return
             for table in _TABLES:
@@ -167,6 +224,8 @@ class Store:
             self._connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, ?)", first)
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+        self._within("BEGIN IMMEDIATE", create, "COMMIT")
 
     def _identity(self) -> tuple[int, int]:
         try:
@@ -179,40 +238,47 @@ class Store:
         if self._identity() != self._file:
             raise OSError(f"{self.path} was replaced while it was open: open it again")
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """While this holds, no other process can write; what was appended is stored when it ends, or nothing is."""
+    def write(self, work: Callable[[], Result]) -> Result:
+        """Do this while no other process can write; what it appends is stored when it returns, or nothing is."""
         if self.read_only:
             raise PermissionError(f"{self.path} was opened with read_only=True: open it without to insert")
         self._check_identity()
-        with in_words(self.path), self._immediate():
-            yield
+        with in_words(self.path):
+            return self._within("BEGIN IMMEDIATE", work, "COMMIT")
 
-    @contextmanager
-    def _immediate(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _within(self, begin: str, work: Callable[[], Result], end: str) -> Result:
         try:
-            yield
-            self._connection.execute("COMMIT")
+            self._connection.execute(begin)
+            result = work()
+            self._connection.execute(end)
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._roll_back()
             raise
+        return result
 
-    def new_rows(self) -> Iterator[Rows]:
-        """Rows that were stored since this was last called, by whichever process, in blocks."""
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def settle(self) -> None:
+        """End a transaction that an exception has left open."""
+        with in_words(self.path):
+            self._roll_back()
+
+    def rewind(self) -> None:
+        """Begin anew with the first row."""
+        self._position = (0, _seed(self.dimension, self.groups))
+
+    def read(self, take: Callable[[Rows], None]) -> None:
+        """Hand out, in blocks, the rows that were stored since this was last called, by whichever process."""
         self._check_identity()
         with in_words(self.path):
-            if self._state() == (self.count, self.digest):
+            if self._state() == self._position:
                 return
-            outside = not self._connection.in_transaction
-            if outside:
-                self._connection.execute("BEGIN")  # one snapshot for both tables
-            try:
-                yield from self._read(*self._state())
-            finally:
-                if outside:
-                    self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._read(take)
+            else:
+                self._within("BEGIN", lambda: self._read(take), "ROLLBACK")  # one snapshot for both tables
 
     def _state(self) -> tuple[int, bytes]:
         count, digest = self._row("SELECT regions, digest FROM state", int, bytes)
@@ -224,22 +290,33 @@ class Store:
             raise damaged(self.path)
         return row
 
-    def _read(self, count: int, digest: bytes) -> Iterator[Rows]:
-        query = "SELECT id, radius, sigma, class, centre, digest FROM regions WHERE id > ? ORDER BY id"
-        cursor = self._connection.execute(query, (self.count,))
-        while block := cursor.fetchmany(_BLOCK):
-            centres = np.empty((len(block), self.dimension))
-            for k, (*row, stored) in enumerate(block):
-                if tuple(map(type, row)) != _TYPES or row[0] != self.count + 1 or len(row[4]) != 8 * self.dimension:
-                    raise damaged(self.path)
-                if _digest(self.digest, *row) != stored:
-                    raise damaged(self.path)
-                centres[k] = np.frombuffer(row[4], "<f8")
-                self.count, self.digest = row[0], stored
-            _, radii, sigmas, classes, _, _ = zip(*block, strict=True)
-            yield Rows(centres, np.array(radii), np.array(sigmas), np.array(classes, dtype=np.int64))
-        if (self.count, self.digest) != (count, digest):
+    def _read(self, take: Callable[[Rows], None]) -> None:
+        state = self._state()
+        query = "SELECT id, radius, sigma, class, centre, digest FROM regions WHERE id > ? ORDER BY id LIMIT ?"
+        size = max(1, min(_BLOCK, _COORDINATES // self.dimension))
+        while block := self._connection.execute(query, (self.count, size)).fetchall():
+            rows, digest = self._checked(block)
+            take(rows)
+            self._position = (self.count + len(block), digest)
+        if self._position != state:
             raise damaged(self.path)
+
+    def _checked(self, block: list[tuple[Any, ...]]) -> tuple[Rows, bytes]:
+        """The rows that follow those handed out, and the digest of the last, if all are as they were written."""
+        centres, digest = np.empty((len(block), self.dimension)), self.digest
+        for k, (*row, stored) in enumerate(block):
+            if tuple(map(type, row)) != _TYPES or row[0] != self.count + k + 1 or len(row[4]) != 8 * self.dimension:
+                raise damaged(self.path)
+            digest = _digest(digest, *row)
+            if digest != stored:
+                raise damaged(self.path)
+            centres[k] = np.frombuffer(row[4], "<f8")
+        _, radii, sigma, classes, _, _ = zip(*block, strict=True)
+        rows = Rows(centres, np.array(radii), np.array(sigma), np.array(classes, dtype=np.int64))
+        for values, least in ((rows.radii, 0.0), (rows.sigma, 0.0), (np.abs(centres), -1.0)):
+            if not ((values > least) & (values <= LARGEST)).all():
+                raise damaged(self.path)
+        return rows, digest
 
     def append(self, centre: Float64[np.ndarray, " d"], radius: float, sigma: float, class_: int) -> int:
         """Store one region, inside a transaction in which all rows before it have been read; return its index."""

@@ -31,6 +31,8 @@ def in_words(path: Path) -> Iterator[None]:
     """Turn errors of SQLite into OSError, or ValueError where the file is not what it should be."""
     try:
         yield
+    except sqlite3.ProgrammingError as error:  # a signal handler, or another thread, closed it meanwhile
+        raise ValueError(f"{path} was closed while it was in use: open it again") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         kind, words = _WORDS.get(code, (ValueError, f"is damaged ({error}): restore a copy"))

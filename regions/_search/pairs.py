@@ -7,6 +7,7 @@ own radius (docs/mathematics.md, Eq. M11 and M12).
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -60,8 +61,44 @@ def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"
     """Blocks of pairs (i, j) where j is about one of the k points nearest to i, both with R > 0; i itself included.
 
     A heuristic: in a projection, float32, duplicates, or beyond the cells that are looked into, some may be missed.
+    Copies of a point are paired with each other, and one of them is searched, since no index can divide them.
     """
     positive = np.flatnonzero(R > 0)
+    one, member = distinct(points, positive)
+    if one.size == positive.size:
+        yield from _near_neighbours(points, R, positive, k)
+        return
+    order = np.argsort(member, kind="stable")
+    for step in range(1, k + 1):
+        a, b = order[:-step], order[step:]
+        same = member[a] == member[b]
+        yield positive[a[same]], positive[b[same]]
+    found = [j for _, j in _near_neighbours(points, R, one, k)]
+    near = np.concatenate(found).reshape(one.size, -1)
+    for start in range(0, positive.size, _QUERIES):
+        rows = positive[start : start + _QUERIES]
+        yield np.repeat(rows, near.shape[1]), near[member[start : start + _QUERIES]].ravel()
+
+
+def distinct(
+    points: Real[np.ndarray, "n d"], which: Int64[np.ndarray, " k"], *more: Real[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " k"]]:
+    """One of each kind among these points, and the kind of each: the same coordinates, and values of `more`."""
+    place: dict[bytes, int] = {}
+    member = np.empty(which.size, dtype=np.int64)
+    for k, i in enumerate(which.tolist()):
+        key = hashlib.blake2b((points[i] + points.dtype.type(0)).tobytes(), digest_size=16)  # -0.0 becomes 0.0
+        for values in more:
+            key.update(values[i].tobytes())
+        member[k] = place.setdefault(key.digest(), len(place))
+    one = np.empty(len(place), dtype=np.int64)
+    one[member[::-1]] = which[::-1]
+    return one, member
+
+
+def _near_neighbours(
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], positive: Int64[np.ndarray, " p"], k: int
+) -> Iterator[Pairs]:
     k = min(k + 1, positive.size)
     if points.shape[1] <= TREE_DIMENSION:
         from scipy.spatial import KDTree

@@ -120,13 +120,18 @@ class _Stdout:
 def one_line_errors(command: str, interrupted: str = "nothing was written") -> Iterator[None]:
     """Turn bad input into `command: message` on stderr and exit code 2; an interrupt into exit code 130.
 
-    Catches `ValueError`, `OSError` and `FloatingPointError`. Anything else is a defect and keeps its traceback.
+    Catches `ValueError`, `OSError`, `FloatingPointError` and `MemoryError`. Anything else is a defect and keeps its
+    traceback.
     """
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
         remedy = "; make room and try again" if getattr(error, "errno", None) in _FULL else ""
         _complain(command, f"{error}{remedy}")
+        raise SystemExit(2) from error
+    except MemoryError as error:
+        text = " ".join(str(error).split())
+        sys.stderr.write(f"{command}: out of memory{': ' * bool(text)}{text}; use fewer images or a larger machine\n")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         _complain(command, f"interrupted, {interrupted}", before="\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +30,9 @@ several. Radii are l2, in the units of the points.
 
 With --logs, R comes from certification logs at several constant noise levels (idx label predict radius correct time):
 each image gets a level of its own and a region, without a classifier. The images are those of --dataset, or POINTS."""
+
+#: Overlaps for each point that are listed for all methods to share.
+SHARED_EDGES = 50
 
 Order = Literal["ascending", "descending", "arrival"]
 
@@ -136,7 +140,7 @@ def _is_number(text: str) -> bool:
 
 def allocate(settings: AllocateSettings) -> None:
     """Read, allocate, write, print."""
-    from regions import overlap_graph, verify
+    from regions import TooManyOverlaps, overlap_graph, verify
     from regions.files import write_arrays
     from srs.commands._console import Screen, console
 
@@ -146,20 +150,24 @@ def allocate(settings: AllocateSettings) -> None:
     with _progress(Screen(stderr=True)) as bars:
         task = bars.add_task("searching for overlaps", total=None)
         began = time.perf_counter()
-        graph = overlap_graph(
-            points,
-            R,
-            groups=groups,
-            parallel=settings.parallel,
-            progress=lambda _, done, total: bars.update(task, completed=done, total=total),
-        )
+        graph: OverlapGraph | None = None
+        with suppress(TooManyOverlaps):  # one search serves all methods, if its result is small
+            graph = overlap_graph(
+                points,
+                R,
+                groups=groups,
+                parallel=settings.parallel,
+                progress=lambda _, done, total: bars.update(task, completed=done, total=total),
+                most=SHARED_EDGES * max(1000, len(points)),
+            )
+        solve = _Solver(bars, graph, points, R, groups, weights)
         seconds = time.perf_counter() - began
         bars.update(task, visible=False)
         options = {name: getattr(settings, name) for name in ("order", "reserve", "solver", "time_limit")}
         if settings.method in ("lp", "matching", "auto"):
             options["parallel"] = settings.parallel
-        allocation = _solve(bars, graph, weights, settings.method, **options)
-        others = _others(bars, graph, weights, allocation, settings) if settings.compare else []
+        allocation = solve(settings.method, **options)
+        others = _others(solve, settings) if settings.compare else []
         if settings.verify:
             bars.add_task("verifying", total=None)
         checked = verify(points, allocation.radii, R, groups=groups) if settings.verify else None
@@ -176,9 +184,9 @@ def allocate(settings: AllocateSettings) -> None:
         },
     )
     screen = console()
-    screen.print(_summary(allocation, seconds))
+    screen.print(_summary(allocation, seconds, listed=graph is not None))
     if others:
-        screen.print(_comparison([allocation, *others], weights))
+        screen.print(_comparison([allocation, *others], R, weights))
     if checked is not None:
         screen.print(f"verified: {checked.status}")
     screen.print(f"written to {out}", soft_wrap=True)
@@ -233,30 +241,37 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _solve(
-    bars: Progress,
-    graph: OverlapGraph,
-    weights: np.ndarray | None,
-    method: str,
-    **options: Any,
-) -> Allocation:
-    import warnings
+@dataclass(frozen=True)
+class _Solver:
+    """Allocates by any method: from the overlap graph, or from the points where that would be too large."""
 
-    from regions import allocate_graph
+    bars: Progress
+    graph: OverlapGraph | None
+    points: np.ndarray
+    R: np.ndarray
+    groups: list[np.ndarray] | None
+    weights: np.ndarray | None
 
-    task = bars.add_task(f"allocating by {options.get('order') or ''} {method}", total=None)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        allocation = allocate_graph(graph, method, weights=weights, **options)
-    bars.update(task, visible=False)
-    for warning in caught:
-        sys.stderr.write(f"srs-allocate: warning: {warning.message}\n")
-    return allocation
+    def __call__(self, method: str, **options: Any) -> Allocation:
+        """Allocate, and pass warnings on in one line each."""
+        import warnings
+
+        from regions import allocate, allocate_graph
+
+        task = self.bars.add_task(f"allocating by {options.get('order') or ''} {method}", total=None)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if self.graph is None:
+                allocation = allocate(self.points, self.R, method, groups=self.groups, weights=self.weights, **options)
+            else:
+                allocation = allocate_graph(self.graph, method, weights=self.weights, **options)
+        self.bars.update(task, visible=False)
+        for warning in caught:
+            sys.stderr.write(f"srs-allocate: warning: {warning.message}\n")
+        return allocation
 
 
-def _others(
-    bars: Progress, graph: OverlapGraph, weights: np.ndarray | None, chosen: Allocation, settings: AllocateSettings
-) -> list[Allocation]:
+def _others(solve: _Solver, settings: AllocateSettings) -> list[Allocation]:
     """The methods of the comparison that are not the chosen one."""
     variants: list[dict[str, Any]] = [{"method": "lp", "solver": settings.solver, "time_limit": settings.time_limit}]
     variants += [{"method": "greedy", "order": order} for order in ("ascending", "descending", "arrival")]
@@ -264,10 +279,11 @@ def _others(
         variants = variants[1:]
     elif settings.method == "greedy" and not settings.reserve:
         variants = [v for v in variants if v.get("order") != (settings.order or "ascending")]
-    return [_solve(bars, graph, weights, **variant) for variant in variants]
+    return [solve(**variant) for variant in variants]
 
 
-def _summary(allocation: Allocation, seconds: float) -> Table:
+def _summary(allocation: Allocation, seconds: float, *, listed: bool) -> Table:
+    """What was found. Unless all overlaps were `listed`, the graph holds those alone that constrain the radii."""
     from decimal import ROUND_CEILING, ROUND_FLOOR
 
     from rich.table import Table
@@ -281,9 +297,7 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
     table.add_column(overflow="fold")
     for name, value in (
         ("points", f"{graph.n:,}"),
-        ("edges", f"{graph.n_edges:,}"),
-        ("components", f"{graph.n_components:,}"),
-        ("largest degree", f"{graph.degree.max(initial=0):,}"),
+        *_sizes(graph, listed),
         ("method", allocation.method),
         ("objective", significant(allocation.objective, ROUND_FLOOR)),
         ("upper bound", "unknown" if bound is None else significant(bound, ROUND_CEILING)),
@@ -295,7 +309,17 @@ def _summary(allocation: Allocation, seconds: float) -> Table:
     return table
 
 
-def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Table:
+def _sizes(graph: OverlapGraph, listed: bool) -> list[tuple[str, str]]:
+    if not listed:
+        return [("edges", f"too many to list; {graph.n_edges:,} decide about the radii")]
+    return [
+        ("edges", f"{graph.n_edges:,}"),
+        ("components", f"{graph.n_components:,}"),
+        ("largest degree", f"{graph.degree.max(initial=0):,}"),
+    ]
+
+
+def _comparison(allocations: list[Allocation], bounds: np.ndarray, weights: np.ndarray | None) -> Table:
     """One row a method, best first, below the sum of R."""
     from decimal import ROUND_CEILING, ROUND_FLOOR
 
@@ -304,7 +328,7 @@ def _comparison(allocations: list[Allocation], weights: np.ndarray | None) -> Ta
 
     from srs.report.numbers import percent, significant
 
-    R = allocations[0].graph.R
+    R = np.asarray(bounds, dtype=np.float64)
     w = np.ones(R.size) if weights is None else weights
     most = float(w @ R)
     table = Table(title="weighted sums of radii" if weights is not None else "sums of radii")

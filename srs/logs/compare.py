@@ -20,6 +20,9 @@ from srs.modes import COMPARED, GROUPS, OVERLAPPING, Mode
 #: Orders of the greedy method (Eq. 11).
 GREEDY = ("ascending", "descending", "arrival")
 
+#: Overlaps for each image that are listed for all modes to share.
+_SHARED_EDGES = 50
+
 #: What is compared besides the constant levels. A joint choice of level and radius takes as long as all others.
 MODES = (*COMPARED, Mode("joint", "lp"))
 
@@ -181,7 +184,7 @@ def compare(
     levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
     # One search among the largest bounds serves every mode.
     largest = np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes])
-    near = regions.overlap_graph(points, largest, parallel=parallel)
+    near = _near(points, largest, parallel)
     for mode in modes:
         table, level = tables[mode], levels[mode]
         if mode.overlap == "joint":
@@ -194,12 +197,23 @@ def compare(
                 how = {"method": "greedy", "order": mode.how}
             elif mode.how != "max-min":
                 how |= {"parallel": parallel, **(options if mode.how == "lp" else {})}
-            allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
+            if near is None:
+                allocation = regions.allocate(points, _at(table, level), groups=groups or None, **how)
+            else:
+                allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
         R, r = _at(table, level), allocation.radii
         predict = np.where(r > 0, _certified(logs, level, R), ABSTAIN)
         sound = bounds.certified or not mode.simultaneous
         found[mode.name] = Answer(level, predict, R, r, _answers(logs, points, level, r), sound, allocation)
     return found
+
+
+def _near(points: np.ndarray, R: Float64[np.ndarray, " n"], parallel: int | str | None) -> regions.OverlapGraph | None:
+    """Return the overlaps of the largest bounds, for every mode to share; None where they are too many to hold."""
+    try:
+        return regions.overlap_graph(points, R, most=_SHARED_EDGES * max(1000, len(points)), parallel=parallel)
+    except regions.TooManyOverlaps:
+        return None
 
 
 def _overlaps(

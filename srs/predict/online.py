@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from regions import OnlineAllocator, RegionMap
+from regions import OnlineAllocator, RegionMap, TooManyOverlaps, overlap_graph
 from smoothing import Certificates, SmoothedClassifier, make_sampler
 from smoothing.fingerprint import difference
 from smoothing.reading import read_json
@@ -60,7 +60,7 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
     Raises
     ------
     ValueError
-        Where the file belongs to another run, is damaged, or the overlap mode is "class".
+        Where the file belongs to another run, is damaged, holds regions that overlap, or the overlap mode is "class".
     OSError
         Where it cannot be opened or written.
     """
@@ -86,7 +86,22 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
             raise ValueError(f"--online {path}: is another run's: {name} is {there} there, {here} here; name another")
         if not path.exists():
             _begin(Path(staging) / "regions.db", path, table, GROUPS[overlap])
-    return OnlineAllocator(path, table.centres.shape[1], groups=GROUPS[overlap])
+    state = OnlineAllocator(path, table.centres.shape[1], groups=GROUPS[overlap])
+    try:
+        _check_disjoint(state, path)
+    except BaseException:
+        state.close()
+        raise
+    return state
+
+
+def _check_disjoint(state: OnlineAllocator, path: Path) -> None:
+    """Refuse a file in which regions that conflict overlap: `OnlineAllocator` stores none, but others may have."""
+    stored = state.region_map()
+    try:
+        overlap_graph(stored.centres, stored.radii, groups=stored.sigma if state.groups == "sigma" else None, most=0)
+    except TooManyOverlaps as error:
+        raise ValueError(f"--online {path}: holds regions that overlap, which prove nothing: restore a copy") from error
 
 
 def _first(staged: Path, path: Path, text: str) -> None:

@@ -86,7 +86,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     summary = write_summary(results, run.config, run.manifest, out)
     lost = {name: losses(mode) for name, mode in results.modes.items()}
     _write_losses(out / "losses.tsv", results, lost)
-    degree = regions.overlap_graph(results.points, results.bounds.radius).degree
+    degree = regions.overlap_degrees(results.points, results.bounds.radius)
     drawn = {
         "curves": figures.curves(results),
         "degrees": figures.degrees(degree),

@@ -58,11 +58,12 @@ class TestForced:
             assert capped.objective == pytest.approx(full.objective, rel=1e-12)
             assert verify(points, capped.radii, R, groups=groups)
 
-    def test_plain_greedy_needs_every_overlap(self, rng):
+    def test_plain_greedy_sees_every_overlap(self, rng):
         points, R = rng.random((200, 2)), rng.random(200)
-        graph = overlap_graph(points, R)
-        assert allocate(points, R, "greedy").graph.n_edges == graph.n_edges
-        np.testing.assert_array_equal(allocate(points, R, "greedy").radii, allocate_graph(graph, "greedy").radii)
+        expected = allocate_graph(overlap_graph(points, R), "greedy")
+        found = allocate(points, R, "greedy")
+        assert found.graph.n_edges < expected.graph.n_edges
+        np.testing.assert_allclose(found.radii, expected.radii, rtol=1e-12)
 
 
 @pytest.mark.parametrize("options", CAPPED)

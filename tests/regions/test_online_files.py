@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from regions import OnlineAllocator, verify
+from regions._online import store as _store
 
 
 @pytest.fixture
@@ -174,6 +176,151 @@ def test_rows_changed_by_others_are_noticed(path, filled, statement):
     with pytest.raises(ValueError, match=r"is damaged .*: restore a copy") as caught:
         OnlineAllocator(path)
     one_line(caught)
+
+
+FOREIGN = {
+    "trigger": ("CREATE TRIGGER t AFTER INSERT ON regions BEGIN DELETE FROM regions WHERE id = 1; END", "trigger t"),
+    "view": ("CREATE VIEW v AS SELECT * FROM regions", "view v"),
+    "index": ("CREATE INDEX i ON regions (radius)", "index i"),
+    "table": ("CREATE TABLE more (x)", "table more"),
+    "column": ("ALTER TABLE regions ADD COLUMN more", "table regions"),
+    "generated column": ("ALTER TABLE state ADD COLUMN twice AS (regions * 2)", "table state"),
+    "statistics": ("ANALYZE", "table sqlite_stat1"),
+    "other words": ("ALTER TABLE state RENAME COLUMN conflicts TO groups", "table state"),
+}
+
+
+@pytest.mark.parametrize(("statement", "what"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("options", [{}, {"read_only": True}, {"dimension": 60}])
+def test_what_the_program_did_not_make_is_refused(path, filled, statement, what, options):
+    change(path, statement)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=f"holds the '{what}', which this program did not make so") as caught:
+        OnlineAllocator(path, **options)
+    one_line(caught)
+    assert path.read_bytes() == content
+
+
+def test_a_view_in_place_of_a_table(path, filled):
+    change(path, "ALTER TABLE regions RENAME TO kept", "CREATE VIEW regions AS SELECT * FROM kept")
+    with pytest.raises(ValueError, match="which this program did not make so"):
+        OnlineAllocator(path)
+
+
+def forged(path, *, dimension=3, groups="none", radius=1.0, sigma=0.5, class_=0, centre=None, count=1):
+    """A file with one region whose digests fit: whoever writes it on purpose can make them so."""
+    OnlineAllocator(path, 3).close()
+    blob = np.zeros(3).astype("<f8").tobytes() if centre is None else centre
+    digest = _store._seed(dimension if isinstance(dimension, int) else 3, groups)
+    values = [value if isinstance(value, (int, float)) else 0 for value in (radius, sigma, class_)]
+    digest = _store._digest(digest, 1, float(values[0]), float(values[1]), int(values[2]), blob)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("INSERT INTO regions VALUES (1, ?, ?, ?, ?, ?)", (radius, sigma, class_, blob, digest))
+    settings = (dimension, groups, count, digest)
+    connection.execute("UPDATE state SET dimension = ?, conflicts = ?, regions = ?, digest = ?", settings)
+    connection.commit()
+    connection.close()
+
+
+def test_a_forged_file_may_be_right(path):
+    forged(path)
+    with OnlineAllocator(path) as online:
+        assert online[0].radius == 1.0
+
+
+def coordinates(*values):
+    return np.array(values).astype("<f8").tobytes()
+
+
+FORGED = {
+    "endless radius": {"radius": np.inf},
+    "negative radius": {"radius": -1.0},
+    "zero radius": {"radius": 0.0},
+    "huge radius": {"radius": 1e160},
+    "endless sigma": {"sigma": np.inf},
+    "negative sigma": {"sigma": -0.5},
+    "text for a class": {"class_": "cat"},
+    "not a number": {"centre": coordinates(0.0, np.nan, 0.0)},
+    "endless centre": {"centre": coordinates(0.0, 0.0, -np.inf)},
+    "huge centre": {"centre": coordinates(0.0, 0.0, 1e200)},
+    "no dimension": {"dimension": 0, "centre": b""},
+    "negative dimension": {"dimension": -3},
+    "huge dimension": {"dimension": 1 << 40},
+    "one too many": {"dimension": (1 << 20) + 1},
+    "text for a dimension": {"dimension": "three"},
+    "other conflicts": {"groups": "class"},
+    "huge count": {"count": (1 << 63) - 1},
+    "negative count": {"count": -1},
+    "huge blob": {"centre": bytes(20_000_000)},
+}
+
+
+@pytest.mark.parametrize("values", FORGED.values(), ids=FORGED)
+def test_a_forged_file_is_refused(path, values):
+    forged(path, **values)
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(ValueError, match=r"is damaged .*: restore a copy") as caught:
+            OnlineAllocator(path, **options)
+        assert str(path) in one_line(caught)
+
+
+def test_many_coordinates_take_no_memory_in_advance(path):
+    forged(path, dimension=1 << 20, centre=bytes(8 << 20))
+    tracemalloc.start()
+    with OnlineAllocator(path) as online:
+        assert len(online) == 1
+        assert online.locate(np.full(1 << 20, 2.0**-11)).margin == pytest.approx(0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 8 * (1 << 20)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["folder", "noise", "loop", "pipe"])
+def test_odd_files_beside_it(path, filled, suffix, kind):
+    beside = path.with_name(path.name + suffix)
+    if kind == "folder":
+        beside.mkdir()
+    elif kind == "loop":
+        beside.symlink_to(beside.name)
+    elif kind == "pipe" and suffix == "-journal":
+        os.mkfifo(beside)
+    else:
+        beside.write_bytes(os.urandom(5000))
+    message = str(path)
+    try:
+        with OnlineAllocator(path) as online:
+            np.testing.assert_array_equal(online.region_map().radii, filled.radii)
+    except (ValueError, OSError) as error:
+        message = str(error)
+    assert "\n" not in message
+    assert str(path) in message
+
+
+def test_a_journal_that_names_another_file_deletes_nothing(path, filled):
+    # SQLite deletes the file named there once it has looked at the journal
+    other = path.with_name("other.txt")
+    other.write_text("precious")
+    name = str(other).encode()
+    record = (9000).to_bytes(4, "big") + name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big")
+    path.with_name(path.name + "-journal").write_bytes(bytes(512) + record + _store._SUPER_JOURNAL)
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(ValueError, match="was not written by this program: remove it") as caught:
+            OnlineAllocator(path, **options)
+        one_line(caught)
+    assert other.read_text() == "precious"
+
+
+def test_no_regular_file(tmp_path):
+    pipe, loop = tmp_path / "pipe.db", tmp_path / "loop.db"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop.name)
+    for path in (pipe, loop, Path("/dev/null")):
+        for options in ({"dimension": 3}, {}, {"read_only": True}):
+            with pytest.raises((ValueError, OSError)) as caught:
+                OnlineAllocator(path, **options)
+            assert str(path) in one_line(caught)
 
 
 def test_changed_while_open(path, filled):

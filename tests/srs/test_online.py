@@ -118,6 +118,27 @@ def test_a_file_that_lost_what_it_belongs_to_is_refused(rng, tmp_path):
         open_state(tmp_path / "nowhere/s.db", table, "paper", CLASSIFIER)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"classifier": ' * 3000 + "1", "[]", "NaN", "1" * 5000])
+def test_an_odd_description_is_refused_in_one_line(rng, tmp_path, text):
+    table = a_map(rng, "none")
+    open_state(tmp_path / "s.db", table, "paper", CLASSIFIER).close()
+    (tmp_path / "s.db.json").write_text(text)
+    with pytest.raises(ValueError, match=r"s\.db") as caught:
+        open_state(tmp_path / "s.db", table, "paper", CLASSIFIER)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_made_by_somebody_whose_regions_overlap_is_refused(rng, tmp_path):
+    # every digest fits, since anybody can compute them
+    table, path = a_map(rng, "none"), tmp_path / "s.db"
+    open_state(path, table, "paper", CLASSIFIER).close()
+    with closing(regions.OnlineAllocator(path)) as state:
+        store = state._store
+        store.write(lambda: store.append(np.asarray(table.centres[0]), 0.5, 0.25, 1))
+    with pytest.raises(ValueError, match="holds regions that overlap, which prove nothing: restore a copy"):
+        open_state(path, table, "paper", CLASSIFIER)
+
+
 def test_the_command_registers_from_several_processes_at_once(finished):
     folder, process = finished
     assert process.returncode == 0, process.stderr
