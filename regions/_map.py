@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from regions import _validate
 from regions._arithmetic.distances import distances_below, margins_below
 from regions._search.embedding import Frame
-from regions._search.pairs import TILE, overlapping
+from regions._search.products import TILE, overlapping
 from regions._search.trees import Pairs
 from regions.files import read_arrays, write_arrays
 

@@ -58,7 +58,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
-    answers = compare(logs, points, bounds, settings.rule, main, options)
+    answers = compare(logs, points, bounds, settings.rule, main, options, settings.search)
     seconds["regions"] = time.perf_counter() - began
 
     answer = answers[main.name]

@@ -61,6 +61,10 @@ class AllocateSettings:
     """Solver of lp. Default: highs."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Seconds for the solver; when they are over, the best radii at hand are used, with a warning."""
+    search: Literal["auto", "faiss", "blocks", "tree"] = "auto"
+    """How pairs that overlap are found; the result is the same. faiss: FAISS's range search of a flat index. blocks:
+    matrix products. tree: k-d trees, slow in many dimensions. auto: what is likely to be fastest. Indexes that may miss
+    a pair (IVF, HNSW, PQ, float16) are not offered."""
     parallel: int | str | None = None
     """Share the work out among so many processes (-1: all), or name a backend of joblib that is set up."""
     compare: bool = False
@@ -126,6 +130,7 @@ def allocate(settings: AllocateSettings) -> None:
             points,
             R,
             groups=groups,
+            search=settings.search,
             parallel=settings.parallel,
             progress=lambda _, done, total: bars.update(task, completed=done, total=total),
         )

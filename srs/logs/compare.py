@@ -136,6 +136,7 @@ def compare(
     rule: str,
     main: Mode,
     options: Mapping[str, Any],
+    search: str = "auto",
 ) -> dict[str, Answer]:
     """Answer by every constant level, with overlapping regions, and by each way to size them.
 
@@ -151,6 +152,8 @@ def compare(
         That of the answer that is wanted; is added where it is not compared anyway.
     options : mapping
         Passed to `regions.allocate` where it solves for the optimum.
+    search : {"auto", "faiss", "blocks", "tree"}, default="auto"
+        How overlapping pairs are found, as in `regions.overlap_graph`.
 
     Returns
     -------
@@ -169,7 +172,8 @@ def compare(
     tables = {mode: bounds.simultaneous if mode.simultaneous else bounds.chosen for mode in modes}
     levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
     # One search among the largest bounds serves every mode.
-    near = regions.overlap_graph(points, np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes]))
+    most = np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes])
+    near = regions.overlap_graph(points, most, search=search)
     for mode in modes:
         table, level = tables[mode], levels[mode]
         if mode.overlap == "joint":
