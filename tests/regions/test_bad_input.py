@@ -83,6 +83,7 @@ for bad in ({"points": 3.0}, {"R": None}, {"method": 3}, {"time_limit": "soon"},
         "method = 3: choose 'lp', 'matching', 'greedy', 'max-min', 'auto'",
         "time_limit = 'soon': expected a positive number of seconds, or None for no limit",
         "order has shape (): expected (2,), one value for each of 2 points",
+        "search = 3: choose 'auto', 'faiss', 'blocks', 'tree'",
     ]
 
 

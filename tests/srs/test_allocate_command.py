@@ -82,7 +82,8 @@ def test_a_search_that_may_miss_a_pair_is_refused(folder):
     refused = run(folder, "both.npz", "--search", "ivf")
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
-    assert "--search" in refused.stderr and "faiss" in refused.stderr
+    assert "--search" in refused.stderr
+    assert "faiss" in refused.stderr
     assert not (folder / "allocation.npz").exists()
 
 
