@@ -1,10 +1,12 @@
-"""Overlap graphs of real images: `regions.overlap_graph` against one FAISS search with a global radius.
+"""Overlap graphs of real images: the searches of `regions.overlap_graph`, and one FAISS search with a global radius.
 
 SRS_DATA=... python benchmarks/bench_graph.py [--repeat 7]
 
+k-d trees look at nearly every pair of images, so they have one timed round after the warm-up; the others take turns.
+
 The competitor is what one writes first: one `IndexFlatL2.range_search` whose radius is twice the largest R, over the
 same centred float32 points, then float64 distances of what it found, in blocks. A sharper one drops, before that, the
-pairs whose float32 distance already rules them out. All three must list the same edges.
+pairs whose float32 distance already rules them out. All contenders must list the same edges.
 """
 
 from __future__ import annotations
@@ -33,18 +35,24 @@ INFLATION = 1e-3  # of the squared threshold: float32 sums over centred images e
 BLOCK = 1 << 10  # pairs measured at once: larger ones leave the cache, smaller ones cost calls
 
 OURS = "regions.overlap_graph"
+PRODUCTS, TREES = ("blocks", "faiss"), "tree"
 NAIVE = "global range_search + exact filter"
 SHARP = "global range_search + float32 filter + exact filter"
 
 
-def prepare_ours(dataset: str, model: str) -> tuple[Run, Describe]:
+def named(search: str) -> str:
+    """The name of a contender that takes this search."""
+    return f'{OURS}, search="{search}"'
+
+
+def prepare_ours(dataset: str, model: str, search: str = "auto") -> tuple[Run, Describe]:
     """Load the data for the search of this project."""
     import regions
 
     points, bounds = load(dataset, model)
 
     def run() -> tuple[np.ndarray, np.ndarray]:
-        graph = regions.overlap_graph(points, bounds.R)
+        graph = regions.overlap_graph(points, bounds.R, search=search)
         return graph.i, graph.j
 
     return run, describe_edges
@@ -100,11 +108,13 @@ def main() -> None:
     for dataset, model in INSTANCES:
         contenders: dict[str, Any] = {
             OURS: (prepare_ours, (dataset, model)),
+            **{named(search): (prepare_ours, (dataset, model, search)) for search in PRODUCTS},
             NAIVE: (prepare_named, (dataset, model, False)),
             SHARP: (prepare_named, (dataset, model, True)),
         }
         measured = contest(contenders, repeat)
-        answers = [measured[name]["answer"] for name in contenders]
+        measured |= contest({named(TREES): (prepare_ours, (dataset, model, TREES))}, 1)
+        answers = [row["answer"] for row in measured.values()]
         if any(answer != answers[0] for answer in answers):
             raise SystemExit(f"{dataset} {model}: the contenders list different edges: {answers}")
         rows += [
@@ -114,7 +124,7 @@ def main() -> None:
                 "contender": name,
                 **row,
                 "spread": spread(row["seconds"]),
-                "times_ours": ratio(row, measured[OURS]),
+                "times_ours": ratio(row, {"seconds": measured[OURS]["seconds"][: len(row["seconds"])]}),
             }
             for name, row in measured.items()
         ]
@@ -123,6 +133,7 @@ def main() -> None:
 
 
 NOTE = """Contenders take turns, each in a process of its own; all list the same edges (compared by digest).
+The k-d trees of `search="tree"` are for few dimensions: here they come last, with one timed round.
 Seconds: median (smallest to largest) of the timed rounds, after one round of warm-up; the first call of
 `regions.overlap_graph` includes numba's compilation, which a user waits for once and which is then kept on disk.
 "Ratio": median over the median of `regions.overlap_graph`, and the extremes of the ratios of single rounds.

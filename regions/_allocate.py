@@ -69,6 +69,7 @@ def allocate(
     time_limit: float | None = None,
     reserve: bool = False,
     start: ArrayLike | None = None,
+    search: str = "auto",
     parallel: int | str | None = None,
     progress: Progress | None = None,
 ) -> Allocation:
@@ -78,8 +79,8 @@ def allocate(
     ----------
     points : array-like, shape (n, d) or (n, ...)
         Centres x_i; images are flattened. Any real dtype, also torch CPU tensors. float64, float32 and uint8 are used
-        as they are, so that memory maps of these are read in blocks and never copied (in more than ten dimensions;
-        k-d trees hold float64).
+        as they are, so that memory maps of these are read in blocks and never copied (k-d trees, which search in up to
+        ten dimensions, hold float64).
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
     method : {"lp", "matching", "greedy", "max-min", "auto"}, default="lp"
@@ -107,6 +108,9 @@ def allocate(
     time_limit : float, default=None
         LP only: seconds for the solver. When it does not finish, a `RuntimeWarning` says so and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
+    search : {"auto", "faiss", "blocks", "tree"}, default="auto"
+        How pairs that may overlap are searched for, as in `overlap_graph`. The answer is the same, but where a solver
+        stops early in the middle of row generation.
     parallel : int or str, default=None
         Share the search for pairs, and the small components of the graph, out among joblib's workers: so many jobs (-1:
         all) of its current backend, which is loky unless `joblib.parallel_config` says otherwise; or all workers of the
@@ -144,12 +148,12 @@ def allocate(
     options = _options(
         len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
     )
-    options["parallel"] = _validate.as_parallel(parallel)
+    options["parallel"], search = _validate.as_parallel(parallel), _validate.as_search(search)
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
     solve = METHODS[method].solve
     if sparse_enough(x, bounds, labels):
-        graph = build_graph(x, bounds, labels, progress, options["parallel"])
+        graph = build_graph(x, bounds, labels, progress, options["parallel"], search)
     elif method == "greedy" and not reserve:
         graph = from_blocks(bounds, relative_error(x.shape[1]), [])
         solve = partial(stream_greedy, x, labels, progress)
@@ -157,10 +161,10 @@ def allocate(
         graph = near_graph(x, bounds, labels)
         caps = caps_above(graph)
         if sparse_enough(x, caps, labels):
-            graph = build_graph(x, caps, labels, progress, options["parallel"])
+            graph = build_graph(x, caps, labels, progress, options["parallel"], search)
         else:
             generate = generate_reserve if method == "greedy" else partial(generate_rows, solve)
-            solve = partial(generate, x, labels, progress)
+            solve = partial(generate, x, labels, search, progress)
     return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
 
 

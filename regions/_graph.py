@@ -130,6 +130,7 @@ def overlap_graph(
     R: ArrayLike,
     *,
     groups: Any = None,
+    search: str = "auto",
     parallel: int | str | None = None,
     progress: Progress | None = None,
     most: int = MOST_EDGES,
@@ -144,6 +145,12 @@ def overlap_graph(
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap and are no edges. None: every pair conflicts.
+    search : {"auto", "faiss", "blocks", "tree"}, default="auto"
+        What proposes the pairs, which are then decided exactly. The graph is the same, bit for bit; times differ.
+        "faiss": FAISS's range search of a flat inner-product index. "blocks": NumPy's matrix products. "tree": SciPy's
+        k-d trees, slow in many dimensions. "auto": trees in up to ten dimensions; beyond, blocks, or in a long search
+        blocks or FAISS, whichever is quicker on its first tiles. FAISS indexes that may miss a pair (IVF, HNSW, PQ,
+        float16) are refused.
     parallel : int or str, default=None
         Share the search out among joblib's workers, as in `allocate`. The graph is the same, bit for bit.
     progress : callable, default=None
@@ -163,11 +170,11 @@ def overlap_graph(
 
     Notes
     -----
-    No pair is missed and none is listed wrongly: float32 matrix products (k-d trees in up to ten dimensions) propose
-    candidates, with thresholds raised by a proven bound on their error; float64 differences decide, and exact
-    arithmetic where float64 cannot (docs/mathematics.md, Eq. M10-M12). Balls are open: touching balls do not overlap.
+    No pair is missed and none is listed wrongly: float32 inner products, or k-d trees, propose candidates, with
+    thresholds raised by a proven bound on their error; float64 differences decide, and exact arithmetic where float64
+    cannot (docs/mathematics.md, Eq. M10-M12 and M16). Balls are open: touching balls do not overlap.
     At most about n^2 d / 2 multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped
-    coordinates are kept).
+    coordinates are kept, and FAISS is asked for a million pairs at a time); trees hold the points as float64.
 
     Examples
     --------
@@ -178,7 +185,8 @@ def overlap_graph(
     bounds = _validate.as_radii(R, len(x))
     labels = _validate.as_groups(groups, len(x))
     limit = _validate.as_count(most, "most")
-    return build_graph(x, bounds, labels, progress, _validate.as_parallel(parallel), limit)
+    workers = _validate.as_parallel(parallel)
+    return build_graph(x, bounds, labels, progress, workers, _validate.as_search(search), limit)
 
 
 def build_graph(
@@ -187,12 +195,13 @@ def build_graph(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     progress: Progress | None = None,
     parallel: int | str | None = None,
+    search: str = "auto",
     most: int = MOST_EDGES,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
     if any(label.size and (label == label[0]).all() for label in labels):  # nobody conflicts: candidates may be many
         return from_blocks(bounds, relative_error(x.shape[1]), [])
-    blocks = overlaps(x, bounds, labels, progress, parallel=parallel)
+    blocks = overlaps(x, bounds, labels, progress, parallel=parallel, search=search)
     return from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most))
 
 
@@ -216,6 +225,7 @@ def overlaps(
     centres: Int64[np.ndarray, " e"] | None = None,
     known: OverlapGraph | None = None,
     parallel: int | str | None = None,
+    search: str = "auto",
 ) -> Iterator[Edges]:
     """Blocks (i, j, distance rounded down), i < j, of all conflicting pairs with |x_i - x_j| < r_i + r_j, exactly.
 
@@ -224,11 +234,11 @@ def overlaps(
     """
     listed = np.empty(0, dtype=np.int64) if known is None else known.i * known.n + known.j
     if parallel is None:
-        for a, b in near_pairs(x, radii, progress, centres):
+        for a, b in near_pairs(x, radii, progress, centres, search):
             yield _edges(x, radii, labels, listed, a, b)
         return
     extra = np.empty(0, dtype=np.int64) if centres is None else centres
-    yield from shared_out((_shard_edges, (listed, *labels)), x, radii, extra, parallel, progress)
+    yield from shared_out((_shard_edges, (listed, *labels)), x, radii, extra, parallel, progress, search)
 
 
 def _edges(
@@ -258,12 +268,13 @@ def _shard_edges(
     frame: Frame | None,
     rows: Int64[np.ndarray, " p"],
     columns: Int64[np.ndarray, " q"] | None,
+    search: str,
     listed: Int64[np.ndarray, " l"],
     *labels: Int64[np.ndarray, " n"],
 ) -> Edges:
     """The edges of one shard of the search: what a worker does."""
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
-    found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns)]
+    found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns, search)]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     return i, j, distance
 

@@ -17,7 +17,7 @@ from regions import _validate
 from regions._arithmetic.distances import distances_below, margins_below
 from regions._graph import overlaps
 from regions._search.embedding import Frame
-from regions._search.pairs import TILE, overlapping
+from regions._search.products import TILE, overlapping
 from regions._search.trees import Pairs
 from regions.files import read_arrays, write_arrays
 

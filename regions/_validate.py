@@ -6,6 +6,7 @@ one line that names the offending value and what is expected. Nobody re-checks a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ LARGEST = 1e150
 MOST_COORDINATES = 1 << 20
 """Largest dimension for which the bounds on rounding errors are proven."""
 
+SEARCHES = ("auto", "faiss", "blocks", "tree")
+"""How pairs of balls that may overlap are searched for."""
+
+_INEXACT = re.compile(r"ivf|hnsw|nsg|lsh|pq|sq|scalarquantizer|fp16|float16|bf16", re.IGNORECASE)
+"""In the name of a FAISS index that skips vectors or compresses them."""
 
 _KEPT = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
 """Types of points that are used as they are, so that a memory map is never copied as a whole."""
@@ -153,6 +159,17 @@ def as_parallel(value: Any) -> int | str | None:
             f"parallel = {value!r}: expected a number of jobs (-1: all), the name of a joblib backend, or None"
         )
     return int(value)
+
+
+def as_search(value: Any) -> str:
+    """The name of an exact search; an approximate index is refused with the reason."""
+    shown = repr(value) if isinstance(value, str) else f"<{type(value).__name__}>"
+    if _INEXACT.search(shown):
+        raise ValueError(
+            f"search = {shown}: an index that skips or compresses points (IVF, HNSW, PQ, float16) may miss a pair of "
+            "balls that overlap; choose 'faiss', which compares all pairs, 'auto', 'blocks' or 'tree'"
+        )
+    return as_choice(value, SEARCHES, "search")
 
 
 def as_count(value: Any, name: str) -> int:

@@ -30,6 +30,7 @@ def generate_rows(
     method: Callable[[Problem], Answer],
     points: Real[np.ndarray, "n d"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
+    search: str,
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
@@ -48,7 +49,7 @@ def generate_rows(
         seconds += answer.stats["seconds_solve"]
         upper_bound = min(upper_bound, np.inf if answer.upper_bound is None else answer.upper_bound)
         radii = trim(graph, answer.radii.clip(0.0, answer.bounds))
-        violated, feasible = _violated(points, labels, graph, radii, progress, problem.parallel)
+        violated, feasible = _violated(points, labels, graph, radii, search, progress, problem.parallel)
         if best is None or problem.objective(feasible) > problem.objective(best):
             best = feasible
         if not violated.n_edges or answer.warning:
@@ -64,6 +65,7 @@ def _violated(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     graph: OverlapGraph,
     radii: Float64[np.ndarray, " n"],
+    search: str,
     progress: Progress | None,
     parallel: int | str | None,
 ) -> tuple[OverlapGraph, Float64[np.ndarray, " n"]]:
@@ -75,7 +77,7 @@ def _violated(
     tenth = np.full(radii.size, -np.inf)  # largest excess at each point, of the pairs held
     held: list[Edges] = []
     centres = np.flatnonzero((graph.R > 0) & (radii == 0))
-    for i, j, distance in overlaps(points, radii, labels, progress, centres, graph, parallel):
+    for i, j, distance in overlaps(points, radii, labels, progress, centres, graph, parallel, search):
         trim_edges(i, j, distance, True, feasible)
         excess = radii[i] + radii[j] - distance
         worst = (excess >= tenth[i]) | (excess >= tenth[j])

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from regions._search.embedding import SKEW, TINY, Frame
+from regions._search.embedding import SKEW, TINY, Frame, asked
 from regions._search.projection import principal_directions
 
 _DIRECTIONS = 64
@@ -59,10 +59,8 @@ class BallFilter:
         norm = float(norms[0])
         if not max(norm, float(least[0])) < _WILD:
             return np.arange(len(self)), np.full(len(self), -np.inf)
-        query = self._frame.lift(mapped, least, norms)
-        limit = float(-query[0, -1])
-        query[0, -1] = 1.0
-        found = self._index.range_search(query, limit)[2]
+        query, limit = asked(self._frame.lift(mapped, least, norms))
+        found = self._index.range_search(query, float(limit[0]))[2]
         centres = self._index.reconstruct_batch(found)[:, :-2]
         distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - 1e-12)
         below = distance - self._frame.moved * (self._norms[found] + norm) - TINY

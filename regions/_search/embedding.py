@@ -94,16 +94,24 @@ class Frame:
     ) -> Float32[np.ndarray, "p v"]:
         """Rows (t, r, w) such that balls that overlap have (t, r, w) . (t', r', 1) > -w', also as float32 computes it.
 
-        For any order of summation; `reach` and `norms` as the methods above return them.
+        (t, r, w, 1) . (t', r', 1, w') > 0 holds for them as well. For any order of summation; `reach` and `norms` as
+        the methods above return them.
         """
         rows = np.empty((reach.size, self.width + 2), dtype=np.float32)
         rows[:, :-2] = mapped
         rows[:, -2] = _up(reach)
         rounded = rows[:, :-1].astype(np.float64)
         reach, square = rounded[:, -1], np.einsum("nk,nk->n", rounded[:, :-1], rounded[:, :-1])
-        error = 2 * (self.width + 10) * _UNIT32
+        error = 2 * (self.width + 10) * _UNIT32  # of width + 3 products, each ball paying for its own size
         rows[:, -1] = _up((reach**2 - square) / 2 + error * (norms**2 + reach**2) + TINY)
         return rows
+
+
+def asked(lifted: Float32[np.ndarray, "p v"]) -> tuple[Float32[np.ndarray, "p v"], Float32[np.ndarray, " p"]]:
+    """Queries (t, r, 1) for the rows of other balls, and the thresholds -w that products with them must exceed."""
+    queries = lifted.copy()
+    queries[:, -1] = 1.0
+    return queries, -lifted[:, -1]
 
 
 def _by_one_thread(a: Float64[np.ndarray, "1 d"], b: Float64[np.ndarray, "d m"]) -> Float64[np.ndarray, "1 m"]:

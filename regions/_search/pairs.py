@@ -1,8 +1,9 @@
 """Candidate pairs of balls that may overlap: nothing is missed, and what is too much is sorted out by exact distances.
 
-In up to ten dimensions, k-d trees in float64. Beyond, blocks of float32 matrix products: points are mapped, in high
-dimension projected, and lifted so that one product and one comparison tell whether two balls may overlap, each with its
-own radius (docs/mathematics.md, Eq. M11 and M12).
+Three backends. "tree": k-d trees in float64. "blocks" and "faiss": float32 inner products, by NumPy or FAISS. For
+these, points are mapped, in high dimension projected, and lifted so that one product and one comparison tell whether
+two balls may overlap, each with its own radius (docs/mathematics.md, Eq. M11, M12 and M16). "auto": trees in up to ten
+dimensions; beyond, products by whichever of the two is quicker on the first tiles of a long search.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 
 from regions._search.embedding import Frame
+from regions._search.products import TILE, backend_for, overlapping
 from regions._search.projection import SAMPLE, choose_basis
 from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
 
-TILE = 1024  # points on each side of one matrix product
 _CELLS_FROM = 20_000  # points from which nearest neighbours are looked for in ...
 _CELLS = 8  # ... so many of 4 sqrt(n) cells
 _QUERIES = 1 << 14  # points whose neighbours are looked up at once
@@ -39,6 +40,7 @@ def near_pairs(
     R: Float64[np.ndarray, " n"],
     progress: Progress | None = None,
     centres: Int64[np.ndarray, " e"] | None = None,
+    search: str = "auto",
 ) -> Iterator[Pairs]:
     """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
 
@@ -47,8 +49,13 @@ def near_pairs(
     wait for the next search get in the way of those that measure its candidates.
     """
     waiting: list[Pairs] = []
-    search = _tree_pairs if points.shape[1] <= TREE_DIMENSION else _product_pairs
-    for pairs in search(points, R, np.empty(0, dtype=np.int64) if centres is None else centres, progress):
+    extra = np.empty(0, dtype=np.int64) if centres is None else centres
+    if by_trees(search, points.shape[1]):
+        found = _tree_pairs(points, R, extra, progress)
+    else:
+        members = searched(R, extra)
+        found = product_pairs(points, R, frame_for(points, R, members), members, None, progress, search)
+    for pairs in found:
         waiting.append(pairs)
         if sum(i.size for i, _ in waiting) >= _TOGETHER:
             yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
@@ -157,14 +164,9 @@ def _tree_pairs(
             progress("search", done, total)
 
 
-def _product_pairs(
-    points: Real[np.ndarray, "n d"],
-    R: Float64[np.ndarray, " n"],
-    centres: Int64[np.ndarray, " e"],
-    progress: Progress | None,
-) -> Iterator[Pairs]:
-    members = searched(R, centres)
-    yield from product_pairs(points, R, frame_for(points, R, members), members, None, progress)
+def by_trees(search: str, d: int) -> bool:
+    """Whether the search of this name uses trees in d dimensions."""
+    return search == "tree" or (search == "auto" and d <= TREE_DIMENSION)
 
 
 def searched(R: Float64[np.ndarray, " n"], centres: Int64[np.ndarray, " e"]) -> Int64[np.ndarray, " m"]:
@@ -187,6 +189,7 @@ def product_pairs(
     rows: Int64[np.ndarray, " p"],
     columns: Int64[np.ndarray, " q"] | None = None,
     progress: Progress | None = None,
+    search: str = "auto",
 ) -> Iterator[Pairs]:
     """Pairs of rows and columns, or (None) each pair of rows once, that may overlap; points with R = 0 come last."""
 
@@ -197,6 +200,7 @@ def product_pairs(
     outer = _blocks(rows, frame.width, lifted)
     inner = outer if columns is None else _blocks(columns, frame.width, lifted)
     total = sum(a.members.size * (len(inner) - k * (columns is None)) for k, a in enumerate(outer))
+    backend = backend_for(search, rows.size**2 // 2 if columns is None else rows.size * columns.size)
     done = 0
     for k, a in enumerate(outer):
         for b in inner[k if columns is None else 0 :]:
@@ -205,31 +209,11 @@ def product_pairs(
                 tile = queries[start : start + TILE]
                 i = a.members[start : start + TILE]
                 if R[i[0]] > 0:  # else none of them and of what follows is a ball
-                    for row, column in overlapping(tile, targets, start if a is b else None):
+                    for row, column in overlapping(tile, targets, start if a is b else None, backend):
                         yield i[row], b.members[column]
                 done += len(tile)
                 if progress is not None:
                     progress("search", done, total)
-
-
-def overlapping(
-    queries: Float32[np.ndarray, "p v"], targets: Float32[np.ndarray, "q v"], place: int | None = None
-) -> Iterator[Pairs]:
-    """Blocks of pairs (query, target) of lifted balls that may overlap.
-
-    With `place`, the queries are targets[place : place + p], and each pair among the targets from there on comes once.
-    """
-    least = -queries[:, -1:]
-    queries = queries.copy()
-    queries[:, -1] = 1.0
-    for start in range(place or 0, len(targets), TILE):
-        block = targets[start : start + TILE]
-        found = np.flatnonzero(queries @ block.T > least)
-        row, column = np.divmod(found, len(block))
-        if start == place:
-            once = row < column
-            row, column = row[once], column[once]
-        yield row, column + start
 
 
 def _widest(frame: Frame) -> float:

@@ -17,8 +17,8 @@ from jaxtyping import Float64, Int64, Real
 
 from regions import _workers
 from regions._search.embedding import Frame
-from regions._search.pairs import Progress, frame_for, product_pairs, searched
-from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
+from regions._search.pairs import Progress, by_trees, frame_for, product_pairs, searched
+from regions._search.trees import Layer, Pairs, in_units, layers, tree_pairs
 
 _FEWEST = 1 << 11  # points that are worth a piece of their own
 _EACH = 8  # shards for each worker, since some take longer than others
@@ -31,10 +31,11 @@ def shards(
     R: Float64[np.ndarray, " n"],
     centres: Int64[np.ndarray, " e"],
     workers: int,
+    search: str = "auto",
 ) -> tuple[Frame | None, list[tuple[Piece, Piece | None]]]:
     """How to search (None: by k-d trees), and what with what (None: with itself)."""
     members = searched(R, centres)
-    tree = points.shape[1] <= TREE_DIMENSION
+    tree = by_trees(search, points.shape[1])
     size = max(_FEWEST, math.ceil(members.size / math.sqrt(2 * _EACH * workers)))
     whole = layers(R, centres) if tree else [members] if members.size else []
     pieces = [piece for part in whole for piece in np.array_split(part, math.ceil(part.size / size))]
@@ -52,10 +53,11 @@ def shard_pairs(
     frame: Frame | None,
     rows: Piece,
     columns: Piece | None,
+    search: str = "auto",
 ) -> Iterator[Pairs]:
     """Blocks of pairs of one shard, as `near_pairs` would yield them; each pair is in one shard, once."""
     if frame is not None:
-        return product_pairs(points, R, frame, rows, columns)
+        return product_pairs(points, R, frame, rows, columns, None, search)
     points, R = in_units(points, R)
     outer = Layer.of(points, R, rows)
     return tree_pairs(points, outer, outer if columns is None else Layer.of(points, R, columns))
@@ -68,11 +70,12 @@ def shared_out(
     centres: Int64[np.ndarray, " e"],
     parallel: _workers.Workers,
     progress: Progress | None,
+    search: str = "auto",
 ) -> Iterator[Any]:
-    """What a function makes of every shard: it is called as f(points, R, frame, rows, columns, *arguments)."""
+    """What a function makes of every shard: it is called as f(points, R, frame, rows, columns, search, *arguments)."""
     function, arguments = edges_of
-    frame, parts = shards(points, R, centres, _workers.count(parallel))
-    calls = ((function, (points, R, frame, *part, *arguments)) for part in parts)
+    frame, parts = shards(points, R, centres, _workers.count(parallel), search)
+    calls = ((function, (points, R, frame, *part, search, *arguments)) for part in parts)
     for done, found in enumerate(_workers.results(parallel, calls), start=1):
         yield found
         if progress is not None:

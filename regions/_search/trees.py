@@ -1,4 +1,4 @@
-"""Candidate pairs of balls in few dimensions, by k-d trees in float64."""
+"""Candidate pairs of balls by k-d trees in float64: fast in few dimensions, exact in any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, Real
 
-TREE_DIMENSION = 10  # the largest in which trees are faster than products
+from regions._arithmetic.distances import relative_error
+
+TREE_DIMENSION = 10  # the largest in which trees were measured to be faster than products
 _RATIO = 0.8  # radii of one layer lie within this factor of each other ...
 _FEWEST = 256  # ... unless that would make the layer smaller than this
 _CANDIDATES = 1 << 22  # pairs listed at once
@@ -45,7 +47,8 @@ def tree_pairs(points: Real[np.ndarray, "n d"], outer: Layer, inner: Layer) -> I
 
     if outer.radius == 0:
         return
-    reach = (outer.radius + inner.radius) * (1 + 1e-12) + 1e-145  # float64 distances err by less, also by underflow
+    # float64 distances err by less, also by underflow
+    reach = (outer.radius + inner.radius) * (1 + 1e-12 + relative_error(points.shape[1])) + 1e-145
     parts = 1 + int(outer.tree.count_neighbors(inner.tree, reach)) // _CANDIDATES
     if outer is inner and parts == 1:
         row, column = outer.tree.query_pairs(reach, output_type="ndarray").T

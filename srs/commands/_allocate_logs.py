@@ -70,7 +70,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
-    answers = compare(logs, points, bounds, settings.rule, main, options, settings.parallel)
+    answers = compare(logs, points, bounds, settings.rule, main, options, settings.parallel, settings.search)
     seconds["regions"] = time.perf_counter() - began
 
     answer = answers[main.name]

@@ -66,6 +66,10 @@ class AllocateSettings:
     """Solver of lp. Default: highs."""
     time_limit: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Seconds for the solver; when they are over, the best radii at hand are used, with a warning."""
+    search: Literal["auto", "faiss", "blocks", "tree"] = "auto"
+    """How pairs that overlap are found; the result is the same. faiss: FAISS's range search of a flat index. blocks:
+    matrix products. tree: k-d trees, slow in many dimensions. auto: what is likely to be fastest. Indexes that may miss
+    a pair (IVF, HNSW, PQ, float16) are not offered."""
     parallel: int | str | None = None
     """Share the work out among so many processes (-1: all), or name a backend of joblib that is set up."""
     compare: bool = False
@@ -156,11 +160,12 @@ def allocate(settings: AllocateSettings) -> None:
                 points,
                 R,
                 groups=groups,
+                search=settings.search,
                 parallel=settings.parallel,
                 progress=lambda _, done, total: bars.update(task, completed=done, total=total),
                 most=SHARED_EDGES * max(1000, len(points)),
             )
-        solve = _Solver(bars, graph, points, R, groups, weights)
+        solve = _Solver(bars, graph, points, R, groups, weights, settings.search)
         seconds = time.perf_counter() - began
         bars.update(task, visible=False)
         options = {name: getattr(settings, name) for name in ("order", "reserve", "solver", "time_limit")}
@@ -251,6 +256,7 @@ class _Solver:
     R: np.ndarray
     groups: list[np.ndarray] | None
     weights: np.ndarray | None
+    search: str
 
     def __call__(self, method: str, **options: Any) -> Allocation:
         """Allocate, and pass warnings on in one line each."""
@@ -262,7 +268,8 @@ class _Solver:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if self.graph is None:
-                allocation = allocate(self.points, self.R, method, groups=self.groups, weights=self.weights, **options)
+                known = {"groups": self.groups, "weights": self.weights, "search": self.search}
+                allocation = allocate(self.points, self.R, method, **known, **options)
             else:
                 allocation = allocate_graph(self.graph, method, weights=self.weights, **options)
         self.bars.update(task, visible=False)

@@ -148,6 +148,7 @@ def compare(
     main: Mode,
     options: Mapping[str, Any],
     parallel: int | str | None = None,
+    search: str = "auto",
 ) -> dict[str, Answer]:
     """Answer by every constant level, with overlapping regions, and by each way to size them.
 
@@ -165,6 +166,8 @@ def compare(
         Passed to `regions.allocate` where it solves the LP.
     parallel : int or str, optional
         As in `regions.allocate`: shares out the search for overlaps, and solving but for a joint choice.
+    search : {"auto", "faiss", "blocks", "tree"}, default="auto"
+        How overlapping pairs are found, as in `regions.overlap_graph`.
 
     Returns
     -------
@@ -184,7 +187,7 @@ def compare(
     levels = {mode: choose(logs.predict, table, rule) for mode, table in tables.items()}
     # One search among the largest bounds serves every mode.
     largest = np.maximum.reduce([_at(tables[mode], levels[mode]) for mode in modes])
-    near = _near(points, largest, parallel)
+    near = _near(points, largest, parallel, search)
     for mode in modes:
         table, level = tables[mode], levels[mode]
         if mode.overlap == "joint":
@@ -198,7 +201,7 @@ def compare(
             elif mode.how != "max-min":
                 how |= {"parallel": parallel, **(options if mode.how == "lp" else {})}
             if near is None:
-                allocation = regions.allocate(points, _at(table, level), groups=groups or None, **how)
+                allocation = regions.allocate(points, _at(table, level), groups=groups or None, search=search, **how)
             else:
                 allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
         R, r = _at(table, level), allocation.radii
@@ -208,10 +211,13 @@ def compare(
     return found
 
 
-def _near(points: np.ndarray, R: Float64[np.ndarray, " n"], parallel: int | str | None) -> regions.OverlapGraph | None:
+def _near(
+    points: np.ndarray, R: Float64[np.ndarray, " n"], parallel: int | str | None, search: str
+) -> regions.OverlapGraph | None:
     """Return the overlaps of the largest bounds, for every mode to share; None where they are too many to hold."""
     try:
-        return regions.overlap_graph(points, R, most=_SHARED_EDGES * max(1000, len(points)), parallel=parallel)
+        most = _SHARED_EDGES * max(1000, len(points))
+        return regions.overlap_graph(points, R, search=search, parallel=parallel, most=most)
     except regions.TooManyOverlaps:
         return None
 

@@ -59,6 +59,7 @@ CASES = {
     "short start": ({"method": "matching", "start": [0.0]}, r"start has shape \(1,\): expected \(3,\)"),
     "unequal weights": ({"method": "matching", "weights": [1.0, 1.0, 2.0]}, r"weights differ, which method='matching' cannot treat: use 'lp' or 'auto'"),
     "no jobs": ({"parallel": 0}, r"parallel = 0: expected a number of jobs \(-1: all\), the name of a joblib backend, or None"),
+    "unknown search": ({"search": "abacus"}, r"search = 'abacus': choose 'auto', 'faiss', 'blocks', 'tree'"),
     "negative weight": ({"weights": [1.0, -1.0, 1.0]}, r"weights\[1\] = -1.0: weights must be finite and >= 0"),
     "nan weight": ({"weights": [1.0, np.nan, 1.0]}, r"weights\[1\] = nan"),
     "short weights": ({"weights": [1.0]}, r"weights has shape \(1,\)"),
@@ -101,7 +102,7 @@ def test_wrong_types_are_value_errors_too():
     script = """
 from regions import allocate
 good = {"points": [[0.0], [1.0]], "R": [1.0, 1.0]}
-for bad in ({"points": 3.0}, {"R": None}, {"method": 3}, {"time_limit": "soon"}, {"order": 3, "method": "greedy"}):
+for bad in ({"points": 3.0}, {"R": None}, {"method": 3}, {"time_limit": "soon"}, {"order": 3, "method": "greedy"}, {"search": 3}):
     try:
         allocate(**{**good, **bad})
     except ValueError as error:
@@ -114,6 +115,7 @@ for bad in ({"points": 3.0}, {"R": None}, {"method": 3}, {"time_limit": "soon"},
         "method = 3: choose 'lp', 'matching', 'greedy', 'max-min', 'auto'",
         "time_limit = 'soon': expected a positive number of seconds, or None for no limit",
         "order has shape (): expected (2,), one value for each of 2 points",
+        "search = 3: choose 'auto', 'faiss', 'blocks', 'tree'",
     ]
 
 

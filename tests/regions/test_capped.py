@@ -14,6 +14,7 @@ from regions._dense import row_generation as _rows
 from regions._dense.caps import near_graph
 from regions._methods.bounds import caps_above
 from regions._search import pairs as _search
+from regions._search import products
 from tests import oracles, strategies
 
 CAPPED = [{"method": "lp"}, {"method": "matching"}, {"method": "greedy", "reserve": True}]
@@ -202,7 +203,8 @@ class TestRows:
         points, R = instance("clusters", rng)
         whole = allocate(points, R, "matching")
         monkeypatch.setattr(_rows, "_KEPT", 100)
-        monkeypatch.setattr(_search, "TILE", 16)
+        for module in (_search, products):
+            monkeypatch.setattr(module, "TILE", 16)
         monkeypatch.setattr(_search, "_TOGETHER", 1)
         parts = allocate(points, R, "matching")
         np.testing.assert_array_equal(parts.graph.i, whole.graph.i)

@@ -5,7 +5,14 @@ from hypothesis import given
 from scipy.spatial.distance import pdist, squareform
 
 from regions import overlap_graph
+from regions._search import pairs as pair_search
+from regions._search import products
 from tests import oracles, strategies
+
+
+def small_tiles(monkeypatch, size):
+    for module in (pair_search, products):
+        monkeypatch.setattr(module, "TILE", size)
 
 
 def pairs(graph):
@@ -121,13 +128,12 @@ def test_zero_radius_constrains_nobody():
 @pytest.mark.parametrize("d", [6, 40])
 def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
     from regions._arithmetic import distances as _distance
-    from regions._search import pairs as _search
     from regions._search import trees as _trees
 
     points, R = rng.random((700, d)), rng.random(700) * 0.2 * d**0.5
     whole = overlap_graph(points, R)
     assert whole.n_edges > 700
-    monkeypatch.setattr(_search, "TILE", 16)
+    small_tiles(monkeypatch, 16)
     monkeypatch.setattr(_trees, "_CANDIDATES", 1)
     monkeypatch.setattr(_trees, "_FEWEST", 16)
     monkeypatch.setattr(_distance, "_COORDINATES", 1)

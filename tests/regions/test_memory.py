@@ -8,10 +8,12 @@ import pytest
 from regions import _verify, allocate, allocate_levels, overlap_graph, verify
 from regions._search import embedding as _frame
 from regions._search import pairs as _search
+from regions._search import products
 
 DTYPES = (np.float32, np.float64, np.uint8)
 CALLS = {
     "graph": lambda x, R: overlap_graph(x, R),
+    "faiss": lambda x, R: overlap_graph(x, R, search="faiss"),
     "matching": lambda x, R: allocate(x, R, "matching"),
     "lp": lambda x, R: allocate(x, R, "lp"),
     "greedy": lambda x, R: allocate(x, R, "greedy"),
@@ -92,7 +94,8 @@ def test_blocks_do_not_change_the_result(rng, monkeypatch, d):
 def test_memory_does_not_grow_with_a_copy(rng, tmp_path, monkeypatch, dtype, call):
     # NumPy reports its arrays to tracemalloc; FAISS's index, which it does not see, holds one of the blocks
     monkeypatch.setattr(_search, "_HELD", 1 << 19)
-    monkeypatch.setattr(_search, "TILE", 128)
+    for module in (_search, products):
+        monkeypatch.setattr(module, "TILE", 128)
     monkeypatch.setattr(_frame, "_COORDINATES", 64 * 600)
     monkeypatch.setattr(_verify, "_ROWS", 64)
     few, many, d = 600, 1800, 600
@@ -112,7 +115,8 @@ def test_where_every_pair_overlaps_they_are_not_all_held(rng, monkeypatch, optio
     n = 1500
     points, R = rng.normal(size=(n, 300)), np.full(n, 40.0)
     allocate(points[:600], R[:600], **options)  # compiles
-    monkeypatch.setattr(_search, "TILE", 256)
+    for module in (_search, products):
+        monkeypatch.setattr(module, "TILE", 256)
     monkeypatch.setattr(_search, "_TOGETHER", 1 << 16)
     tracemalloc.start()
     allocation = allocate(points, R, **options)

@@ -70,6 +70,23 @@ def test_several_processes_write_the_same(folder):
     assert refused.stderr.startswith("srs-allocate: parallel = 'abacus': joblib cannot use this backend here")
 
 
+@pytest.mark.parametrize("search", ["faiss", "blocks", "tree"])
+def test_every_search_writes_the_same(folder, search):
+    result = run(folder, "both.npz", "--method", "matching", "--search", search)
+    assert result.returncode == 0, result.stderr
+    with np.load(folder / "allocation.npz") as written:
+        np.testing.assert_array_equal(written["radii"], allocate(POINTS, R, "matching").radii)
+
+
+def test_a_search_that_may_miss_a_pair_is_refused(folder):
+    refused = run(folder, "both.npz", "--search", "ivf")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "--search" in refused.stderr
+    assert "faiss" in refused.stderr
+    assert not (folder / "allocation.npz").exists()
+
+
 def test_weights(folder):
     np.save(folder / "weights.npy", [5.0, 1.0, 1.0, 1.0])
     assert run(folder, "both.npz", "--weights", "weights.npy").returncode == 0

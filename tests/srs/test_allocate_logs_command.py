@@ -119,7 +119,7 @@ def test_images_from_an_array_give_the_same_and_nothing_is_replaced_unasked(fold
     refused = run(folder, "images.npy", *LOGS)
     assert refused.returncode == 2
     assert "holds files already" in refused.stderr
-    again = run(folder, "images.npy", *LOGS, "--overwrite")
+    again = run(folder, "images.npy", *LOGS, "--overwrite", "--search", "faiss")
     assert again.returncode == 0, again.stderr
     assert (folder / "allocation/allocation.tsv").read_bytes() == first
 
