@@ -268,7 +268,7 @@ class _Solver:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if self.graph is None:
-                known = {"groups": self.groups, "weights": self.weights, "search": self.search}
+                known: dict[str, Any] = {"groups": self.groups, "weights": self.weights, "search": self.search}
                 allocation = allocate(self.points, self.R, method, **known, **options)
             else:
                 allocation = allocate_graph(self.graph, method, weights=self.weights, **options)

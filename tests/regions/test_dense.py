@@ -123,7 +123,7 @@ def test_many_identical_points_look_at_few_pairs(monkeypatch, options):
         looked_at.append(i.size)
         return measure(x, y, i, j, a, b)
 
-    for module in ("_graph", "_capped", "_greedy_stream"):
+    for module in ("_graph", "_dense.caps", "_dense.greedy_stream"):
         monkeypatch.setattr(f"regions.{module}.distances_below", counted)
     radii = allocate(np.zeros((n, 3)), np.ones(n), **options).radii
     assert verify(np.zeros((n, 3)), radii)
