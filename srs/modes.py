@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 import regions
-from srs.run.settings import CertifySettings
 
 #: Labels of the points, pairs that share one of which may overlap, from each image's level and certified class.
 GROUPS: Mapping[str, Callable[[np.ndarray, np.ndarray], list[np.ndarray] | None]] = {
@@ -43,6 +42,11 @@ class Mode:
     overlap: str
     how: str
 
+    @classmethod
+    def of(cls, overlap: str, method: str, order: str | None) -> "Mode":
+        """Return the mode that settings name."""
+        return cls(overlap, method if method != "greedy" else order or "ascending")
+
     @property
     def name(self) -> str:
         """What files call it."""
@@ -52,6 +56,12 @@ class Mode:
     def simultaneous(self) -> bool:
         """Whether one certificate relies on its neighbours', so that all must hold at once."""
         return self.overlap == "class"
+
+    def share(self, alpha: float, images: int) -> float:
+        """Return the failure probability that each of so many images gets."""
+        from smoothing.confidence import shared_alpha  # PyTorch takes seconds to import, and the help needs modes
+
+        return shared_alpha(alpha, images) if self.simultaneous else alpha
 
     def allocate(
         self,
@@ -82,12 +92,6 @@ COMPARED = (
 
 OVERLAPPING = "overlapping"
 """The rule r = R. Overlapping regions prove nothing: they bound what an allocation can reach."""
-
-
-def main_mode(settings: CertifySettings) -> Mode:
-    """Return the mode that a run certifies with."""
-    how = settings.method if settings.method != "greedy" else settings.order or "ascending"
-    return Mode(str(settings.overlap), how)
 
 
 def title(rule: str) -> str:

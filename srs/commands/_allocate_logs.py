@@ -13,7 +13,7 @@ from srs.limits import check_alpha
 if TYPE_CHECKING:
     import numpy as np
 
-    from srs.commands.allocate import AllocateSettings
+    from srs.commands._allocate_settings import AllocateSettings
     from srs.logs.compare import Answer
     from srs.logs.read import Logs
 

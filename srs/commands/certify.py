@@ -38,7 +38,6 @@ def certify(settings: CertifySettings) -> None:
     from smoothing.confidence import shared_alpha
     from srs.commands._console import console
     from srs.evaluation.evaluate import evaluate
-    from srs.modes import main_mode
     from srs.report.summary import write
     from srs.run.base_classifiers import save_own
     from srs.run.draw import points_of, record_files, record_run
@@ -69,7 +68,7 @@ def certify(settings: CertifySettings) -> None:
         config, manifest = read_description(out)  # of the start, which may have been another one
         record_run(out, inputs, classifier, progress=progress)
         record = record_files(out, inputs).read()
-        results = evaluate(record, points_of(inputs), main_mode(settings), settings.alpha, settings.sampler)
+        results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)
         summary = write(results, config, manifest, out)
     print_results(summary, out)
     console().print(f"written to {out}", soft_wrap=True)

@@ -135,19 +135,14 @@ def evaluate(
 
     modes: dict[str, ModeResult] = {}
     compared = [mode for mode in COMPARED if has_own or mode == main]
-    bounds = bounds_at(record, record.level, each(main, alpha, len(own)))
+    bounds = bounds_at(record, record.level, main.share(alpha, len(own)))
     for mode in compared if main in compared else [*compared, main]:
         level = record.level if mode == main else own
-        found = bounds if mode == main else bounds_at(record, level, each(mode, alpha, len(own)))
+        found = bounds if mode == main else bounds_at(record, level, mode.share(alpha, len(own)))
         allocation = mode.allocate(points, found.radius, level, found.predict)
         modes[mode.name] = ModeResult(found, allocation)
         rules[mode.name] = rows(*allocated(found.predict, found.radius, allocation.radii, lost), record.label)
     return Results(record, points, alpha, main, bounds, rules, modes)
-
-
-def each(mode: Mode, alpha: float, images: int) -> float:
-    """Return the failure probability that each of so many images gets."""
-    return shared_alpha(alpha, images) if mode.simultaneous else alpha
 
 
 def allocated(

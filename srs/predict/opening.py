@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,12 @@ from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
 from srs.predict.predictor import Predictor
 from srs.predict.run_classifier import bank, fresh_seed, run_classifier
+from srs.predict.settings import PredictSettings
 from srs.run.base_classifiers import experts
 from srs.run.choosing_images import read_indices
 from srs.run.folder import REGIONS, read_description
 from srs.run.map import check_apart, read_summary, run_map
 from training import FolderImages, build, load_checkpoint, load_data
-
-if TYPE_CHECKING:
-    from srs.commands.predict import PredictSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64
 
 from smoothing.fingerprint import difference, hash_arrays
 from srs.evaluation.evaluate import Results, evaluate
-from srs.modes import Mode, main_mode
+from srs.modes import Mode
 from srs.report.summary import summarize
 from srs.run.folder import REGIONS, SUMMARY, read_description
 from srs.run.map import read_summary, run_map
@@ -56,7 +56,7 @@ class StoredRun:
     @property
     def main(self) -> Mode:
         """What the run certifies with."""
-        return main_mode(settings_of(self.config))
+        return settings_of(self.config).mode
 
     def evaluate(self, alpha: float | None = None) -> Results:
         """Compute everything anew from the rows, at the run's alpha or another; see `results.evaluate`."""

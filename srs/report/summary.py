@@ -18,7 +18,6 @@ from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
-EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
 """Columns of `certificates.tsv` after the six usual ones."""
 
 

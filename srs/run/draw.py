@@ -14,8 +14,6 @@ from tqdm import tqdm
 import regions
 from smoothing import SmoothedClassifier
 from smoothing.certify_to_file import FULL_BATCHES
-from srs.evaluation.evaluate import each
-from srs.modes import main_mode
 from srs.run.inputs import Inputs
 from srs.run.votes import Limits, RecordFiles, SelectionRows
 
@@ -61,7 +59,7 @@ def choose_levels(inputs: Inputs, selected: SelectionRows) -> Int64[np.ndarray, 
 
 def _select(files: RecordFiles, inputs: Inputs, classifier: SmoothedClassifier, progress: bool) -> None:
     settings, n = inputs.settings, len(inputs.images)
-    alpha = each(main_mode(settings), settings.alpha, n)
+    alpha = settings.mode.share(settings.alpha, n)
     with files.append_selection() as append:
         done = len(files.selected().label)
         together = _together(classifier, settings.n0 * len(inputs.sigmas))

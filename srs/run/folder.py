@@ -23,6 +23,9 @@ FORMAT = 1
 CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
 CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
 
+#: Columns of `certificates.tsv` after the six usual ones.
+EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
+
 LOCK = ".lock"
 
 RUN_FILES = frozenset(

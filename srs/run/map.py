@@ -13,8 +13,7 @@ from smoothing.appending import whole_lines
 from smoothing.reading import read_json
 from smoothing.tables import COLUMNS, floor_text
 from srs.modes import GROUPS
-from srs.report.summary import EXTRA
-from srs.run.folder import CERTIFICATES, REGIONS, SUMMARY
+from srs.run.folder import CERTIFICATES, EXTRA, REGIONS, SUMMARY
 from srs.run.votes import Record, Table
 
 _ANEW = f"restore it, or delete {SUMMARY} and make both anew with srs-certify --resume"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 
 from srs.limits import check_alpha
+from srs.modes import Mode
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
@@ -127,6 +128,11 @@ class CertifySettings:
     """Certify every skip-th of the test images."""
     max: int | None = None
     """Certify at most this many test images; all of them unless given."""
+
+    @property
+    def mode(self) -> Mode:
+        """How regions are sized, once it is settled which may overlap."""
+        return Mode.of(str(self.overlap), self.method, self.order)
 
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""

@@ -11,7 +11,7 @@ import regions
 from smoothing import ABSTAIN, SmoothedClassifier
 from srs.evaluation.evaluate import Bounds, ModeResult, allocated, evaluate
 from srs.evaluation.losses import losses
-from srs.modes import COMPARED, Mode, main_mode, title
+from srs.modes import COMPARED, Mode, title
 from srs.report.summary import certificates, summarize
 from srs.run.draw import MOST_TOGETHER, points_of, record_files, record_run
 from srs.run.inputs import Inputs
@@ -49,7 +49,7 @@ def record_of(folder, inputs):
 
 
 def evaluated(folder, inputs, alpha=ALPHA):
-    return evaluate(record_of(folder, inputs), points_of(inputs), main_mode(inputs.settings), alpha)
+    return evaluate(record_of(folder, inputs), points_of(inputs), inputs.settings.mode, alpha)
 
 
 @pytest.fixture(scope="module")
