@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from smoothing import _validate
 from smoothing.adaptive import Ladder
-from smoothing.appending import appending, locked, whole_lines
 from smoothing.classifier import SmoothedClassifier
 from smoothing.confidence import shared_alpha
-from smoothing.files import replacing
 from smoothing.fingerprint import classifier_difference, difference, hash_arrays
-from smoothing.processes import processes
+from smoothing.machine import processes
 from smoothing.reading import read_json
+from smoothing.storage import appending, locked, replacing, whole_lines
 from smoothing.tables import (
     COLUMNS,
     CertificateTable,

@@ -18,9 +18,9 @@ from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Climb, Ladder, climb
 from smoothing.arithmetic import PRECISIONS, check_precision
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
-from smoothing.devices import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
+from smoothing.machine import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, select
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from smoothing.files import check_regular
+from smoothing.storage import check_regular
 
 #: Of a file of settings or results; ours are a thousandth of it.
 _MOST_BYTES = 2**26

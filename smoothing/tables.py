@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from smoothing.files import replacing
+from smoothing.storage import line_of, replacing
 
 #: The six columns that every certification table starts with.
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
@@ -123,11 +123,6 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
     """Write a tab-separated file with a header, whole or not at all."""
     with replacing(path) as stream:
         stream.writelines(line_of(row).encode() for row in [header, *rows])
-
-
-def line_of(fields: Sequence[str]) -> str:
-    """Return one line of a tab-separated file. Fields are numbers and names: nothing that would need quotes."""
-    return "\t".join(fields) + "\n"
 
 
 def read_certificates(path: str | PathLike[str]) -> CertificateTable:

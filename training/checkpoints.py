@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from smoothing.files import replacing
+from smoothing.storage import replacing
 from training.checkpoint_files import disk_error, read_file
 from training.models import ARCHITECTURES, NORMALIZERS, Normalize, is_factory, network, normalized
 from training.settings import TrainSettings

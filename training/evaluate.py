@@ -6,9 +6,9 @@ from jaxtyping import Float32, Int64
 from torch import nn
 
 from smoothing._validate import check_array, check_labels
-from smoothing.devices import usable_device
 from smoothing.forward import evaluating, one_line, refuse_lazy, run
 from smoothing.identity import own_passes
+from smoothing.machine import usable_device
 from training.data import FolderImages, ImageData
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from tqdm import tqdm
 
 from smoothing import SmoothedClassifier
-from smoothing.processes import processes
+from smoothing.machine import processes
 from training.data import FolderImages
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothing._validate import check_array, check_labels
-from smoothing.devices import usable_device, widest_float
 from smoothing.forward import logits_of, one_line
-from smoothing.processes import processes
+from smoothing.machine import processes, usable_device, widest_float
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.data import FolderImages

@@ -16,11 +16,9 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
-from smoothing.devices import usable_device
-from smoothing.files import forget_partial, replacing
-from smoothing.processes import processes
+from smoothing.machine import processes, threads_each, usable_device
 from smoothing.reading import read_yaml
-from smoothing.threads import threads_each
+from smoothing.storage import forget_partial, replacing
 from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
 from training.evaluate import check_fit

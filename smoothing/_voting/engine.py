@@ -16,10 +16,9 @@ from smoothing._voting.noise import BLOCK, stream
 from smoothing._voting.probing import probe
 from smoothing._voting.samplers import Sampler
 from smoothing.arithmetic import arithmetic
-from smoothing.devices import current
 from smoothing.forward import evaluating, run
 from smoothing.identity import own_passes
-from smoothing.threads import one_thread_each
+from smoothing.machine import current, one_thread_each
 
 #: Vote counters that one pass may hold on the device; images beyond that wait for the next pass.
 MOST_CELLS = 2**22

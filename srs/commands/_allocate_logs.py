@@ -34,7 +34,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     out = settings.out or Path("allocation")
     _check(settings)
 
-    from srs.whole_folder import check_free, whole_folder
+    from srs.commands._whole_folder import check_free, whole_folder
 
     check_free(out, FILES, overwrite=settings.overwrite)
 
@@ -195,7 +195,7 @@ def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from rich.table import Table
 
-    from srs.commands._console import console
+    from srs.commands._cli import console
     from srs.evaluation.metrics import LAST
     from srs.modes import OVERLAPPING, title
     from srs.report.numbers import floored, percent

@@ -1,11 +1,12 @@
-"""Settings from a YAML file, under what the command line says."""
+"""Settings from a YAML file, under what the command line says, and who has to name code of the user's own."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from srs.commands._errors import one_line_errors, parse
+from srs.commands._cli import one_line_errors, parse
 from srs.run.settings import CertifySettings, own_code
 
 Settings = TypeVar("Settings", bound=CertifySettings)
@@ -92,3 +93,27 @@ def _flags(settings: Any, file: Path, what: str, remedy: str, args: list[str]) -
         elif value is not None and value is not False:
             flags.append(f"{flag}={value}")
     return flags
+
+
+def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None) -> None:
+    """Let factories be imported from the current folder, as `python -m` would find them.
+
+    Only those that the command line itself names: what a file says imports nothing, nor does it change where imports
+    look.
+
+    Parameters
+    ----------
+    *names : str or None
+        Values of the flags that may name a factory.
+    args : sequence of str, optional
+        The command line. Default: that of this process.
+    """
+    given = sys.argv[1:] if args is None else args
+    named = any(name and ":" in name and names_it(name, given) for name in names)
+    if named and "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def names_it(name: str, args: Sequence[str]) -> bool:
+    """Whether a command line holds the value, as an argument of its own or after an equals sign."""
+    return any(arg == name or (arg.startswith("--") and arg.partition("=")[2] == name) for arg in args)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srs.commands._allocate_settings import AllocateSettings
-from srs.commands._errors import one_line_errors, parse, printing
-from srs.commands._warnings import one_line_warnings
+from srs.commands._cli import one_line_errors, one_line_warnings, parse, printing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +73,7 @@ def allocate(settings: AllocateSettings) -> None:
     """Read, allocate, write, print."""
     from regions import TooManyOverlaps, overlap_graph, verify
     from regions.files import write_arrays
-    from srs.commands._console import Screen, console
+    from srs.commands._cli import Screen, console
 
     _check_without_logs(settings)
     out = _check_out(settings)

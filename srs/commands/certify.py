@@ -5,10 +5,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
-from srs.commands._config import parse_over_file
-from srs.commands._errors import one_line_errors, printing
-from srs.commands._own_models import find_in_current_folder
-from srs.commands._warnings import one_line_warnings
+from srs.commands._cli import one_line_errors, one_line_warnings, printing
+from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.run.settings import CertifySettings
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
@@ -36,7 +34,7 @@ def certify(settings: CertifySettings) -> None:
     settings.check()
 
     from smoothing.confidence import shared_alpha
-    from srs.commands._console import console
+    from srs.commands._cli import console
     from srs.evaluation.evaluate import evaluate
     from srs.report.summary import write
     from srs.run.base_classifiers import save_own
@@ -92,7 +90,7 @@ def _show(out: Path) -> None:
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
-    from srs.commands._console import console
+    from srs.commands._cli import console
     from srs.report.numbers import percent, significant
     from srs.report.summary import results_table
 

@@ -6,9 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._errors import one_line_errors, parse, printing
-from srs.commands._own_models import find_in_current_folder
-from srs.commands._warnings import one_line_warnings
+from srs.commands._cli import one_line_errors, one_line_warnings, parse, printing
+from srs.commands._config import find_in_current_folder
 from srs.predict.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _rows(
 def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
     from rich.table import Table
 
-    from srs.commands._console import console
+    from srs.commands._cli import console
 
     screen = console()
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from srs.commands._errors import one_line_errors, parse, printing
+from srs.commands._cli import one_line_errors, parse, printing
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def main() -> None:
 
 def report(settings: ReportSettings) -> None:
     """Read, compute, write, print."""
-    from srs.commands._console import console
+    from srs.commands._cli import console
     from srs.commands.certify import print_results
     from srs.report.finished_run import load_run
     from srs.report.page import PAGE, Chapter, tables_of, write_report

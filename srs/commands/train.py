@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srs.commands._errors import one_line_errors, parse_preset, printing
-from srs.commands._own_models import find_in_current_folder
-from srs.commands._warnings import one_line_warnings
+from srs.commands._cli import one_line_errors, one_line_warnings, parse_preset, printing
+from srs.commands._config import find_in_current_folder
 
 if TYPE_CHECKING:
     from training import Epoch
@@ -24,7 +23,7 @@ it from there. A run that was stopped, in whatever way, goes on with the same co
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train"), one_line_warnings("srs-train"):
-        from smoothing.processes import processes
+        from smoothing.machine import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT
 
@@ -39,7 +38,7 @@ def main() -> None:
 def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
     from rich.table import Table
 
-    from srs.commands._console import console
+    from srs.commands._cli import console
     from srs.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")

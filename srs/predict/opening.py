@@ -15,9 +15,9 @@ from torch import nn
 
 from regions import RegionMap
 from smoothing import SmoothedClassifier
-from smoothing.devices import usable_device
 from smoothing.forward import run
 from smoothing.identity import own_passes
+from smoothing.machine import usable_device
 from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
 from srs.predict.predictor import Predictor

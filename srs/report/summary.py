@@ -10,15 +10,13 @@ from rich.table import Table
 
 import regions
 from smoothing import ABSTAIN
-from smoothing.files import replacing
+from smoothing.storage import replacing
 from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
 from srs.evaluation.evaluate import Results
 from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
-
-"""Columns of `certificates.tsv` after the six usual ones."""
 
 
 def certificates(results: Results) -> CertificateTable:

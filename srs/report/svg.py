@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from smoothing.files import replacing
+from smoothing.storage import replacing
 
 #: Colours by the name of the page's variable. Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS: Mapping[str, str] = {

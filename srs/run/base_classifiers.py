@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 from torch import nn
 
-from smoothing.threads import one_thread_each
+from smoothing.machine import one_thread_each
 from srs.run.folder import MODEL
 from srs.run.settings import CertifySettings
 from training import Engine, ImageData, Stage, build, fit, load_checkpoint, save_checkpoint

@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from smoothing.appending import locked
-from smoothing.files import forget_partial, replacing
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
+from smoothing.storage import forget_partial, locked, replacing
 from srs.run.description import check_manifest
 from srs.run.settings import CIRCUMSTANCES, settings_of
 from srs.run.votes import ESTIMATION, LEVELS, SELECTION

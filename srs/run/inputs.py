@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64, Int64
 from torch import nn
 
 from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
-from smoothing.devices import usable_device
 from smoothing.fingerprint import hash_arrays
+from smoothing.machine import usable_device
 from srs.run.base_classifiers import base_classifiers, check_model, experts, to_train, train, trained_here
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import FORMAT

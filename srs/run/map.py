@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from regions import RegionMap
-from smoothing.appending import whole_lines
 from smoothing.reading import read_json
+from smoothing.storage import whole_lines
 from smoothing.tables import COLUMNS, floor_text
 from srs.modes import GROUPS
 from srs.run.folder import CERTIFICATES, EXTRA, REGIONS, SUMMARY

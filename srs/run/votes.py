@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from smoothing import Certificates, SigmaChoice
-from smoothing.appending import appending, whole_lines
+from smoothing.storage import appending, whole_lines
 from smoothing.tables import parse_time, time_text, write_rows
 
 SELECTION, LEVELS, ESTIMATION = "selection.tsv", "levels.tsv", "estimation.tsv"

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from smoothing.appending import appending, locked, whole_lines
+from smoothing.storage import appending, locked, whole_lines
 
 HEADER = ("a", "b")
 
@@ -40,7 +40,7 @@ def test_where_the_disk_is_full_no_part_of_the_rows_stays(tmp_path):
     file = tmp_path / "rows.tsv"
     script = f"""
 import resource, pathlib
-from smoothing.appending import appending
+from smoothing.storage import appending
 with appending(pathlib.Path({str(file)!r}), ("a", "b")) as append:
     append([("1", "2")])
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -54,7 +54,7 @@ with appending(pathlib.Path({str(file)!r}), ("a", "b")) as append:
 def test_a_lock_is_held_by_one_process(tmp_path):
     script = f"""
 from pathlib import Path
-from smoothing.appending import locked
+from smoothing.storage import locked
 with locked(Path({str(tmp_path)!r}) / "l", Path("it")):
     pass
 """

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from smoothing import SmoothedClassifier, devices
-from smoothing.processes import processes
+from smoothing import SmoothedClassifier
+from smoothing.machine import processes
 
 
 @pytest.fixture
@@ -180,6 +180,6 @@ def test_processes_and_devices_mean_the_same_by_auto(monkeypatch, device, launch
     monkeypatch.setattr("accelerate.PartialState", lambda cpu: asked.append(cpu))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setenv("WORLD_SIZE", "2" if launched else "1")
-    monkeypatch.setattr("smoothing.processes.atexit.register", lambda function: None)
+    monkeypatch.setattr("smoothing.machine.atexit.register", lambda function: None)
     processes(device)
     assert asked == [on_cpu]

@@ -13,8 +13,7 @@ import yaml
 from rich.table import Table
 
 import regions
-from srs.commands._console import console
-from srs.commands._errors import one_line_errors
+from srs.commands._cli import console, one_line_errors
 from srs.run.folder import RUN_FILES
 from tests.srs.programs import TINY, assert_refused, call
 

@@ -170,7 +170,7 @@ def test_overwriting_spares_files_that_no_run_wrote(here):
 
 
 def test_another_process_in_the_folder_is_refused(here):
-    from smoothing.appending import locked
+    from smoothing.storage import locked
 
     settings = CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), max=2, n=20, n0=10, **GRID)
     (here / "run").mkdir()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from srs.commands._own_models import find_in_current_folder
+from srs.commands._config import find_in_current_folder
 
 COMMAND = "from srs.commands.{0} import main; main()"
 TRAIN = [

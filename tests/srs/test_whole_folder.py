@@ -2,7 +2,7 @@
 
 import pytest
 
-from srs.whole_folder import check_free, whole_folder
+from srs.commands._whole_folder import check_free, whole_folder
 
 FILES = frozenset({"summary.json", "rows.tsv"})
 

@@ -37,7 +37,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-import smoothing.files, training.levels, training.runs
+import smoothing.storage, training.levels, training.runs
 from smoothing import SmoothedClassifier
 from training import PRESETS, TrainSettings, run
 
@@ -320,7 +320,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(whole, tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
     flags = repr(flags_of(replace(TINY, resume=True)))
     program = limit + PROGRAM.replace("run(replace", "with one_line_errors('srs-train'): run(replace")
-    program = "from srs.commands._errors import one_line_errors\n" + program
+    program = "from srs.commands._cli import one_line_errors\n" + program
     failed = subprocess.run(
         [sys.executable, "-c", program, str(out), "never", "1", flags], capture_output=True, text=True, check=False
     )

@@ -1,14 +1,40 @@
-"""Files that rows are appended to and that survive a kill: what is not whole is as if it had not been written."""
+"""Files that survive a kill: they appear whole, or grow by rows, and what is torn is as if it had not been written."""
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from smoothing.files import check_regular
-from smoothing.tables import line_of
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a stream whose content becomes the file when the block ends well; also after a crash, it is old or new."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_regular(path: Path) -> None:
+    """Raise `ValueError` where there is something else than a file, such as a pipe, which would be waited for."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file: put one in its place")
+
+
+def forget_partial(path: Path) -> None:
+    """Remove what killed processes left of the file's next content. Only while no other process may be writing it."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        partial.unlink()
+
 
 #: Appends rows: when it returns they are on disk, and when it raises none of them is in the file.
 Append = Callable[[Iterable[Sequence[str]]], None]
@@ -69,3 +95,8 @@ def _whole(file: Path, together: int) -> list[bytes]:
         lines.pop()
     rows = max(0, len(lines) - 1)
     return lines[: len(lines) - rows % together]
+
+
+def line_of(fields: Sequence[str]) -> str:
+    """Return one line of a tab-separated file. Fields are numbers and names: nothing that would need quotes."""
+    return "\t".join(fields) + "\n"

@@ -1,15 +1,18 @@
-"""How every command fails: one line on stderr and an exit code; and how it ends where nobody reads what it prints."""
+"""What every command does: it reads its flags, prints tables, warns and fails in one line."""
 
 import errno
 import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any, TextIO, TypeVar, cast
 
 import tyro
+from rich.console import Console
+from rich.text import Text
 
 from srs.text import visible
 
@@ -153,3 +156,38 @@ def _print_no_more(stream: io.TextIOBase) -> None:
     """Let what is left to print vanish, so that Python does not complain about it when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def one_line_warnings(command: str) -> Iterator[None]:
+    """Turn warnings into `command: warning: message` on stderr."""
+
+    def show(message: Warning | str, *rest: object, **named: object) -> None:
+        sys.stderr.write(f"{command}: warning: {' '.join(str(message).split())}\n")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+#: Columns of a pipe or a file, which has no width of its own: no table is folded there.
+_WIDE = 1000
+
+
+class Screen(Console):
+    """A console that shows every text as it is: `[...]` and `:smile:` in a file's name are no markup."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, stderr=stderr)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a text of one line for the terminal, control characters as escapes."""
+        return super().render_str(visible(text), **how)
+
+
+def console() -> Screen:
+    """Return a console on stdout, as wide as the terminal."""
+    found = Screen()
+    if not found.is_terminal:
+        found.width = _WIDE
+    return found

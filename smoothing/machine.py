@@ -1,12 +1,18 @@
-"""Where models run, how many at a time, and on how many images."""
+"""Where models run and on how many images, and the threads and processes that share the work."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import atexit
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from smoothing.forward import reason
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 
 #: Noisy images per pass where nothing else is said: what CPUs' caches hold, and the most for accelerators.
 CPU_BATCH, MOST_BATCH = 128, 2048
@@ -129,3 +135,46 @@ def _peak(forward: Callable[[int], object], size: int, device: torch.device) -> 
     torch.cuda.reset_peak_memory_stats(device)
     forward(size)
     return int(torch.cuda.max_memory_allocated(device)) - held
+
+
+@contextmanager
+def threads_each(count: int) -> Iterator[None]:
+    """Keep each PyTorch operation on so many CPU threads, and restore their number afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def one_thread_each() -> AbstractContextManager[None]:
+    """Keep each PyTorch operation on one CPU thread, and restore the number of threads afterwards.
+
+    On small batches, the threads of one operation wait for each other longer than they work, and where another program
+    takes a core they all wait for it. Whole batches side by side do not.
+    """
+    return threads_each(1)
+
+
+def processes(device: str = "auto") -> "PartialState":
+    """Return Accelerate's state: rank, number of processes, waiting; one process where there was no launcher.
+
+    "auto" is what it is in `devices.default_device`: CUDA or the CPU; Accelerate alone would take others too. On
+    several processes without CUDA, it has to be told that they run on CPUs, and by the first who asks.
+    """
+    from accelerate import PartialState  # takes seconds to import
+
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    free = device != "auto" and not launched  # to name another kind of device
+    state = PartialState(cpu=device == "cpu" or not (free or torch.cuda.is_available()))
+    if launched:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return state
+
+
+def _leave() -> None:
+    """Let the group go before the interpreter does: its threads, still running then, would abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
