@@ -4,6 +4,8 @@ Images are in [0, 1] with shape (n, C, H, W); noise levels and radii are l2 in t
 label, but for training images: a certificate says that the prediction does not change, not that it is right.
 """
 
+from importlib.metadata import version
+
 from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Ladder
 from smoothing.certify_to_file import Selection, certify_to_file
@@ -12,6 +14,8 @@ from smoothing.confidence import certified_radius, lower_confidence_bound, top_t
 from smoothing.levels import sigma_grid
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
 from smoothing.tables import CertificateTable, read_certificates, write_certificates
+
+__version__ = version("srs-certify")
 
 __all__ = [
     "ABSTAIN",

@@ -1,5 +1,7 @@
 """Base classifiers: data sets, models and training under noise. Labels are used here and in reports, nowhere else."""
 
+from importlib.metadata import version
+
 from training.attack import SmoothAdv, smoothed_loss
 from training.augment import AUGMENTATIONS
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
@@ -11,6 +13,8 @@ from training.losses import Loss, Macer, cross_entropy
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.runs import run
 from training.settings import PRESETS, TrainSettings
+
+__version__ = version("srs-certify")
 
 __all__ = [
     "ARCHITECTURES",

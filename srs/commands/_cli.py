@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from importlib.metadata import version
 from typing import Any, TextIO, TypeVar, cast
 
 import tyro
@@ -43,13 +44,16 @@ def parse(
     args: Sequence[str] | None = None,
 ) -> Settings:
     """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2."""
+    if "--version" in (sys.argv[1:] if args is None else args):
+        sys.stdout.write(f"{command} {version('srs-certify')}\n")
+        raise SystemExit(0)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
             found = tyro.cli(
                 settings,
                 prog=command,
-                description=description,
+                description=f"{description}\n\n--version prints the version.",
                 default=tyro.MISSING_NONPROP if default is None else default,  # None would be no preset
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 import regions
@@ -66,6 +66,12 @@ def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[s
         save(figure, folder / "comparison.png", folder / "comparison.pdf")
         context["compared"] = Markup(inline_svg(figure, "comparison"))
         context["overview"] = rule_table(compared, named=visible)
+    page = template().render(**context)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def template() -> Template:
+    """Return the page's template."""
     environment = Environment(
         loader=PackageLoader("srs.report"),
         autoescape=True,
@@ -73,8 +79,7 @@ def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(f"{PAGE}.j2").render(**context)
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    return environment.get_template(f"{PAGE}.j2")
 
 
 def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
