@@ -78,7 +78,7 @@ def evaluating(model: nn.Module) -> None:
     """Put a model into evaluation mode.
 
     An exported program cannot be told: it stays in the mode that it was exported in, and a dropout that is on there is
-    found out by `smoothing._probe`.
+    found out by the probe (`smoothing._voting.probing`).
     """
     try:
         with one_line("the model's eval() failed"):

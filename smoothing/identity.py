@@ -3,7 +3,7 @@
 Hashed are, for every module of the tree, its class, parameters, buffers (also those that no state dict holds), hooks
 and plain attributes: tensors, arrays, numbers, strings, functions by name with the values they enclose, containers and
 simple objects of those. What can still escape: code, global variables, files that are read while the model runs. The
-logits of fixed images (`smoothing._probe`) are a check on those, within rounding.
+logits of fixed images (the probe (`smoothing._voting.probing`)) are a check on those, within rounding.
 
 What a forward pass writes into a module, caches and counters, is not another model: `own_passes` remembers what was
 there before.

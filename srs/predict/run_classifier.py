@@ -45,7 +45,7 @@ def run_classifier(
     Parameters
     ----------
     folder, config, manifest
-        Of the run, as `run_folder.read_description` returns them.
+        Of the run, as `folder.read_description` returns them.
     seed : int
         Names the noise streams.
     device : str

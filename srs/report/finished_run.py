@@ -59,7 +59,7 @@ class StoredRun:
         return settings_of(self.config).mode
 
     def evaluate(self, alpha: float | None = None) -> Results:
-        """Compute everything anew from the rows, at the run's alpha or another; see `results.evaluate`."""
+        """Compute everything anew from the rows, at the run's alpha or another; see `evaluation.evaluate`."""
         level = self.alpha if alpha is None else alpha
         return evaluate(self.record, self.points, self.main, level, self.config["sampler"])
 

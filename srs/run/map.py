@@ -36,7 +36,7 @@ def run_map(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any
     ----------
     folder : Path
     manifest, summary : mapping
-        As `run_folder.read_description` and `read_summary` return them.
+        As `folder.read_description` and `read_summary` return them.
 
     Raises
     ------
