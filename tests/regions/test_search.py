@@ -172,6 +172,14 @@ def test_allocate_answers_the_same(rng, monkeypatch, options, dense):
         assert answer.upper_bound == answers[0].upper_bound
 
 
+def test_of_many_nearest_neighbours_the_same_one_counts(rng, monkeypatch):
+    monkeypatch.setattr(_allocate, "sparse_enough", lambda *_: False)
+    points, R = np.eye(60), rng.choice([0.75, 1.0, 1.5], size=60)  # any two are as far apart as any others
+    answers = [allocate(points, R, "greedy", reserve=True, search=search) for search in SEARCHES]
+    assert answers[0].graph.n_edges < 60 * 59 / 2
+    assert_same([answer.graph for answer in answers])
+
+
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("d", [3, 40])
 def test_shared_out_among_threads(rng, monkeypatch, search, d):
