@@ -22,7 +22,7 @@ from regions._dense.greedy_stream import stream_greedy
 from regions._dense.row_generation import generate_rows
 from regions._graph import OverlapGraph, build_graph, from_blocks
 from regions._methods import greedy, lp, matching, max_min
-from regions._methods.bounds import caps_above
+from regions._methods.bounds import caps_as_bounds
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import first_overlap, trim
 from regions._methods.solvers import SOLVERS
@@ -159,7 +159,7 @@ def allocate(
         solve = partial(stream_greedy, x, labels, progress)
     else:
         graph = near_graph(x, bounds, labels)
-        caps = caps_above(graph)
+        caps = caps_as_bounds(graph)
         if sparse_enough(x, caps, labels):
             graph = build_graph(x, caps, labels, progress, options["parallel"], search)
         else:

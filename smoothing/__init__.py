@@ -8,11 +8,11 @@ from importlib.metadata import version
 
 from smoothing._voting.samplers import make_sampler
 from smoothing.adaptive import Ladder
-from smoothing.certify_to_file import Selection, certify_to_file
 from smoothing.classifier import SmoothedClassifier
 from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
 from smoothing.levels import sigma_grid
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
+from smoothing.runs import Selection, certify_to_file
 from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
 __version__ = version("srs-certify")

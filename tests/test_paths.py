@@ -13,6 +13,7 @@ import regions
 import smoothing
 import srs.logs
 import srs.logs.images
+import srs.logs.read
 import srs.report.finished_run
 import srs.report.svg
 import srs.run.folder
@@ -23,9 +24,9 @@ ONLY_A_PATH = re.compile(r"(?<![\w.])(?:pathlib\.)?Path\b")
 
 PUBLIC = [getattr(package, name) for package in (regions, smoothing, training) for name in package.__all__]
 PUBLIC += [
-    srs.logs.read_logs,
-    srs.logs.read_log,
-    srs.logs.sigma_of,
+    srs.logs.read.read_logs,
+    srs.logs.read.read_log,
+    srs.logs.read.sigma_of,
     srs.logs.images.log_points,
     srs.report.finished_run.load_run,
 ]

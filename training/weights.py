@@ -36,7 +36,7 @@ class Reading:
 
     Attributes
     ----------
-    weights : mapping of str to object
+    weights : mapping
         What stands under the network's own names, usually tensors.
     wrapped : bool
         Whether the network was a part of something, which may have had a normaliser without tensors.
@@ -46,7 +46,7 @@ class Reading:
         Names of the file that belong to none of these.
     """
 
-    weights: Mapping[str, Any]
+    weights: Mapping[Any, Any]
     wrapped: bool = False
     moments: tuple[Tensor, Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())

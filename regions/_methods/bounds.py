@@ -17,8 +17,17 @@ def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
 
 
 def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
-    """`nearest_caps` rounded upwards: for upper bounds, and to build other graphs of the same points."""
+    """`nearest_caps` rounded upwards: for upper bounds."""
     return np.asarray(np.minimum(graph.R, raised(graph.nearest[1], graph.distance_error)))
+
+
+def caps_as_bounds(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
+    """`caps_above`, to build another graph of the same points with.
+
+    Where two points have the same place, both caps are 0. But a point with the bound 0 would constrain no other, and
+    these two still do: no ball may hold them. So they get the smallest positive number instead.
+    """
+    return np.where(graph.R > 0, np.maximum(caps_above(graph), np.nextafter(0.0, 1.0)), 0.0)
 
 
 def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:

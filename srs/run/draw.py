@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import regions
 from smoothing import SmoothedClassifier
-from smoothing.certify_to_file import FULL_BATCHES
+from smoothing.runs import FULL_BATCHES
 from srs.run.inputs import Inputs
 from srs.run.votes import Limits, RecordFiles, SelectionRows
 

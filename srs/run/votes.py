@@ -130,8 +130,8 @@ class RecordFiles:
         """Return the files of a record whose images are those of its `levels.tsv`."""
         table = Table(folder / LEVELS, _LEVELS, whole_lines(folder / LEVELS))
         idx = table.integers("idx", 0)
-        if (idx[1:] <= idx[:-1]).any():
-            raise ValueError(f"{folder / LEVELS} is damaged: its images are not in order; restore it")
+        if len(np.unique(idx)) < len(idx):
+            raise ValueError(f"{folder / LEVELS} is damaged: it has an image twice; restore it")
         return cls(folder, idx, sigmas, chosen_only, limits)
 
     @contextmanager

@@ -12,7 +12,7 @@ from regions import _allocate, _validate, allocate, allocate_graph, overlap_grap
 from regions._dense import caps as _capped
 from regions._dense import row_generation as _rows
 from regions._dense.caps import near_graph
-from regions._methods.bounds import caps_above
+from regions._methods.bounds import caps_as_bounds
 from regions._search import pairs as _search
 from regions._search import products
 from tests import oracles, strategies
@@ -101,7 +101,7 @@ def same_as_listed(points, R, groups, order):
     allocation = allocate(points, R, "greedy", groups=groups or None, order=order, reserve=True)
     assert "rounds" in allocation.stats
     x, labels = _validate.as_points(points), _validate.as_groups(groups or None, len(R))
-    caps = caps_above(near_graph(x, np.asarray(R, dtype=float), labels))
+    caps = caps_as_bounds(near_graph(x, np.asarray(R, dtype=float), labels))
     expected = allocate_graph(overlap_graph(points, caps, groups=groups or None), "greedy", order=order, reserve=True)
     np.testing.assert_allclose(allocation.radii, expected.radii, rtol=1e-12, atol=1e-12 * np.max(R, initial=0.0))
     assert allocation.method == expected.method
@@ -248,3 +248,14 @@ def test_rows_are_generated_where_caps_leave_a_dense_graph(rng):
     np.testing.assert_array_equal(allocation.graph.R, R)
     assert "rounds" not in allocate(points[:, :3], R, "matching").stats
     assert allocate(points, R, "greedy", reserve=True).stats["rounds"] >= 2
+
+
+@pytest.mark.parametrize("method", ["lp", "matching", "max-min"])
+def test_points_of_one_place_still_constrain_others_under_their_caps(monkeypatch, method):
+    # The near graph lists one of the three pairs of the last point; its cap is 0 all the same.
+    monkeypatch.setattr(_allocate, "sparse_enough", lambda x, R, labels: R.max() < 0.5 or (R < 0.5).any())
+    monkeypatch.setattr(_capped, "_NEIGHBOURS", 1)
+    labels = np.array([0, 0, 0, 1])
+    found = allocate(np.zeros((4, 1)), np.full(4, 0.5), method, groups=labels)
+    assert found.radii.tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert found.upper_bound == 0.0

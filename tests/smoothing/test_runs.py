@@ -97,7 +97,7 @@ def test_sigma_chosen_per_image(tmp_path, images, smoothed):
 
 
 def test_simultaneous_counts_every_image_of_the_run(tmp_path, images, smoothed, monkeypatch):
-    monkeypatch.setattr("smoothing.certify_to_file.FULL_BATCHES", 0)  # one image at a time
+    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)  # one image at a time
     table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, 0.012, simultaneous=True)
     found = smoothed.certify(images, 0.5, 50, 300, 0.012, simultaneous=True)
     np.testing.assert_allclose(table.radius, found.radius, atol=1e-6)
@@ -143,7 +143,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path,
 
 @pytest.mark.parametrize("tail", ["7", "7\t1\t1\t0.", "7\t1\t1\t0.3\t1\t0:00:00.1\t0.5\t9\t9\t0.9"])
 def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, monkeypatch):
-    monkeypatch.setattr("smoothing.certify_to_file.FULL_BATCHES", 0)
+    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)
     path, part = tmp_path / "c.tsv", tmp_path / "c.tsv.part0"
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
     whole = but_for_time(path)
@@ -264,7 +264,7 @@ def test_damage_is_named(tmp_path, images, smoothed):
 
 
 def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkeypatch):
-    monkeypatch.setattr("smoothing.certify_to_file.FULL_BATCHES", 0)  # one image at a time
+    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)  # one image at a time
 
     class Breaks(Halfspace):
         def forward(self, batch):

@@ -204,9 +204,9 @@ CELLS = {
     "underscores": ("estimation.tsv", "count", "1_0", "is not a number"),
     "other digits": ("estimation.tsv", "count", "\u0663", "is not a number"),
     "NaN count": ("estimation.tsv", "count", "NaN", "is not a number"),
-    "NaN seconds": ("estimation.tsv", "time", "nan", "must be from 0 to 1e+09"),
-    "endless seconds": ("estimation.tsv", "time", "1e999", "must be from 0 to 1e+09"),
-    "seconds of colons": ("estimation.tsv", "time", "9:" * 300 + "9", "must be from 0 to 1e+09"),
+    "NaN seconds": ("estimation.tsv", "time", "nan", "is not a number"),
+    "endless seconds": ("estimation.tsv", "time", "1e999", "is not a number"),
+    "seconds of colons": ("estimation.tsv", "time", "9:" * 300 + "9", "is not a number"),
     "another sigma": ("estimation.tsv", "sigma", "0.3", "holds rows of other noise levels"),
     "another image": ("estimation.tsv", "idx", "1", "holds rows of other images"),
     "a label too many": ("selection.tsv", "label", "10", "label = 10: must be from 0 to 9"),
@@ -216,7 +216,7 @@ CELLS = {
     "more samples than n0": ("selection.tsv", "samples", "51", "must be from 0 to 50"),
     "a radius without end": ("selection.tsv", "radius", "inf", "must be finite"),
     "a level of none": ("levels.tsv", "sigma", "0.3", "levels.tsv is damaged"),
-    "no order": ("levels.tsv", "idx", "0", "its images are not in order"),
+    "no order": ("levels.tsv", "idx", "0", "it has an image twice"),
     "a long index": ("levels.tsv", "idx", LONG, "must be from 0 to"),
 }
 
