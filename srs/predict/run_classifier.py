@@ -95,7 +95,8 @@ def run_classifier(
     ours = {"classifier": here, "check": classifier.check_logits(manifest["data"]["shape"])}
     if (what := classifier_difference(ours, manifest)) is not None:
         raise ValueError(
-            f"{folder}: a classifier of another {what} was certified; name its weights with --checkpoint or --expert"
+            f"{folder}: another classifier was certified: it differs in {what}; name its weights with --checkpoint or "
+            "--expert"
         )
     return classifier
 

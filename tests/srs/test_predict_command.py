@@ -114,7 +114,7 @@ def test_a_run_whose_weights_moved_or_changed(folder, tmp_path):
     assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", "model.pt: no such file")
     assert call("predict", tmp_path, "run", "one.npy", "--checkpoint", "elsewhere/model.pt").returncode == 0
     save_checkpoint(tmp_path / "model.pt", build("digits_cnn", 10, seed=9), arch="digits_cnn")
-    message = "a classifier of another weights"
+    message = "another classifier was certified: it differs in classifier weights"
     assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", message)
     (tmp_path / "run/regions.npz").unlink()
     assert_refused(call("predict", tmp_path, "run", "one.npy"), "srs-predict", "run/regions.npz: no such file; restore")
