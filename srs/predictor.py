@@ -1,0 +1,9 @@
+"""The former name of `srs.predict.predictor`, kept for one version."""
+
+import warnings
+
+from srs.predict.predictor import OUTSIDE, Answers, Predictor
+
+__all__ = ["OUTSIDE", "Answers", "Predictor"]
+
+warnings.warn("srs.predictor is now srs.predict.predictor: import from there", DeprecationWarning, stacklevel=2)

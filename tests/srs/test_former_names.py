@@ -1,0 +1,24 @@
+"""Names that the documentation of the last version used still lead somewhere, and say where."""
+
+import importlib
+
+import pytest
+
+FORMER = {
+    "srs.predictor": ("srs.predict.predictor", ("Answers", "OUTSIDE", "Predictor")),
+    "srs.from_logs": ("srs.logs.compare", ("bounds_from", "choose", "compare", "describe")),
+    "srs.rounding": ("srs.logs.recover_votes", ("Votes", "lower", "recover_votes")),
+}
+
+
+@pytest.mark.parametrize("old", FORMER)
+def test_a_former_name_leads_to_the_present_one(old):
+    new, names = FORMER[old]
+    with pytest.warns(DeprecationWarning, match=rf"{old} is now {new}: import from there"):
+        former = importlib.import_module(old)
+    for name in names:
+        assert getattr(former, name) is getattr(importlib.import_module(new), name)
+
+
+def test_logs_are_read_by_the_name_they_always_had():
+    assert importlib.import_module("srs.logs").read_logs.__module__ == "srs.logs.read"
