@@ -252,7 +252,7 @@ def other_labels(raw):
 DAMAGED = {
     "labels of the other part": (LABELS, lambda raw, old: other_labels(raw), "3 images, t10k-labels-idx1-ubyte 5"),
     "a label beyond 9": (LABELS, lambda raw, old: old[:-1] + b"\x0a", "label 2 is 10, but classes are 0 to 9"),
-    "packed": (IMAGES, lambda raw, old: gzip.compress(old), r"is packed \(gzip\): unpack it under this name"),
+    "packed": (IMAGES, lambda raw, old: gzip.compress(old, mtime=0), r"is packed \(gzip\): unpack it under this name"),
     "a web page": (LABELS, lambda raw, old: b"<!DOCTYPE html><html>404</html>", "is a web page: fetch it again"),
     "images for labels": (LABELS, lambda raw, old: (raw / IMAGES).read_bytes(), "is no file of MNIST"),
     "empty": (IMAGES, lambda raw, old: b"", "is no file of MNIST"),
