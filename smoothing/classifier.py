@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class SmoothedClassifier:
 
     Votes depend on (seed, stage, image index, sample) alone: not on the batch size, the threads or the order of the
     images. So the model must score an image the same way whatever else is in its batch, and every time: before a model
-    votes on images of a shape, some ten batches see that it does, and it is refused where its logits move by more than
+    votes on images of a shape, some batches see that it does, and it is refused where its logits move by more than
     rounding explains (`TOLERANCE` of `probing`). On CPUs in float32 rounding was found to move nothing; elsewhere
     it may move a vote where two classes tie to the last digits.
 
@@ -119,10 +118,11 @@ class SmoothedClassifier:
             sampler=make_sampler(sampler),
         )
         self._compiled = compile
+        self._voting = self.identity
 
-    @cached_property
+    @property
     def identity(self) -> Identity:
-        """What is smoothed. The model is hashed at first use; changing it later makes another classifier."""
+        """What is smoothed, as it is now: a model that somebody has changed meanwhile is another classifier."""
         engine = self._engine
         return Identity(
             hash_bank(self._bank),
@@ -378,14 +378,14 @@ class SmoothedClassifier:
         second, first = np.sort(votes, axis=1)[:, -2:].T
         p_value = top_two_p_value(first, second)
         predict = np.where(p_value <= alpha, votes.argmax(axis=1), ABSTAIN)
-        return Predictions(predict, votes, p_value, levels, alpha, self.identity)
+        return Predictions(predict, votes, p_value, levels, alpha, self._voting)
 
     def _images(
         self, images: ArrayLike | Tensor, indices: ArrayLike | None
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
         pixels = _validate.check_images(images)
         self._engine.sampler.check(pixels)
-        _ = self.identity  # of the model as it was given, before any forward pass
+        self._voting = self.identity  # of the model as it was given, before any forward pass
         self._size_batches(tuple(pixels.shape[1:]))
         return pixels, _validate.check_indices(indices, len(pixels))
 
@@ -448,7 +448,7 @@ class SmoothedClassifier:
             p_lower=found.p_lower,
             alpha=alpha,
             simultaneous=simultaneous,
-            identity=self.identity,
+            identity=self._voting,
         )
 
 

@@ -14,7 +14,10 @@ FAILURES = (Exception, SystemExit)
 
 def reason(error: BaseException) -> str:
     """Return an error's type and the first line of its message, which may be empty."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    except FAILURES:  # also what it says of itself is somebody's code
+        lines = []
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -55,7 +58,7 @@ def logits_of(output: Any) -> Tensor:
         output = output.dequantize()
     if output.layout != torch.strided:
         output = output.to_dense()
-    if output.is_complex():
+    if output.is_complex() or output.dtype == torch.bool:
         raise ValueError(f"the model returned numbers of type {output.dtype}: logits are real")
     logits: Tensor = output
     return logits

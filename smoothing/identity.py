@@ -35,8 +35,9 @@ from smoothing.forward import one_line, refuse_lazy
 #: Of the identity: 1, of earlier versions, hashed the state dict alone.
 SCHEME = 2
 
-#: Attributes that PyTorch's modules keep for themselves; hooks are hashed apart.
+#: Attributes that PyTorch's modules keep for themselves, and a mark that Accelerate leaves; hooks are hashed apart.
 _OWN = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_full_backward_hook", "device", "_device"}
+_OWN |= {"_is_accelerate_prepared"}
 
 #: Where hooks that take part in a forward pass are kept.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")

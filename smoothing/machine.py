@@ -110,7 +110,7 @@ def fitting_batch(forward: Callable[[int], object], device: torch.device, worker
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory was too small, also where PyTorch has no type of its own for that, as on MPS."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason(error).lower()
 
 
 def _module(device: torch.device) -> Any:

@@ -181,9 +181,10 @@ class _Run:
         else:
             noise = hash_arrays(self.sigma)
         self.together = max(1, FULL_BATCHES * classifier.batch_size * classifier.threads // rungs[0])
+        self.identity = classifier.identity
         self.config = {
             "format": 1,
-            "classifier": asdict(classifier.identity),
+            "classifier": asdict(self.identity),
             "check": classifier.check_logits(self.images.shape[1:]),
             "images": hash_arrays(self.images.numpy(), self.indices, self.labels),
             "count": count,
@@ -259,6 +260,8 @@ class _Run:
             )
         else:
             found = self.classifier.certify(images, self.sigma[rows], self.n0, self.n, self.each, indices=names)
+        if found.identity != self.identity:
+            raise ValueError(f"{self.path}: the model was changed while it was certified: begin again in another file")
         labels = self.labels[rows]
         return CertificateTable(
             idx=names,

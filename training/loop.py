@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothing._validate import check_array, check_labels
-from smoothing.forward import logits_of, one_line
+from smoothing.forward import logits_of, one_line, reason
 from smoothing.machine import processes, usable_device, widest_float
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
@@ -353,8 +353,9 @@ def _restored(
         schedule.load_state_dict(state["schedule"])
         return list(state["history"])
     except Exception as error:  # whatever a damaged or foreign state leads PyTorch to
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"the state of training does not belong to this stage ({text}); begin anew") from error
+        raise ValueError(
+            f"the state of training does not belong to this stage ({reason(error)}); begin anew"
+        ) from error
 
 
 def _check(images: np.ndarray | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:

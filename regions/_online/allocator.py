@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
 from typing import Concatenate, ParamSpec, SupportsFloat, SupportsIndex, TypeVar
@@ -18,7 +20,7 @@ from regions._map import RegionMap
 from regions._online.balls import GrowingBalls
 from regions._online.clearance import Surroundings, survey
 from regions._online.results import Arrival, Place, PointHeld, Region
-from regions._online.store import Store
+from regions._online.store import Rows, Store
 
 Certify = Callable[[float | None], tuple[float, float, int]]
 """certify(sigma) -> (sigma, R, class): at the sigma given, or at one of its own choice (Eq. 7) where that is None."""
@@ -143,7 +145,12 @@ class OnlineAllocator:
 
     @_one_at_a_time
     def _prepare(self) -> None:
-        """Build what the first look would have to wait for."""
+        """Build and compile what the first look would have to wait for."""
+        with _signals_wait():  # what a handler raised in the midst of a compilation would break the compiler for good
+            for unit in (1.0, 1e-200):  # tiny lengths have a loop of their own
+                balls = GrowingBalls(1)
+                balls.add(Rows(np.array([[0.0]]), np.array([unit]), np.array([1.0]), np.array([-1])))
+                survey(balls, np.array([unit]), unit)
         self._balls.prepare()
 
     @property
@@ -309,6 +316,19 @@ class OnlineAllocator:
     def _read(self) -> None:
         """Take in the regions that this and other processes have stored since the last look."""
         self._store.read(self._balls.add)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals to this thread wait until the block ends, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _deserves_region(around: Surroundings, sigma: float, R: float, harmless: float | None) -> bool:

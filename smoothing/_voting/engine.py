@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor, nn
 
 from smoothing._voting.noise import BLOCK, stream
-from smoothing._voting.probing import probe
+from smoothing._voting.probing import NOT_FINITE, probe
 from smoothing._voting.samplers import Sampler
 from smoothing.arithmetic import arithmetic
 from smoothing.forward import evaluating, run
@@ -183,8 +183,8 @@ class VoteCounter:
         return logits
 
     def _checked(self, logits: Tensor) -> Tensor:
-        if bool(torch.isnan(logits).any()):
-            raise ValueError("the model returned NaN: check its weights (did training diverge?) and its normalisation")
+        if not bool(torch.isfinite(logits.amax(dim=1)).all()):  # minus infinity may mark classes that are left out
+            raise ValueError(NOT_FINITE)
         return logits
 
     def _try(self, model: nn.Module, images: Float32[Tensor, "n c h w"], sigma: float) -> None:

@@ -45,13 +45,13 @@ def probe(
 ) -> None:
     """Raise `ValueError`, with the reason, where a model is no function of each image alone.
 
-    About ten passes. They draw from a stream of their own, and PyTorch's, NumPy's and Python's global random states are
-    put back. What a pass of a few batches cannot show stays hidden: a model that misbehaves once in thousands of calls.
+    A dozen passes or so. They draw from a stream of their own; PyTorch's, NumPy's and Python's global states are put
+    back. What a pass of a few batches cannot show stays hidden: a model that misbehaves once in thousands of calls.
 
     Parameters
     ----------
     forward : callable
-        Returns the logits of a batch on the CPU, without NaN.
+        Returns the logits of a batch on the CPU.
     images : tensor of shape (n, C, H, W)
         Images that will be voted on.
     sigma : float
@@ -63,7 +63,7 @@ def probe(
     device : torch.device
         Whose random state is watched too.
     any_size : bool
-        Ask a batch of another size as well; a model that takes one size alone may refuse it.
+        Ask batches of other sizes as well; a model that takes one size alone may refuse them.
     """
     noise = np.random.Generator(np.random.SFC64(np.random.SeedSequence(0, spawn_key=(2**32 - 1,))))
     shape = (batch_size, *images.shape[1:])
@@ -82,8 +82,8 @@ def probe(
 
     with _own_random_state(device):
         logits = ask(first)  # the first pass may compile
-        if np.isnan(logits).any():
-            raise ValueError("the model returned NaN: check its weights (did training diverge?) and its normalisation")
+        if not np.isfinite(logits.max(axis=1)).all():
+            raise ValueError(NOT_FINITE)
         befores, afters = [], []
         for seed in range(_REPEATS):
             _seed(seed)
@@ -94,18 +94,21 @@ def probe(
             drew = all(one != other for one, other in zip(before, after, strict=True))
             if drew and len(set(after)) > 1:  # a forward that seeds for itself leaves the same state after any
                 raise ValueError(f"{_DRAWS}; such votes certify nothing")
+        for step in {1, max(1, batch_size // 3)}:
+            refuse_unless_same(np.roll(ask(np.roll(first, step, axis=0)), -step, axis=0), logits, _COMPANY)
         watched = min(_WATCHED, max(1, batch_size // 2))
         place = np.roll(np.arange(batch_size), max(1, batch_size // 3))[:watched]
         for company in (np.zeros_like(first), strange.copy(), np.repeat(first[:1], batch_size, axis=0)):
             company[place] = first[:watched]
             refuse_unless_same(ask(company)[place], logits[:watched], _COMPANY)
-        if any_size:
-            few = first[: batch_size // 2] if batch_size > 1 else np.concatenate([first, strange])
+        both = np.concatenate([first, strange])
+        for size in sorted({1, batch_size // 2, batch_size - 1, batch_size + 1} - {0, batch_size}) if any_size else ():
             with suppress(_OtherSizeError):
-                refuse_unless_same(_asked(ask, few)[: len(logits)], logits[: len(few)], _SIZE)
+                refuse_unless_same(_asked(ask, both[:size])[:batch_size], logits[:size], _SIZE)
         refuse_unless_same(ask(first), logits, _AGAIN)
 
 
+NOT_FINITE = "the model returned NaN or infinity: check its weights (did training diverge?) and its normalisation"
 _AGAIN = (
     "the model answers the same images differently when asked again: hidden randomness (dropout that ignores eval(), "
     "say), or a state that its forward changes"

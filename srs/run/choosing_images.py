@@ -31,6 +31,8 @@ def read_indices(file: Path, n: int) -> Int64[np.ndarray, " m"]:
     FileNotFoundError
         Where there is no such file.
     """
+    if file.is_dir():
+        raise ValueError(f"--indices {file}: is a folder; name a file of indices, one a line")
     found = _array(file) if file.suffix in (".npy", ".npz") else _lines(file)
     if not found:
         raise ValueError(f"--indices {file}: holds no index; write one a line")

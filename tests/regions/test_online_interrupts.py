@@ -279,3 +279,37 @@ def test_an_interrupted_generator_ends_nothing_later(path):
         assert online.insert([5.0, 0.0], 0.5, 0.4).created
         assert connection.execute("SELECT count(*) FROM regions").fetchone() == (2,)
     assert sqlite3.connect(path).execute("SELECT regions FROM state").fetchone() == (2,)
+
+
+#: Opens a file and uses it; fails where a loop was compiled after it was open.
+USE = """
+import sys
+import numpy as np
+from regions import OnlineAllocator, PointHeld
+from regions._arithmetic import loops
+
+compiled = [value for value in vars(loops).values() if hasattr(value, "signatures")]
+with OnlineAllocator(sys.argv[1], 3, groups="sigma", synchronous="normal") as online:
+    ready = [len(loop.signatures) for loop in compiled]
+    assert sum(ready) >= 3
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 1e-200):
+        for _ in range(100):
+            try:
+                online.insert(rng.random(3) * scale, float(rng.choice([0.25, 0.5])), scale)
+            except PointHeld:
+                pass
+            online.locate(rng.random(3) * scale)
+    online.region_map()
+    assert [len(loop.signatures) for loop in compiled] == ready
+"""
+
+
+def test_nothing_is_left_to_compile_once_a_file_is_open(tmp_path):
+    # An exception that a signal handler raises while numba compiles can break numba, or end the process.
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(tmp_path / "r.db")],
+        capture_output=True, text=True, timeout=300, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

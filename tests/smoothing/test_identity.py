@@ -289,3 +289,31 @@ def test_an_earlier_versions_record_is_one_clear_line(images):
     assert "an earlier version's" in classifier_difference(ours, earlier)
     for damaged in ({}, {"classifier": None}, {"classifier": 3}, {"classifier": ours["classifier"], "check": 3}):
         assert classifier_difference(ours, damaged) is not None
+
+
+def test_a_model_that_is_changed_between_calls_is_another_classifier():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.by = nn.Linear(9, 2), 1.0
+
+        def forward(self, images):
+            return self.linear(images.flatten(1)) * self.by
+
+    model, images = Scaled(), torch.rand((1, 1, 3, 3))
+    smoothed = SmoothedClassifier(model, 2, threads=1)
+    first = smoothed.predict(images, 0.5, 10)
+    assert first.identity == smoothed.identity == smoothed.predict(images, 0.5, 10).identity
+    model.by = -1.0
+    second = smoothed.predict(images, 0.5, 10)
+    assert second.identity != first.identity
+    with torch.no_grad():
+        model.linear.weight.data.mul_(2.0)
+    assert smoothed.identity not in (first.identity, second.identity)
+
+
+def test_what_accelerate_leaves_on_a_module_is_no_part_of_it():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    before = SmoothedClassifier(model, 2, threads=1).identity
+    model._is_accelerate_prepared = True
+    assert SmoothedClassifier(model, 2, threads=1).identity == before

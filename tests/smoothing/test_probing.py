@@ -157,3 +157,62 @@ def test_tolerance_is_relative_to_the_spread_of_an_images_logits():
 def test_kept_logits_that_are_none_are_another_classifiers(stored):
     assert same_text(["1 2 3"], ["1.0001 2 3"], "float32")
     assert not same_text(["1 2 3"], stored, "float32")
+
+
+class Flips(nn.Module):
+    """Turns the logits of one row of the batch, or those of some batch sizes, around."""
+
+    def __init__(self, row=None, sizes=()):
+        super().__init__()
+        self.linear = nn.Linear(9, 3)
+        self.row, self.sizes = row, sizes
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1)).clone()
+        if self.row is not None:
+            logits[self.row : self.row + 1] *= -1
+        return -logits if len(images) in self.sizes else logits
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(Flips(row=row) for row in (0, 1, 12, 19, 31)),
+        Flips(sizes=(31,)),
+        Flips(sizes=(1,)),
+        Flips(sizes=(33,)),
+        Flips(sizes=(16,)),
+    ],
+)
+def test_every_place_and_some_sizes_are_looked_at(model):
+    images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    smoothed = SmoothedClassifier(model, 3, batch_size=32, threads=1)
+    with pytest.raises(ValueError, match="depends on"):
+        smoothed.predict(images, 0.5, 10)
+
+
+def test_the_same_network_without_flips_is_taken():
+    images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    assert SmoothedClassifier(Flips(), 3, batch_size=32, threads=1).predict(images, 0.5, 10).votes.sum() == 50
+
+
+@pytest.mark.parametrize("spoil", [lambda y: y / 0.0, lambda y: y * float("nan"), lambda y: y - float("inf")])
+def test_logits_that_are_not_finite_are_refused(spoil):
+    class Spoilt(Flips):
+        def forward(self, images):
+            return spoil(super().forward(images))
+
+    images = torch.rand((2, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="the model returned NaN or infinity"):
+        SmoothedClassifier(Spoilt(), 3, threads=1).predict(images, 0.5, 10)
+
+
+def test_classes_may_be_left_out_by_minus_infinity():
+    class Masked(Flips):
+        def forward(self, images):
+            logits = super().forward(images)
+            logits[:, 1] = -float("inf")
+            return logits
+
+    images = torch.rand((2, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    assert SmoothedClassifier(Masked(), 3, threads=1).predict(images, 0.5, 10).votes[:, 1].sum() == 0
