@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothing import SmoothedClassifier
+from smoothing import SmoothedClassifier, machine
 from smoothing.machine import processes
 
 
@@ -35,9 +35,9 @@ def two_gpus(monkeypatch):
 
 
 def test_cuda_means_the_device_that_is_current_where_it_is_asked_for(two_gpus):
-    assert devices.usable_device("cuda") == torch.device("cuda", 1)
-    assert devices.usable_device("cuda:0") == torch.device("cuda", 0)
-    assert devices.usable_device("auto") == devices.default_device() == torch.device("cuda", 1)
+    assert machine.usable_device("cuda") == torch.device("cuda", 1)
+    assert machine.usable_device("cuda:0") == torch.device("cuda", 0)
+    assert machine.usable_device("auto") == machine.default_device() == torch.device("cuda", 1)
 
 
 def test_worker_threads_make_the_device_theirs(two_gpus):
@@ -45,7 +45,7 @@ def test_worker_threads_make_the_device_theirs(two_gpus):
 
     def work():
         seen.append(torch.cuda.current_device())
-        with devices.current(torch.device("cuda", 1)):
+        with machine.current(torch.device("cuda", 1)):
             seen.append(torch.cuda.current_device())
         seen.append(torch.cuda.current_device())
 
@@ -60,7 +60,7 @@ def test_the_workers_of_a_vote_enter_their_device(monkeypatch):
 
     def current(device):
         entered.append((device, threading.current_thread() is threading.main_thread()))
-        return devices.current(device)
+        return machine.current(device)
 
     monkeypatch.setattr("smoothing._voting.engine.current", current)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -70,19 +70,19 @@ def test_the_workers_of_a_vote_enter_their_device(monkeypatch):
 
 def test_without_cuda_auto_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices.default_device() == torch.device("cpu")
+    assert machine.default_device() == torch.device("cpu")
     assert SmoothedClassifier(nn.Linear(1, 2), 2, device="auto").device == torch.device("cpu")
 
 
 def test_a_device_that_is_not_there_is_one_line():
     with pytest.raises(ValueError, match=r"device = 'warp' cannot be used .*; try 'cpu'") as caught:
-        devices.usable_device("warp")
+        machine.usable_device("warp")
     assert "\n" not in str(caught.value)
 
 
 def test_mps_has_no_float64():
-    assert devices.widest_float(torch.device("mps")) == torch.float32
-    assert devices.widest_float(torch.device("cuda", 0)) == devices.widest_float(torch.device("cpu")) == torch.float64
+    assert machine.widest_float(torch.device("mps")) == torch.float32
+    assert machine.widest_float(torch.device("cuda", 0)) == machine.widest_float(torch.device("cpu")) == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -96,16 +96,16 @@ def test_batches_are_halved_until_they_fit(error):
         if size > 100:
             raise error
 
-    assert devices.fitting_batch(forward, torch.device("cpu"), 2, 2048) == 64
+    assert machine.fitting_batch(forward, torch.device("cpu"), 2, 2048) == 64
     assert tried == [2048, 1024, 512, 256, 128, 64]
 
 
 def test_all_workers_batches_must_fit_at_once(monkeypatch):
-    monkeypatch.setattr(devices, "_free", lambda device: 1000)
-    monkeypatch.setattr(devices, "_peak", lambda forward, size, device: size)
+    monkeypatch.setattr(machine, "_free", lambda device: 1000)
+    monkeypatch.setattr(machine, "_peak", lambda forward, size, device: size)
     device = torch.device("cpu")
-    assert devices.fitting_batch(print, device, 1, 1024) == 512  # within 800
-    assert devices.fitting_batch(print, device, 8, 1024) == 64
+    assert machine.fitting_batch(print, device, 1, 1024) == 512  # within 800
+    assert machine.fitting_batch(print, device, 8, 1024) == 64
 
 
 def test_not_even_one_image_is_one_line():
@@ -113,7 +113,7 @@ def test_not_even_one_image_is_one_line():
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     with pytest.raises(ValueError, match=r"device = 'cpu': out of memory for a single image; try 'cpu'"):
-        devices.fitting_batch(forward, torch.device("cpu"), 1, 8)
+        machine.fitting_batch(forward, torch.device("cpu"), 1, 8)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -121,7 +121,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        devices.fitting_batch(forward, torch.device("cpu"), 1, 8)
+        machine.fitting_batch(forward, torch.device("cpu"), 1, 8)
 
 
 class Hungry(nn.Module):
@@ -143,7 +143,7 @@ def test_a_batch_size_that_was_not_given_is_found_once(monkeypatch):
     # the meta device stands for the kind of device; what runs is on the CPU
     model = Hungry()
     smoothed = SmoothedClassifier(model, 2, threads=1)
-    assert smoothed.batch_size == devices.CPU_BATCH
+    assert smoothed.batch_size == machine.CPU_BATCH
     smoothed._sized = set()  # as on an accelerator
     found = smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, 100)
     assert smoothed.batch_size == smoothed._engine.batch_size == 32
@@ -159,9 +159,9 @@ def test_a_batch_size_that_was_not_given_is_found_once(monkeypatch):
 def test_accelerators_have_few_workers_and_large_batches(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     gpu = torch.device("cuda", 0)
-    assert (devices.default_workers(gpu), devices.default_batch(gpu)) == (2, 2048)
+    assert (machine.default_workers(gpu), machine.default_batch(gpu)) == (2, 2048)
     cpu = torch.device("cpu")
-    assert (devices.default_workers(cpu), devices.default_batch(cpu)) == (8, 128)
+    assert (machine.default_workers(cpu), machine.default_batch(cpu)) == (8, 128)
 
 
 @pytest.mark.parametrize(
