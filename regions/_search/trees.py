@@ -15,7 +15,7 @@ from regions._arithmetic.distances import relative_error
 TREE_DIMENSION = 10  # the largest in which trees were measured to be faster than products
 _RATIO = 0.8  # radii of one layer lie within this factor of each other ...
 _FEWEST = 256  # ... unless that would make the layer smaller than this
-_CANDIDATES = 1 << 20  # pairs listed at once
+_CANDIDATES = 1 << 21  # pairs listed at once
 
 Pairs = tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]
 
