@@ -86,7 +86,9 @@ def _foreign(head: bytes) -> str | None:
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "is an HTML page, not a checkpoint: download the file itself"
     if text.startswith((b"{", b"[")):
-        return "is JSON, not a checkpoint: name the file of its weights"
+        return (
+            "is JSON, not a checkpoint: name the file of its weights; put the parts that an index lists into one file"
+        )
     if head[257:262] == b"ustar":
         return f"is a tar archive: unpack it, or {_ANEW}"
     return None

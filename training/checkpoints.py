@@ -5,6 +5,7 @@ behind whatever prefix; here it is decided whether they are the architecture's, 
 """
 
 import os
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,9 @@ _FORMS = (
         "its weights are parametrised: save it after torch.nn.utils.parametrize.remove_parametrizations",
     ),
 )
+
+#: What names end in where a checkpoint was split.
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.\w+$")
 
 
 def load_checkpoint(
@@ -233,6 +237,9 @@ def _fitting(
     tried = [(reading, _wrong(reading, expected(reading))) for reading in readings(content, names)]
     fits = [reading for reading, wrong in tried if not wrong and not reading.unknown]
     if not fits:
+        shard = _SHARD.search(file.name)
+        if shard:
+            raise ValueError(f"{file} is one of {int(shard[1])} parts of a checkpoint: put them into one file")
         reading, wrong = min(tried, key=lambda pair: len(pair[1]) + len(pair[0].unknown))
         raise ValueError(f"{file} is no {arch}: {_complaint(reading, wrong)}")
     if not all(same(fits[0], other) for other in fits[1:]):

@@ -348,3 +348,14 @@ def test_names_that_a_terminal_would_obey_are_shown_harmless(tmp_path, net):
     with pytest.raises(ValueError, match="is no cifar_resnet20") as caught:
         load(tmp_path, {"state_dict": net.state_dict() | {"\x1b[2J\nfake: all is well": torch.ones(3)}})
     assert str(caught.value).isprintable()
+
+
+def test_a_part_of_a_checkpoint_is_named_as_such(tmp_path):
+    file = tmp_path / "model-00001-of-00002.pt"
+    weights = build("digits_cnn", 10).state_dict()
+    torch.save(dict(list(weights.items())[:3]), file)
+    with pytest.raises(ValueError, match=r"is one of 2 parts of a checkpoint: put them into one file"):
+        load_checkpoint(file, arch="digits_cnn", normalizer="none")
+    whole = tmp_path / "model-00001-of-00001.pt"
+    torch.save(weights, whole)
+    load_checkpoint(whole, arch="digits_cnn", normalizer="none")
