@@ -56,7 +56,7 @@ def predict(settings: PredictSettings) -> None:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
     else:
-        _print(rows, settings)
+        _print(rows, 0 if answers.cut is None else int(answers.cut.sum()), settings)
 
 
 def _rows(
@@ -87,7 +87,7 @@ def _rows(
     return rows
 
 
-def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
+def _print(rows: list[dict[str, Any]], cut: int, settings: PredictSettings) -> None:
     from rich.table import Table
 
     from srs.commands._cli import console
@@ -118,7 +118,6 @@ def _print(rows: list[dict[str, Any]], settings: PredictSettings) -> None:
             "it abstains" if settings.outside == "abstain" else f"sigma by {settings.outside}, and nothing is certified"
         )
         lines.append(f"no region holds {lost} of {len(rows)} images: {how}")
-    cut = sum(row["radius"] < min(row["R"], row["distance"] or 0.0) for row in rows) if settings.certify else 0
     if cut:
         lines.append(f"{cut} of {len(rows)} radii end where an overlapping region of another sigma decides")
     if settings.online is not None:

@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier, make_sampler
@@ -41,6 +41,8 @@ class Answers:
     radius : array of shape (m,)
         Certified l2 radius of G: min(R, margin), or less where an overlapping region of another sigma decides nearer
         by, less the sampler's lookup error; 0 where nothing was certified.
+    cut : bool array of shape (m,), or None
+        Where the radius ends because an overlapping region of another sigma decides; None where nothing was looked up.
     """
 
     predict: Int64[np.ndarray, " m"]
@@ -51,6 +53,7 @@ class Answers:
     n: Int64[np.ndarray, " m"]
     R: Float64[np.ndarray, " m"]
     radius: Float64[np.ndarray, " m"]
+    cut: Bool[np.ndarray, " m"] | None = None
 
 
 class Predictor:
@@ -149,6 +152,8 @@ class Predictor:
             constant = self.table.same_sigma(images, where)  # 0 outside every region
             lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
             answers.radius[answered] = less(np.minimum(found.radius, constant[answered]), lost)
+            nearer = constant < np.minimum(answers.R, where.margin)
+            return replace(answers, cut=nearer)
         return answers
 
     def _levels(

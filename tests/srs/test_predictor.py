@@ -131,6 +131,7 @@ def test_with_discrete_noise_radii_leave_room_for_looking_up_float_images(rng):
     assert some.any()
     lost = 2.0**-24 * table.centres.shape[1] ** 0.5
     assert (found.radius[some] <= (np.minimum(found.R, found.margin) - lost)[some]).all()
+    assert not found.cut.any()  # the lookup costs something, no other region does
 
 
 # Two regions on a line of images, at 0.2 and 0.8, and a point between them that is nearer to the first centre but
@@ -189,7 +190,8 @@ def test_a_radius_ends_where_an_overlapping_region_of_another_sigma_decides(rng)
         free = min(found.R[k], found.margin[k], gaps.min(initial=np.inf))
         assert found.radius[k] <= free + 1e-12
         assert found.radius[k] == pytest.approx(free, abs=1e-9)
-        cut += free < min(found.R[k], found.margin[k])
+        assert found.cut[k] == (free < min(found.R[k], found.margin[k]))
+        cut += found.cut[k]
         steps = flat[k] + 0.999 * found.radius[k] * np.stack([d / np.linalg.norm(d) for d in rng.normal(size=(50, 4))])
         assert (table.locate(steps).sigma == found.sigma[k]).all()
     assert cut > 10
