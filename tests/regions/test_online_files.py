@@ -423,6 +423,7 @@ WRITE_UNTIL_FULL = """
     import os, resource, sys
     import numpy as np, regions
     path, limit, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    sys.dont_write_bytecode = True  # a cut .pyc file would break all later imports
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     rng = np.random.default_rng(seed)
     try:

@@ -39,8 +39,9 @@ def test_what_is_torn_at_any_byte_is_as_if_not_written(tmp_path, together):
 def test_where_the_disk_is_full_no_part_of_the_rows_stays(tmp_path):
     file = tmp_path / "rows.tsv"
     script = f"""
-import resource, pathlib
+import resource, pathlib, sys
 from smoothing.storage import appending
+sys.dont_write_bytecode = True
 with appending(pathlib.Path({str(file)!r}), ("a", "b")) as append:
     append([("1", "2")])
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

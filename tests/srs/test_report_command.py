@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import resource
 import shutil
@@ -319,8 +320,10 @@ def test_bad_flags_are_one_line_and_exit_code_2(copy, flags, message, monkeypatc
 
 def limited(command, folder, size, *flags):
     """Run a command where no file can grow beyond so many bytes: what a full disk does to it."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # a cut .pyc file would break all later imports
     return subprocess.run(
         [*program(command), *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env=environment,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )  # fmt: skip
 

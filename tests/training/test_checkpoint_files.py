@@ -263,7 +263,8 @@ def test_settings_of_other_programs_are_none(tmp_path, net, config):
 
 
 @pytest.mark.parametrize("limit", [0, 1000, 60_000])
-def test_a_full_disk_is_an_error_of_the_disk_and_leaves_the_old_file(tmp_path, net, limit):
+def test_a_full_disk_is_an_error_of_the_disk_and_leaves_the_old_file(tmp_path, net, limit, monkeypatch):
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # a cut .pyc file would break all later imports
     file = tmp_path / "net.pt"
     save_checkpoint(file, net, arch="digits_cnn", epoch=1)
     before = file.read_bytes()

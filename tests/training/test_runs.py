@@ -317,7 +317,8 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(whole, tmp_path):
     killed = start(out, "saved", 1)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = (out / "checkpoint.pt").read_bytes()
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+    limit = "import resource, sys; sys.dont_write_bytecode = True\n"  # a cut .pyc file would break all later imports
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
     flags = repr(flags_of(replace(TINY, resume=True)))
     program = limit + PROGRAM.replace("run(replace", "with one_line_errors('srs-train'): run(replace")
     program = "from srs.commands._cli import one_line_errors\n" + program
