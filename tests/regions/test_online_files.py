@@ -373,9 +373,10 @@ def test_a_file_that_may_not_be_written(path, filled):
         Path(folder).chmod(0o555)
         printed = run_python(
             """
-            import os, sys
+            import os, sys, tempfile
             import numpy, regions
-            regions.OnlineAllocator  # loaded before rights are given up
+            with tempfile.TemporaryDirectory() as other:  # all is loaded and compiled before rights are given up
+                regions.OnlineAllocator(f"{other}/r.db", 60).close()
             if os.getuid() == 0:
                 os.setuid(65534)
             try:
