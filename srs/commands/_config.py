@@ -109,7 +109,7 @@ def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None
         The command line. Default: that of this process.
     """
     given = sys.argv[1:] if args is None else args
-    named = any(name and ":" in name and names_it(name, given) for name in names)
+    named = any(name and own_code(name) and names_it(name, given) for name in names)
     if named and "" not in sys.path:
         sys.path.insert(0, "")
 
