@@ -82,11 +82,11 @@ def main() -> None:
     images, labels = data.test_images[indices], data.test_labels[indices]
     smoothed = SmoothedClassifier(model, 10)
 
-    count = replayed(smoothed, images, indices)
+    count, grid = replayed(smoothed, images, indices), np.tile(SIGMAS, (len(images), 1))
     choices = {
         rule + (", racing" if racing else ""): select(
-            count, SIGMAS, len(images), N0, N0 if rule == "max-radius" else options.n, rule, ALPHA, racing=racing
-        )
+            count, grid, N0, N0 if rule == "max-radius" else options.n, rule, ALPHA, racing=racing
+        )[0]
         for rule in RULES
         for racing in (False, True)
     }

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from smoothing import _validate
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, upper_confidence_bound
+from smoothing.votes import Counts, Tally
+
+#: Draws samples start to stop - 1 of the wanted images and levels, and returns votes of shape (n, k, classes).
+CountVotes = Callable[[Bool[np.ndarray, "n k"], int, int], Int64[np.ndarray, "n k classes"]]
 
 
 @dataclass(frozen=True)
@@ -44,54 +48,72 @@ class Ladder:
         _validate.check_number("min_gain", self.min_gain, 0, strict=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Climb:
-    """Where each image stopped.
-
-    Attributes
-    ----------
-    counts, n : int arrays of shape (n,)
-        Votes for the image's class, out of so many.
-    p_lower : array of shape (n,)
-        The best lower bound of the rungs reached.
-    """
-
-    counts: Int64[np.ndarray, " n"]
-    n: Int64[np.ndarray, " n"]
-    p_lower: Float64[np.ndarray, " n"]
-
-
 def climb(
     ladder: Ladder,
     alpha: float,
-    images: int,
-    count: Callable[[Int64[np.ndarray, " active"], int, int], Int64[np.ndarray, " active"]],
-) -> Climb:
-    """Sample rung by rung and drop images that need no more.
-
-    With probability at least 1 - alpha, per image, p_lower does not exceed the probability of the image's class.
+    classes: Int64[np.ndarray, "n k"],
+    wanted: Bool[np.ndarray, "n k"],
+    count: CountVotes,
+) -> Tally:
+    """Sample rung by rung, and stop at each image and level where more samples would add little.
 
     Parameters
     ----------
     ladder : Ladder
     alpha : float
-        Failure probability per image, over all rungs.
-    images : int
-        How many images.
+        Failure probability of each image and level, over all rungs.
+    classes : int array of shape (n, k)
+        The classes that are certified.
+    wanted : bool array of shape (n, k)
+        Which levels of which images to certify.
     count : callable
-        count(rows, start, stop) draws samples start to stop - 1 of those images and returns the votes for their class.
+        count(wanted, start, stop) draws samples start to stop - 1 of the wanted images and levels.
+
+    Returns
+    -------
+    Tally
+        The votes; `lower_bounds` says what they prove.
     """
-    share, last = shared_alpha(alpha, len(ladder.rungs)), ladder.rungs[-1]
-    counts, n, p_lower = np.zeros(images, np.int64), np.zeros(images, np.int64), np.zeros(images)
-    active = np.arange(images)
-    for start, stop in itertools.pairwise((0, *ladder.rungs)):
-        counts[active] += count(active, start, stop)
-        n[active] = stop
-        p_lower[active] = np.maximum(p_lower[active], lower_confidence_bound(counts[active], stop, share))
-        now = certified_radius(np.ones(len(active)), p_lower[active])
-        hoped = np.floor(upper_confidence_bound(counts[active], stop, share) * last).astype(np.int64)
-        then = certified_radius(np.ones(len(active)), lower_confidence_bound(hoped, last, share))
-        active = active[then > now * (1 + ladder.min_gain)]
-        if not len(active):
-            break
-    return Climb(counts, n, p_lower)
+    rungs = ladder.rungs
+    share, last = shared_alpha(alpha, len(rungs)), rungs[-1]
+    active, reached = wanted.copy(), np.zeros(classes.shape, dtype=np.int64)
+    best, votes = np.zeros(classes.shape), list[np.ndarray]()
+    for start, stop in itertools.pairwise((0, *rungs)):
+        if active.any():
+            fresh = count(active, start, stop)
+            votes.append(votes[-1] + fresh if votes else fresh)
+            reached[active] += 1
+            own = np.take_along_axis(votes[-1], classes[..., None], axis=2)[..., 0][active]
+            best[active] = np.maximum(best[active], lower_confidence_bound(own, stop, share))
+            now = certified_radius(np.ones(len(own)), best[active])
+            hoped = np.floor(upper_confidence_bound(own, stop, share) * last).astype(np.int64)
+            then = certified_radius(np.ones(len(own)), lower_confidence_bound(hoped, last, share))
+            active[active] = then > now * (1 + ladder.min_gain)
+        else:
+            votes.append(votes[-1])
+    return Tally(rungs, np.stack(votes), reached)
+
+
+def lower_bounds(counts: Counts, alpha: float) -> Float64[np.ndarray, "n k"]:
+    """Return lower confidence bounds for the probability of each class that is certified.
+
+    With probability at least 1 - alpha, for each image and level: the bound does not exceed the probability. Each of
+    the m rounds that could be drawn spends alpha / m, whenever the drawing stopped, and the best bound is taken.
+
+    Parameters
+    ----------
+    counts : Counts
+        Votes after each of m rounds.
+    alpha : float
+        Failure probability of each image and level.
+
+    Returns
+    -------
+    array of shape (n, k)
+        0 where nothing was drawn.
+    """
+    share = shared_alpha(alpha, len(counts.n))
+    bounds = np.zeros(counts.n.shape)
+    drawn = counts.n > 0
+    bounds[drawn] = lower_confidence_bound(counts.own[drawn], counts.n[drawn], share)
+    return np.asarray(bounds.max(axis=0))

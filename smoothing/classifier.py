@@ -14,14 +14,15 @@ from smoothing import _validate
 from smoothing._voting.engine import VoteCounter
 from smoothing._voting.probing import fixed_images, logits_text
 from smoothing._voting.samplers import make_sampler
-from smoothing.adaptive import Climb, Ladder, climb
+from smoothing.adaptive import Ladder, climb, lower_bounds
 from smoothing.arithmetic import PRECISIONS, check_precision
-from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, top_two_p_value
+from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
 from smoothing.machine import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
-from smoothing.selection import RULES, select
+from smoothing.selection import RULES, Outcome, select
+from smoothing.votes import Counts, Tally
 
 
 class SmoothedClassifier:
@@ -197,9 +198,10 @@ class SmoothedClassifier:
             n * k * n0 evaluations of the model.
         """
         pixels, names = self._images(images, indices)
-        n0 = _validate.check_count("n0", n0)
-        size = _imagined(rule, n0, n)
-        return self._select(pixels, names, sigmas, n0, size, rule, alpha, racing, None)
+        n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
+        size, alpha = imagined(rule, n0, n), _validate.check_alpha(alpha)
+        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), n0, size, rule, alpha, racing)
+        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
 
     def select_training_sigma(
         self,
@@ -219,8 +221,11 @@ class SmoothedClassifier:
         """
         pixels, names = self._images(images, indices)
         truth = _validate.check_classes("labels", labels, (len(pixels),), self.num_classes)
-        n0 = _validate.check_count("n0", n0)
-        return self._select(pixels, names, sigmas, n0, n0, "max-radius", alpha, racing, truth)
+        n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
+        alpha, rule = _validate.check_alpha(alpha), "max-radius"
+        levels = _each(grid, len(pixels))
+        found, _ = self.select_votes(pixels, names, levels, n0, n0, rule, alpha, racing, labels=truth)
+        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
 
     def certify(
         self,
@@ -286,22 +291,18 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         guess = _validate.check_classes("classes", classes, (len(pixels),), self.num_classes)
-        ladder, each = _ladder(n), self._alpha(alpha, len(pixels) if simultaneous else 1)
-
-        def count(rows: Int64[np.ndarray, " rows"], start: int, stop: int) -> Int64[np.ndarray, " rows"]:
-            one = levels[rows, None]
-            wanted = np.ones_like(one, dtype=bool)
-            votes = self._engine.count(pixels[rows], names[rows], one, wanted, start, stop, "estimate")
-            return np.asarray(votes[np.arange(len(rows)), 0, guess[rows]])
-
-        return self._certificates(climb(ladder, each, len(pixels), count), guess, levels, alpha, simultaneous)
+        ladder, each = as_ladder(n), self._alpha(alpha, len(pixels) if simultaneous else 1)
+        one = np.ones((len(pixels), 1), dtype=bool)
+        tally = self.estimate_votes(pixels, names, levels[:, None], one, guess[:, None], ladder, each)
+        counts = tally.counted(guess[:, None])
+        return self._certificates(counts, guess, levels, alpha, each, simultaneous)
 
     def certify_levels(
         self,
         images: ArrayLike | Tensor,
         sigmas: ArrayLike,
         classes: ArrayLike,
-        n: int,
+        n: int | Ladder,
         alpha: float = 0.001,
         *,
         indices: ArrayLike | None = None,
@@ -328,18 +329,13 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         grid = _validate.check_grid(sigmas)
         guess = _validate.check_classes("classes", classes, (len(pixels), len(grid)), self.num_classes)
-        n, each = _validate.check_count("n", n), self._alpha(alpha, 1)
-        levels = np.tile(grid, (len(pixels), 1))
-        votes = self._engine.count(pixels, names, levels, np.ones_like(levels, dtype=bool), 0, n, "estimate")
-        counts = np.take_along_axis(votes, guess[..., None], axis=2)[..., 0]
-        drawn = np.full(len(pixels), n)
+        ladder, each = as_ladder(n), self._alpha(alpha, 1)
+        levels = _each(grid, len(pixels))
+        tally = self.estimate_votes(pixels, names, levels, np.ones_like(levels, dtype=bool), guess, ladder, each)
+        counts = tally.counted(guess)
         return tuple(
             self._certificates(
-                Climb(counts[:, k], drawn, lower_confidence_bound(counts[:, k], n, each)),
-                guess[:, k],
-                levels[:, k],
-                alpha,
-                simultaneous=False,
+                counts.at(np.full(len(pixels), k)), guess[:, k], levels[:, k], alpha, each, simultaneous=False
             )
             for k in range(len(grid))
         )
@@ -384,10 +380,15 @@ class SmoothedClassifier:
         self, images: ArrayLike | Tensor, indices: ArrayLike | None
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
         pixels = _validate.check_images(images)
-        self._engine.sampler.check(pixels)
-        self._voting = self.identity  # of the model as it was given, before any forward pass
-        self._size_batches(tuple(pixels.shape[1:]))
+        self.begin(pixels)
         return pixels, _validate.check_indices(indices, len(pixels))
+
+    def begin(self, pixels: Float32[Tensor, "n c h w"]) -> Identity:
+        """See that checked images can be voted on, and return which classifier will, before any forward pass."""
+        self._engine.sampler.check(pixels)
+        self._voting = self.identity
+        self._size_batches(tuple(pixels.shape[1:]))
+        return self._voting
 
     def _size_batches(self, shape: tuple[int, ...]) -> None:
         """Where no batch size was given, find one that the accelerator's memory holds, once for each shape of images.
@@ -410,46 +411,77 @@ class SmoothedClassifier:
     def _alpha(self, alpha: float, events: int) -> float:
         return shared_alpha(_validate.check_alpha(alpha), events)
 
-    def _select(
+    def clean_classes(
+        self, images: Float32[Tensor, "n c h w"], sigma: Float64[np.ndarray, "n k"]
+    ) -> Int64[np.ndarray, "n k"]:
+        """Return what each level's base classifier says without noise about images that `begin` has seen."""
+        grid, where = np.unique(sigma, return_inverse=True)
+        found = self._engine.classes(images, grid)
+        return np.asarray(np.take_along_axis(found, where.reshape(sigma.shape), axis=1))
+
+    def select_votes(
         self,
-        pixels: Float32[Tensor, "n c h w"],
-        names: Int64[np.ndarray, " n"],
-        sigmas: ArrayLike,
+        images: Float32[Tensor, "n c h w"],
+        indices: Int64[np.ndarray, " n"],
+        sigma: Float64[np.ndarray, "n k"],
         n0: int,
         size: int,
         rule: str,
         alpha: float,
         racing: bool,
-        labels: Int64[np.ndarray, " n"] | None,
-    ) -> SigmaChoice:
-        grid, alpha = _validate.check_grid(sigmas), _validate.check_alpha(alpha)
-        levels = np.tile(grid, (len(pixels), 1))
+        *,
+        labels: Int64[np.ndarray, " n"] | None = None,
+    ) -> tuple[Outcome, Tally]:
+        """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments."""
 
         def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
-            return self._engine.count(pixels, names, levels, wanted, start, stop, "select")
+            return self._engine.count(images, indices, sigma, wanted, start, stop, "select")
 
-        found = select(count, grid, len(pixels), n0, size, rule, alpha, racing=racing, labels=labels)
-        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
+        return select(count, sigma, n0, size, rule, alpha, racing=racing, labels=labels)
+
+    def estimate_votes(
+        self,
+        images: Float32[Tensor, "n c h w"],
+        indices: Int64[np.ndarray, " n"],
+        sigma: Float64[np.ndarray, "n k"],
+        wanted: Bool[np.ndarray, "n k"],
+        classes: Int64[np.ndarray, "n k"],
+        ladder: Ladder,
+        alpha: float,
+    ) -> Tally:
+        """Draw estimation samples of images that `begin` has seen; `adaptive.climb` names the arguments."""
+
+        def count(active: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
+            return self._engine.count(images, indices, sigma, active, start, stop, "estimate")
+
+        return climb(ladder, alpha, classes, wanted, count)
 
     def _certificates(
         self,
-        found: Climb,
+        counts: Counts,
         guess: Int64[np.ndarray, " n"],
         levels: Float64[np.ndarray, " n"],
         alpha: float,
+        each: float,
         simultaneous: bool,
     ) -> Certificates:
+        p_lower = lower_bounds(counts, each)[:, 0]
         return Certificates(
-            predict=np.where(found.p_lower > 0.5, guess, ABSTAIN),
-            radius=certified_radius(levels, found.p_lower),
+            predict=np.where(p_lower > 0.5, guess, ABSTAIN),
+            radius=certified_radius(levels, p_lower),
             sigma=levels,
-            counts=found.counts,
-            n=found.n,
-            p_lower=found.p_lower,
+            counts=counts.last[:, 0],
+            n=counts.drawn[:, 0],
+            p_lower=p_lower,
             alpha=alpha,
             simultaneous=simultaneous,
             identity=self._voting,
         )
+
+
+def _each(grid: Float64[np.ndarray, " k"], n: int) -> Float64[np.ndarray, "n k"]:
+    """Return a grid of levels for each of n images."""
+    return np.tile(grid, (n, 1))
 
 
 def _compiled(base: nn.Module, device: torch.device) -> nn.Module:
@@ -459,11 +491,12 @@ def _compiled(base: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def _ladder(n: int | Ladder) -> Ladder:
+def as_ladder(n: int | Ladder) -> Ladder:
+    """Return a number of samples as a ladder of one rung."""
     return n if isinstance(n, Ladder) else Ladder((_validate.check_count("n", n),))
 
 
-def _imagined(rule: str, n0: int, n: int | None) -> int:
+def imagined(rule: str, n0: int, n: int | None) -> int:
     """Return how many samples a rule's radii are imagined for, or say what is missing."""
     if _validate.check_choice("rule", rule, RULES) == "max-radius":
         if n is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from smoothing._voting.noise import STREAM
+
 #: The class that stands for "no answer".
 ABSTAIN = -1
 
@@ -29,6 +31,8 @@ class Identity:
         Names the noise streams.
     scheme : int
         How all this was found: identities of another scheme are not compared, since they left something out.
+    stream : str
+        Where random numbers come from. "sfc64" is the only one, and what earlier records mean that do not name theirs.
     """
 
     weights: str
@@ -38,6 +42,7 @@ class Identity:
     compiled: bool
     seed: int
     scheme: int = 1
+    stream: str = STREAM
 
 
 @dataclass(frozen=True, eq=False)

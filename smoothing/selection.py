@@ -5,13 +5,15 @@ label but Eq. 5, which is for training images. Nothing here needs to be sound: c
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from smoothing.adaptive import CountVotes
 from smoothing.confidence import certified_radius, lower_confidence_bound, upper_confidence_bound
+from smoothing.votes import Tally, Votes
 
 #: The rules, and what they maximise over the grid.
 RULES: Mapping[str, str] = {
@@ -20,14 +22,15 @@ RULES: Mapping[str, str] = {
     "anchor": "the expected radius, among the levels that agree with the smallest level that does not abstain",
 }
 
+#: Numbers of votes that are held at once while stored votes are looked at again.
+MOST_VOTES_AT_ONCE = 2**22
+
 #: Racing looks at the votes after so many samples.
 RACE_RUNGS = (128, 256, 512)
 
 #: A level is dropped where even its upper bound at this one-sided error does not reach the leader. Measured: smaller
 #: errors save less, larger ones begin to cost radius (benchmarks/results/select.md).
 RACE_ERROR = 0.3
-
-CountVotes = Callable[[Bool[np.ndarray, "n k"], int, int], Int64[np.ndarray, "n k classes"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,8 @@ class Ballot:
 
     Attributes
     ----------
-    sigmas : array of shape (k,)
-        The grid, increasing.
+    sigmas : array of shape (n, k)
+        The noise levels.
     classes, counts, samples : int arrays of shape (n, k)
         The class, its votes, and out of how many.
     size : int
@@ -46,7 +49,7 @@ class Ballot:
         At which failure probability.
     """
 
-    sigmas: Float64[np.ndarray, " k"]
+    sigmas: Float64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "n k"]
     counts: Int64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
@@ -56,8 +59,7 @@ class Ballot:
     def radius(self, p: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
         """Return the radius that `size` samples certify if a share p of them votes for the class."""
         counts = np.rint(p * self.size).astype(np.int64)
-        sigmas = np.broadcast_to(self.sigmas, p.shape)
-        return certified_radius(sigmas, lower_confidence_bound(counts, self.size, self.alpha))
+        return certified_radius(self.sigmas, lower_confidence_bound(counts, self.size, self.alpha))
 
     def expected(self) -> Float64[np.ndarray, "n k"]:
         """Return the radius at the observed share of votes."""
@@ -94,10 +96,14 @@ class Outcome:
     samples: Int64[np.ndarray, "n k"]
 
 
+def selection_rungs(n0: int, racing: bool) -> tuple[int, ...]:
+    """Return after how many samples of a level the votes are looked at."""
+    return (*(rung for rung in RACE_RUNGS if racing and rung < n0), n0)
+
+
 def select(
     count: CountVotes,
-    sigmas: Float64[np.ndarray, " k"],
-    images: int,
+    sigmas: Float64[np.ndarray, "n k"],
     n0: int,
     size: int,
     rule: str,
@@ -105,53 +111,108 @@ def select(
     *,
     racing: bool,
     labels: Int64[np.ndarray, " n"] | None = None,
-) -> Outcome:
-    """Choose every image's level.
+) -> tuple[Outcome, Tally]:
+    """Choose every image's level; return the decision, and the votes that it was made by.
 
     Parameters
     ----------
     count : callable
         count(wanted, start, stop) draws samples start to stop - 1 of the wanted images and levels.
-    sigmas, images, n0, alpha
-        Grid, number of images, most samples of a level, failure probability that radii are imagined for.
+    sigmas : array of shape (n, k)
+        Each image's levels to choose from, increasing.
+    n0 : int
+        Most samples of a level.
     size : int
         Samples that the radii are imagined for.
     rule : str
         One of `RULES`.
+    alpha : float
+        Failure probability that the radii are imagined for.
     racing : bool
         Look at the votes after `RACE_RUNGS` samples, and draw no more for levels that cannot win.
-    labels : int array of shape (images,), optional
+    labels : int array of shape (n,), optional
         Count votes for the label (Eq. 5); where another class wins, the radius is 0.
     """
-    rungs = [rung for rung in RACE_RUNGS if rung < n0] if racing else []
-    samples = np.zeros((images, len(sigmas)), dtype=np.int64)
-    contending = np.ones(samples.shape, dtype=bool)
-    votes = None
-    for start, stop in itertools.pairwise((0, *rungs, n0)):
+    rungs = selection_rungs(n0, racing)
+    reached = np.zeros(sigmas.shape, dtype=np.int64)
+    contending = np.ones(sigmas.shape, dtype=bool)
+    votes: list[np.ndarray] = []
+    for start, stop in itertools.pairwise((0, *rungs)):
         racing_still = contending & (contending.sum(axis=1, keepdims=True) > 1) if start else contending
         fresh = count(racing_still, start, stop)
-        votes = fresh if votes is None else votes + fresh
-        samples[racing_still] = stop
-        ballot = _ballot(votes, samples, sigmas, size, alpha, labels)
+        votes.append(votes[-1] + fresh if votes else fresh)
+        reached[racing_still] += 1
+        samples = np.array(rungs)[reached - 1]
+        ballot = _ballot(votes[-1], samples, sigmas, size, alpha, labels)
         agreeing, below = ballot.agreeing() if rule == "anchor" else (contending, np.zeros_like(contending))
         undecided = racing_still.any(axis=1, keepdims=True)
         if stop < n0:
             keep = ballot.can_win(contending & agreeing, stop) | (contending & below)
             contending = np.where(undecided & keep.any(axis=1, keepdims=True), keep, contending)
     radii = np.where(contending & agreeing, ballot.expected(), 0.0)
-    return Outcome(radii.argmax(axis=1), ballot.classes, radii, samples)
+    return Outcome(radii.argmax(axis=1), ballot.classes, radii, samples), Tally(rungs, np.stack(votes), reached)
+
+
+def select_again(
+    votes: Votes,
+    num_classes: int,
+    sigmas: Float64[np.ndarray, "n k"],
+    n0: int,
+    size: int,
+    rule: str,
+    alpha: float,
+    *,
+    racing: bool,
+) -> Outcome | None:
+    """Return what `select` decided, from the votes that it drew.
+
+    None where it would have drawn others: then they are not of these arguments.
+    """
+    n, k = sigmas.shape
+    together = max(1, MOST_VOTES_AT_ONCE // (k * num_classes))
+    level, classes = np.zeros(n, dtype=np.int64), np.zeros((n, k), dtype=np.int64)
+    radii, samples = np.zeros((n, k)), np.zeros((n, k), dtype=np.int64)
+    for first in range(0, n, together):
+        part = slice(first, min(first + together, n))
+        stored = _Stored(votes.dense(part, num_classes))
+        try:
+            found, drawn = select(stored.count, sigmas[part], n0, size, rule, alpha, racing=racing)
+        except _LackingError:
+            return None
+        if not np.array_equal(drawn.reached, stored.tally.reached):
+            return None
+        level[part], classes[part], radii[part], samples[part] = found.level, found.classes, found.radii, found.samples
+    return Outcome(level, classes, radii, samples)
+
+
+class _LackingError(Exception):
+    """Votes are asked for that were not drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """Gives stored votes as if they were drawn now."""
+
+    tally: Tally
+
+    def count(self, wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
+        last = self.tally.rungs.index(stop)
+        if (self.tally.reached[wanted] <= last).any():
+            raise _LackingError
+        votes = self.tally.votes
+        return np.where(wanted[..., None], votes[last] - votes[last - 1] if start else votes[last], 0)
 
 
 def _ballot(
     votes: Int64[np.ndarray, "n k classes"],
     samples: Int64[np.ndarray, "n k"],
-    sigmas: Float64[np.ndarray, " k"],
+    sigmas: Float64[np.ndarray, "n k"],
     size: int,
     alpha: float,
     labels: Int64[np.ndarray, " n"] | None,
 ) -> Ballot:
     classes = votes.argmax(axis=2)
     if labels is not None:
-        classes = np.repeat(labels[:, None], len(sigmas), axis=1)
+        classes = np.repeat(labels[:, None], sigmas.shape[1], axis=1)
     counts = np.take_along_axis(votes, classes[..., None], axis=2)[..., 0]
     return Ballot(sigmas, classes, counts, samples, size, alpha)

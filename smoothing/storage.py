@@ -41,11 +41,11 @@ Append = Callable[[Iterable[Sequence[str]]], None]
 
 
 @contextmanager
-def locked(file: Path, what: Path) -> Iterator[None]:
-    """Hold a lock file, or say that another process is writing `what`."""
+def locked(file: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file, or say that another process is writing `what`; with `wait`, until it has been written."""
     lock = FileLock(file)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except Timeout as error:
         raise ValueError(f"{what} is being written by another process: let it finish, or stop it") from error
     with lock:

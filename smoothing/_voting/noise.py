@@ -7,6 +7,9 @@ blocks of `BLOCK`, each from a generator of its own, so that any block can be dr
 
 import numpy as np
 
+#: What results call the streams that are defined here.
+STREAM = "sfc64"
+
 #: Samples per block. Part of the streams' definition: another value gives other noise.
 BLOCK = 128
 

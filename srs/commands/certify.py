@@ -1,13 +1,19 @@
 """`srs-certify`: choose sigma per image, certify, allocate regions, report."""
 
+from __future__ import annotations
+
 import sys
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import one_line_errors, one_line_warnings, printing
+from srs.commands._cli import console, one_line_errors, one_line_warnings, printing
 from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.run.settings import CertifySettings
+
+if TYPE_CHECKING:
+    from srs.run.inputs import Inputs
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
 
@@ -30,46 +36,96 @@ def main() -> None:
 
 
 def certify(settings: CertifySettings) -> None:
-    """Run the pipeline in its folder and print its table."""
+    """Run the pipeline in its folder, or a share of it, and print its table."""
     settings.check()
 
-    from smoothing.confidence import shared_alpha
-    from srs.commands._cli import console
-    from srs.evaluation.evaluate import evaluate
-    from srs.report.summary import write
-    from srs.run.base_classifiers import save_own
-    from srs.run.draw import points_of, record_files, record_run
-    from srs.run.folder import CONFIG, SUMMARY, check_free, check_same, claimed, describe, read_description
-    from srs.run.inputs import completed, load  # after the check: PyTorch takes seconds to import
+    from smoothing.drawing.draw import owned
+    from srs.run.draw import draw_run
+    from srs.run.folder import SUMMARY, check_free
+    from srs.run.inputs import completed  # after the check: PyTorch takes seconds to import
+    from srs.run.team import team_of
 
     find_in_current_folder(settings.model, settings.arch)
     settings = completed(settings)
-    out = Path(str(settings.out))
-    check_free(out, resume=settings.resume, overwrite=settings.overwrite)
-    begun = settings.resume and (out / CONFIG).exists()
-    if begun:
-        read_description(out)  # before anything is done with it
-    progress = sys.stderr.isatty()
-    inputs = load(settings, progress=progress)
+    out, team = Path(str(settings.out)), team_of(settings)
+    if team.leads:
+        check_free(out, resume=settings.resume or team.apart, overwrite=settings.overwrite)
+        inputs, finished = _begin(out, settings, wait=team.apart)
+        team.meet()
+    else:
+        team.meet()
+        inputs, finished = _join(out, replace(settings, resume=True, overwrite=False))
+    if finished:
+        if team.leads:
+            _show(out)
+        return
+    progress = sys.stderr.isatty() and team.leads
+    with owned(out, team.share):
+        missing = draw_run(out, inputs, inputs.classifier, team.share, wait=team.launched, progress=progress)
+    if not team.leads:
+        return
+    if missing is not None:
+        sys.stdout.write(f"{team.lacking(missing)}\n")
+    elif (out / SUMMARY).exists():  # another share came last
+        _show(out)
+    else:
+        summary = _finish(out, inputs)
+        print_results(summary, out)
+        console().print(f"written to {out}", soft_wrap=True)
+
+
+def _begin(out: Path, settings: CertifySettings, *, wait: bool) -> tuple[Inputs, bool]:
+    """Load what is certified and begin the run, or go on with the one that is there; say whether that is finished."""
+    from srs.run.base_classifiers import save_own
+    from srs.run.folder import claimed, describe, read_description
+    from srs.run.inputs import load
+
+    with claimed(out, overwrite=settings.overwrite, wait=wait) as begun:
+        if begun:
+            read_description(out)  # before anything is done with it
+            return _join(out, replace(settings, resume=True))
+        inputs = load(settings, progress=sys.stderr.isatty())
+        config, manifest = _description(inputs)
+        save_own(out, settings, inputs.models)
+        describe(out, config, manifest)
+        return inputs, False
+
+
+def _join(out: Path, settings: CertifySettings) -> tuple[Inputs, bool]:
+    """Load what is certified, and see that it is the run that the folder holds; say whether that is finished."""
+    from srs.run.folder import SUMMARY, check_same
+    from srs.run.inputs import load
+
+    inputs = load(settings)
+    check_same(out, *_description(inputs))
+    return inputs, (out / SUMMARY).exists()
+
+
+def _description(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings and manifest of a run."""
+    from smoothing.confidence import shared_alpha
+
+    settings = inputs.settings
     shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
-    config, manifest = settings.to_dict(), inputs.manifest(classifier.identity, check)
-    if begun and (out / SUMMARY).exists():
-        check_same(out, config, manifest)
-        _show(out)
-        return
-    with claimed(out, config, manifest, overwrite=settings.overwrite) as new:
-        if new:
-            save_own(out, settings, inputs.models)
-            describe(out, config, manifest)
+    return settings.to_dict(), inputs.manifest(classifier.identity, check)
+
+
+def _finish(out: Path, inputs: Inputs) -> dict[str, Any]:
+    """Evaluate the votes of a run that has them all, and write what follows from them."""
+    from srs.evaluation.evaluate import evaluate
+    from srs.report.summary import write
+    from srs.run.draw import files_of, points_of
+    from srs.run.folder import claimed, read_description
+    from srs.run.votes import read_record
+
+    settings = inputs.settings
+    with claimed(out, wait=True):
         config, manifest = read_description(out)  # of the start, which may have been another one
-        record_run(out, inputs, classifier, progress=progress)
-        record = record_files(out, inputs).read()
+        record = read_record(files_of(out, inputs))
         results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)
-        summary = write(results, config, manifest, out)
-    print_results(summary, out)
-    console().print(f"written to {out}", soft_wrap=True)
+        return write(results, config, manifest, out)
 
 
 def _show(out: Path) -> None:
@@ -90,7 +146,6 @@ def _show(out: Path) -> None:
 
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
-    from srs.commands._cli import console
     from srs.report.numbers import percent, significant
     from srs.report.summary import results_table
 

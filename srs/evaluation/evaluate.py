@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 import regions
-from smoothing import ABSTAIN, certified_radius, lower_confidence_bound, make_sampler
+from smoothing import ABSTAIN, certified_radius, make_sampler
+from smoothing.adaptive import lower_bounds
 from smoothing.confidence import shared_alpha
 from smoothing.tables import floor_text
 from srs.modes import COMPARED, OVERLAPPING, Mode
@@ -171,20 +172,14 @@ def rows(predict: Int64[np.ndarray, " n"], radius: Float64[np.ndarray, " n"], la
 
 def bounds_at(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bounds:
     """Certify each image at one level from its counts: as `SmoothedClassifier.certify_classes` does."""
-    at = np.arange(len(level)), level
-    counts, drawn, classes = record.counts[at], record.drawn[at], record.classes[at]
-    p_lower = np.zeros(len(level))
-    for n in np.unique(drawn):
-        some = drawn == n
-        p_lower[some] = lower_confidence_bound(counts[some], int(n), alpha)
+    classes = record.classes[np.arange(len(level)), level]
+    p_lower = lower_bounds(record.counts.at(level), alpha)[:, 0]
     radius = certified_radius(record.sigmas[level], p_lower)
     return Bounds(np.where(p_lower > 0.5, classes, ABSTAIN), radius, p_lower)
 
 
 def radii_of_image(record: Record, j: int, alpha: float) -> Float64[np.ndarray, " k"]:
     """Return what one image's counts certify at every level, NaN where it was not certified."""
-    radius = np.full(len(record.sigmas), np.nan)
-    for k in np.flatnonzero(record.certified[j]):
-        bound = lower_confidence_bound(record.counts[j, [k]], int(record.drawn[j, k]), alpha)
-        radius[k] = certified_radius(record.sigmas[[k]], bound)[0]
-    return radius
+    counts = record.counts.take(np.array([j]))
+    radius = certified_radius(record.sigmas, lower_bounds(counts, alpha)[0])
+    return np.where(record.certified[j], radius, np.nan)

@@ -16,7 +16,8 @@ from srs.report.summary import summarize
 from srs.run.folder import REGIONS, SUMMARY, read_description
 from srs.run.map import read_summary, run_map
 from srs.run.settings import settings_of
-from srs.run.votes import Limits, Record, RecordFiles
+from srs.run.version_1 import OldRows
+from srs.run.votes import Record, images_of, read_record, vote_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +91,12 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     folder = Path(folder)
     config, manifest = read_description(folder)
     settings, sigmas = settings_of(config), np.array(manifest["sigmas"], dtype=np.float64)
-    limits = Limits(manifest["data"]["num_classes"], settings.n0, settings.n)
-    files = RecordFiles.existing(folder, sigmas, settings.chosen_only, limits)
+    idx, classes = images_of(folder), manifest["data"]["num_classes"]
     summary = read_summary(folder)
-    record = files.read()
+    if manifest["format"] == 1:
+        record = OldRows(folder, idx, sigmas, settings.chosen_only, classes, settings.n0, settings.n).read()
+    else:
+        record = read_record(vote_files(folder, settings, idx, sigmas, classes))
     points = run_map(folder, manifest, summary).centres
     stored = StoredRun(folder, config, manifest, record, points, summary)
     images = stored.images

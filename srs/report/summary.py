@@ -37,8 +37,8 @@ def certificates(results: Results) -> CertificateTable:
             "r": r,
             "p_lower": results.bounds.p_lower,
             "region": np.where(r > 0, np.arange(len(r)), -1),
-            "counts": record.counts[at],
-            "n": record.drawn[at],
+            "counts": record.counts.last[at],
+            "n": record.counts.drawn[at],
         },
     )
 

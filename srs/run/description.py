@@ -19,6 +19,8 @@ def check_manifest(manifest: Mapping[str, Any], settings: CertifySettings) -> No
 
     Of `classifier`, names that are not known here are left to the comparison with the classifier itself.
     """
+    if manifest.get("router") is not None:
+        raise ValueError("it names a router, which a newer version knows; update srs-certify")
     data, classifier = (_part(manifest, name, dict) for name in ("data", "classifier"))
     sigmas = _part(manifest, "sigmas", list)
     _part(manifest, "device", str)
@@ -32,6 +34,8 @@ def check_manifest(manifest: Mapping[str, Any], settings: CertifySettings) -> No
     for part, name in ((data, "sha256"), (classifier, "weights")):
         if not _HASH.fullmatch(_part(part, name, str)):
             raise ValueError(f"{name} = {_short(part[name])} is no hash")
+    if not isinstance(classifier.get("stream", ""), str):
+        raise ValueError(f"stream = {_short(classifier['stream'])} names no stream")
     for name in ("precision", "sampler"):
         if _part(classifier, name, str) != getattr(settings, name):
             raise ValueError(f"{name} = {_short(classifier[name])}, but the settings say {getattr(settings, name)}")

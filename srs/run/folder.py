@@ -2,22 +2,24 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from smoothing.drawing.draw import LOCK, owned_by_nobody_else
+from smoothing.drawing.files import ESTIMATION, LEVELS, SELECTION
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
 from smoothing.storage import forget_partial, locked, replacing
 from srs.run.description import check_manifest
 from srs.run.settings import CIRCUMSTANCES, settings_of
-from srs.run.votes import ESTIMATION, LEVELS, SELECTION
 
-FORMAT = 1
-"""Of the folder: a program that knows a smaller one cannot read it."""
+FORMAT = 2
+"""Of the folder: a program that knows a smaller one cannot read it. Format 1 kept the votes for one class."""
 
 CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
 CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
@@ -25,12 +27,13 @@ CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curve
 #: Columns of `certificates.tsv` after the six usual ones.
 EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
 
-LOCK = ".lock"
-
 RUN_FILES = frozenset(
     {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}
 )
-"""What a run writes, and so what replacing one may delete."""
+"""What a finished run holds."""
+
+_WORKING = re.compile(rf"({re.escape(SELECTION)}|{re.escape(ESTIMATION)})\.part[0-9]+|{re.escape(LOCK)}[0-9]+")
+"""Names of the files that each process writes until a run is finished."""
 
 #: What there may be before `config.yaml`, which is written last of a run's description.
 _BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
@@ -41,17 +44,22 @@ IDENTITY = ("data", "sigmas")
 _REMEDY = "restore it, or begin in another folder"
 
 
+def is_run_file(name: str) -> bool:
+    """Whether a run writes a file of this name, and replacing it may delete it."""
+    return name in RUN_FILES or _WORKING.fullmatch(name) is not None
+
+
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; name a folder")
-    for name in sorted(RUN_FILES):
+    held = _names(out) if out.is_dir() else set()
+    for name in sorted(RUN_FILES | {name for name in held if is_run_file(name)}):
         # a link in a folder from somebody else may name any file, which would be cut, appended to or replaced
         if (out / name).is_symlink() or ((out / name).exists() and not (out / name).is_file()):
             raise ValueError(f"--out {out}: {name} is a link or no regular file; put a file in its place")
-    if out.is_dir() and not _only_begun(out):
-        held = (out / CONFIG).is_file() or (out / SUMMARY).is_file()
-        if not held:
+    if out.is_dir() and not held <= _BEGINNING:
+        if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
             raise ValueError(f"--out {out}: holds files but no run; name another folder")
         if resume and not (out / CONFIG).is_file():
             raise ValueError(
@@ -60,7 +68,7 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         if not resume and not overwrite:
             state = "a finished run" if (out / SUMMARY).is_file() else "an unfinished run; go on with it by --resume"
             raise ValueError(f"--out {out}: holds {state}; name another folder, or replace it with --overwrite")
-        foreign = sorted(name for name in _names(out) if name not in RUN_FILES)
+        foreign = sorted(name for name in held if not is_run_file(name))
         if overwrite and foreign:
             raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
     parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
@@ -69,31 +77,39 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 @contextmanager
-def claimed(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool) -> Iterator[bool]:
-    """Make the folder this process's own, and this run's: begin it, or see that it is the same run.
+def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterator[bool]:
+    """Make the folder this process's own for as long as the context lasts: nobody else begins or finishes a run there.
 
-    Gives whether the run is new: then its `model.pt`, if any, is still to be written, and `describe` to be called.
+    Gives whether a run has begun there; if not, `describe` begins one, after its `model.pt`, if any, was written. Where
+    nothing came of it, the folder is left as it was.
+
+    Parameters
+    ----------
+    out : path
+    overwrite : bool, default=False
+        Remove the run that the folder holds.
+    wait : bool, default=False
+        Wait for another process that is beginning or finishing a run there, instead of raising `ValueError`.
     """
-    absent = not out.exists()
-    fresh = absent or not any(out.iterdir())
+    absent = [folder for folder in (out, *out.parents) if not folder.exists()]
+    fresh = bool(absent) or not any(out.iterdir())
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(out / LOCK, out):
+        with locked(out / LOCK, out, wait=wait):
+            if overwrite:
+                with owned_by_nobody_else(out):
+                    for name in sorted(filter(is_run_file, _names(out) - {LOCK}), key=lambda name: name == CONFIG):
+                        (out / name).unlink()
             for name in RUN_FILES:
                 forget_partial(out / name)
-            if overwrite:
-                for name in sorted(_names(out) & RUN_FILES - {LOCK}, key=lambda name: name == CONFIG):
-                    (out / name).unlink()
-            new = not (out / CONFIG).exists()
-            if not new:
-                check_same(out, config, manifest)
-            yield new
+            yield (out / CONFIG).exists()
     finally:
         if fresh and not (out / CONFIG).exists():  # nothing came of it
             for name in _BEGINNING:
                 (out / name).unlink(missing_ok=True)
-            if absent:
-                out.rmdir()
+            for folder in absent:
+                with suppress(OSError):  # somebody else put something there
+                    folder.rmdir()
 
 
 def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -139,6 +155,11 @@ def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
 def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuse to put two configurations into one folder."""
     before, described = read_description(out)
+    if described["format"] < FORMAT:
+        raise ValueError(
+            f"--out {out}: was written by an earlier version, which cannot be gone on with; srs-report shows it if it "
+            "is finished; name another --out"
+        )
     for name in {**before, **config}:
         if name not in CIRCUMSTANCES and before.get(name) != config.get(name):
             flag = f"--{name.replace('_', '-')}"
@@ -152,11 +173,6 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
     if found is not None:
         key, here, there = found
         raise ValueError(f"--out {out}: belongs to a run with another {key} ({there}, here {here}); name another --out")
-
-
-def _only_begun(out: Path) -> bool:
-    """Whether the folder is empty but for what a start that was killed at once may leave."""
-    return _names(out) <= _BEGINNING
 
 
 def _names(out: Path) -> set[str]:

@@ -96,6 +96,7 @@ class Inputs:
                 "sha256": hash_arrays(self.images, self.indices, self.labels),
             },
             "classifier": asdict(identity),
+            "router": None,
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
         }

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from regions import RegionMap
+from smoothing.drawing.stages import Table
 from smoothing.reading import read_json
 from smoothing.storage import whole_lines
 from smoothing.tables import COLUMNS, floor_text
 from srs.modes import GROUPS
 from srs.run.folder import CERTIFICATES, EXTRA, REGIONS, SUMMARY
-from srs.run.votes import Record, Table
+from srs.run.votes import Record
 
 _ANEW = f"restore it, or delete {SUMMARY} and make both anew with srs-certify --resume"
 
@@ -100,7 +101,7 @@ def check_certificates(folder: Path, record: Record) -> None:
     file = folder / CERTIFICATES
     rows = _certificates(file)
     at = np.arange(len(record.idx)), record.level
-    for name, ours in (("idx", record.idx), ("label", record.label), ("counts", record.counts[at])):
+    for name, ours in (("idx", record.idx), ("label", record.label), ("counts", record.counts.last[at])):
         if not np.array_equal(ours, rows.integers(name)):
             raise ValueError(f"{file} does not belong to the run's rows: {name} differs; {_ANEW}")
 

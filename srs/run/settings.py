@@ -1,8 +1,11 @@
 """What a certification run can be told. Light to import: `srs-certify --help` needs nothing else."""
 
+import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +23,7 @@ CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "devic
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
-INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset"})
+INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard"})
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
@@ -98,6 +101,11 @@ class CertifySettings:
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
     """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
+    rungs: tuple[int, ...] = ()
+    """Stop early: numbers of estimation samples, increasing and below n, after which an image gets no more where more
+    would add little to its radius. Each of them, and n, spends an equal share of alpha."""
+    min_gain: float | None = None
+    """What counts as little with --rungs: less than this share of the radius. Default: 0.05."""
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
@@ -118,6 +126,9 @@ class CertifySettings:
     """Go on with the run that --out holds, with its settings; one that is finished is only shown again."""
     overwrite: bool = False
     """Replace the run that --out holds."""
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+    """Do the I-th of N shares of the images, and leave the others to other starts with the same --out, now or later,
+    on any machine that sees it: 1/4 to 4/4. The start that finds all done finishes the run."""
     image_order: Literal["sorted", "shuffled"] | None = None
     """How test images are lined up before --skip and --max. sorted: as the data set numbers them, which in a folder is
     class by class. shuffled: in a random order, always the same for so many images. Default: sorted."""
@@ -134,6 +145,17 @@ class CertifySettings:
         """How regions are sized, once it is settled which may overlap."""
         return Mode.of(str(self.overlap), self.method, self.order)
 
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """Which share of how many `shard` names, from 0; None for all. `ValueError` where it names none."""
+        if self.shard is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard, re.ASCII)
+        number, of = map(int, found.groups()) if found else (0, 1)
+        if not 1 <= number <= of:
+            raise ValueError(f"--shard {self.shard}: expected I/N with I from 1 to N, such as 2/8")
+        return number - 1, of
+
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
         for flag, count in (("--n0", self.n0), ("--n", self.n), ("--batch", self.batch), ("--skip", self.skip)):
@@ -149,6 +171,15 @@ class CertifySettings:
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.share and self.overwrite:
+            raise ValueError("--overwrite replaces what other shares of --shard write: remove the folder before them")
+        if any(later <= earlier for earlier, later in pairwise((0, *self.rungs, self.n))):
+            given = " ".join(map(str, self.rungs))
+            raise ValueError(f"--rungs {given}: numbers of samples must increase, from 1 to below --n {self.n}")
+        if self.min_gain is not None and not self.rungs:
+            raise ValueError(f"--min-gain {self.min_gain}: has no effect without --rungs")
+        if self.min_gain is not None and not 0 <= self.min_gain < math.inf:
+            raise ValueError(f"--min-gain {self.min_gain}: must be finite and >= 0")
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
         if self.indices is not None and self.image_order == "shuffled":

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from smoothing import Ladder, SmoothedClassifier, lower_confidence_bound, upper_confidence_bound
-from smoothing.adaptive import climb
+from smoothing.adaptive import climb, lower_bounds
 
 from .oracles import Ball, Halfspace
 
@@ -73,31 +73,47 @@ def test_exact_coverage_of_a_ladder(p):
     first, second = (a.ravel() for a in np.meshgrid(np.arange(31), np.arange(61), indexing="ij"))
     mass = stats.binom.pmf(first, 30, p) * stats.binom.pmf(second, 60, p)
 
-    def count(rows, start, stop):
-        return (first if start == 0 else second)[rows]
+    def count(wanted, start, stop):
+        own = first if start == 0 else second
+        return votes_of(own, stop - start) * wanted[..., None]
 
-    found = climb(ladder, alpha, len(first), count)
+    tally, counts = climbed(ladder, alpha, len(first), count)
+    p_lower = lower_bounds(counts, alpha)[:, 0]
     assert mass.sum() == pytest.approx(1)
-    assert mass[found.p_lower > p].sum() <= alpha
-    stopped = found.n == 30
-    np.testing.assert_array_equal(found.counts, np.where(stopped, first, first + second))
+    assert mass[p_lower > p].sum() <= alpha
+    stopped = tally.reached[:, 0] == 1
+    np.testing.assert_array_equal(counts.drawn[:, 0], np.where(stopped, 30, 90))
+    np.testing.assert_array_equal(counts.last[:, 0], np.where(stopped, first, first + second))
+
+
+def votes_of(own, n):
+    """Votes of two classes, at one level, where the first has so many out of n."""
+    return np.stack([own, n - own], axis=-1)[:, None]
+
+
+def climbed(ladder, alpha, images, count):
+    """The votes of a ladder for class 0 of images at one level, and what bounds are computed from."""
+    classes = np.zeros((images, 1), dtype=np.int64)
+    tally = climb(ladder, alpha, classes, np.ones((images, 1), dtype=bool), count)
+    return tally, tally.counted(classes)
 
 
 def test_a_ladder_stops_for_the_reasons_it_states():
-    votes = {0: 20, 1: 100, 2: 95, 3: 52}  # of the first 100: hopeless, unanimous, clear, open
+    votes = np.array([20, 100, 95, 52])  # of the first 100: hopeless, unanimous, clear, open
     drawn = []
 
-    def count(rows, start, stop):
-        drawn.append((rows.tolist(), start, stop))
-        return np.array([round(votes[row] / 100 * (stop - start)) for row in rows])
+    def count(wanted, start, stop):
+        drawn.append((np.flatnonzero(wanted).tolist(), start, stop))
+        return votes_of(np.rint(votes / 100 * (stop - start)).astype(np.int64), stop - start) * wanted[..., None]
 
-    found = climb(Ladder((100, 1000, 100_000), min_gain=0.35), 0.001, 4, count)
+    ladder = Ladder((100, 1000, 100_000), min_gain=0.35)
+    _, counts = climbed(ladder, 0.001, 4, count)
     assert drawn[0] == ([0, 1, 2, 3], 0, 100)
     assert drawn[1] == ([1, 2, 3], 100, 1000)  # 0 cannot win a majority any more
     assert drawn[2] == ([1, 3], 1000, 100_000)  # 2 can gain 28% at most; a unanimous vote gains 57%
-    assert found.n.tolist() == [100, 100_000, 1000, 100_000]
-    assert found.p_lower[0] <= 0.5
-    np.testing.assert_array_equal(found.counts, [20, 100_000, 950, 52_000])
+    assert counts.drawn[:, 0].tolist() == [100, 100_000, 1000, 100_000]
+    assert lower_bounds(counts, 0.001)[0, 0] <= 0.5
+    np.testing.assert_array_equal(counts.last[:, 0], [20, 100_000, 950, 52_000])
 
 
 def test_a_ladder_of_one_rung_is_plain_certification():
@@ -113,9 +129,9 @@ def test_a_ladder_draws_the_samples_of_plain_certification():
     smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(1, 3, 3), 0.1), 2)
     found = smoothed.certify(images, 0.5, 50, Ladder((100, 1000), min_gain=0), 0.01)
     plain = smoothed.certify(images, 0.5, 50, 1000, 0.01)
-    climbed = found.n == 1000
-    assert climbed.any()
-    np.testing.assert_array_equal(found.counts[climbed], plain.counts[climbed])
+    whole = found.n == 1000
+    assert whole.any()
+    np.testing.assert_array_equal(found.counts[whole], plain.counts[whole])
 
 
 @pytest.mark.parametrize(
@@ -135,5 +151,8 @@ def test_a_senseless_ladder_is_refused(rungs, gain, message):
 
 def test_rungs_share_alpha():
     # 90 of 90 at the second of two rungs: the bound is that of alpha / 2
-    found = climb(Ladder((30, 90), min_gain=0), 0.05, 1, lambda rows, start, stop: np.array([stop - start]))
-    assert found.p_lower[0] == pytest.approx(0.025 ** (1 / 90), rel=1e-9)
+    def count(wanted, start, stop):
+        return votes_of(np.array([stop - start]), stop - start)
+
+    _, counts = climbed(Ladder((30, 90), min_gain=0), 0.05, 1, count)
+    assert lower_bounds(counts, 0.05)[0, 0] == pytest.approx(0.025 ** (1 / 90), rel=1e-9)

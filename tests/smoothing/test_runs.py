@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,33 @@ def but_for_time(path):
     return [[*row[:5], *row[6:]] for row in rows]
 
 
+#: What a finished run leaves, locks aside.
+FINISHED = [
+    "c.tsv",
+    "c.tsv.votes/estimation.tsv",
+    "c.tsv.votes/levels.tsv",
+    "c.tsv.votes/manifest.json",
+    "c.tsv.votes/selection.tsv",
+]
+
+
+def files_of(folder):
+    """All files but for locks, which stay."""
+    return sorted(
+        str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and ".lock" not in file.name
+    )
+
+
+def unfinish(path):
+    """Take a finished run back to where all its rows lie in one part; return the folder of votes."""
+    votes = path.with_name(path.name + ".votes")
+    path.unlink()
+    for name in ("selection.tsv", "estimation.tsv"):
+        (votes / name).rename(votes / f"{name}.part0")
+    (votes / "levels.tsv").unlink()
+    return votes
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "c.tsv"
@@ -83,7 +111,7 @@ def test_a_run_is_what_the_classifier_says(tmp_path, images, smoothed):
     assert np.all(table.radius <= found.radius)
     assert np.all(table.radius > found.radius - 1e-6)
     assert np.all(table.extra["p_lower"] <= found.p_lower)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+    assert files_of(tmp_path) == FINISHED
 
 
 def test_sigma_chosen_per_image(tmp_path, images, smoothed):
@@ -97,7 +125,7 @@ def test_sigma_chosen_per_image(tmp_path, images, smoothed):
 
 
 def test_simultaneous_counts_every_image_of_the_run(tmp_path, images, smoothed, monkeypatch):
-    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)  # one image at a time
+    monkeypatch.setattr("smoothing.drawing.draw.FULL_BATCHES", 0)  # one image at a time
     table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, 0.012, simultaneous=True)
     found = smoothed.certify(images, 0.5, 50, 300, 0.012, simultaneous=True)
     np.testing.assert_allclose(table.radius, found.radius, atol=1e-6)
@@ -106,7 +134,7 @@ def test_simultaneous_counts_every_image_of_the_run(tmp_path, images, smoothed, 
 
 def test_a_finished_run_is_read_and_not_repeated(tmp_path, images, smoothed, monkeypatch):
     first = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
-    monkeypatch.setattr(SmoothedClassifier, "certify", None)
+    monkeypatch.setattr(SmoothedClassifier, "select_votes", None)
     again = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
     np.testing.assert_array_equal(first.radius, again.radius)
 
@@ -124,46 +152,58 @@ def test_usual_analysis_code_reads_the_table(tmp_path, images, smoothed):
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path, uninterrupted):
-    path, part, dice = tmp_path / "c.tsv", tmp_path / "c.tsv.part0", random.Random(0)
+    path, votes, dice = tmp_path / "c.tsv", tmp_path / "c.tsv.votes", random.Random(0)
+
+    def size():
+        return sum(file.stat().st_size for file in votes.glob("*.part0"))
+
     sizes = [0]
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (part.exists() and part.stat().st_size > sizes[-1]):
+        while process.poll() is None and size() <= sizes[-1]:
             time.sleep(0.002)
         time.sleep(dice.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        sizes.append(part.stat().st_size)
+        sizes.append(size())
     assert not path.exists()
     assert sizes == sorted(set(sizes))  # each was killed after it had written something
     subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=True, capture_output=True, timeout=300)
     assert but_for_time(path) == uninterrupted
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+    assert files_of(tmp_path) == FINISHED
 
 
-@pytest.mark.parametrize("tail", ["7", "7\t1\t1\t0.", "7\t1\t1\t0.3\t1\t0:00:00.1\t0.5\t9\t9\t0.9"])
-def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, monkeypatch):
-    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)
-    path, part = tmp_path / "c.tsv", tmp_path / "c.tsv.part0"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
-    whole = but_for_time(path)
-    lines = path.read_text().splitlines(keepends=True)
-    path.unlink()
-    part.write_text("".join(lines[:6]) + tail)  # as left by a kill
+def passes_of(smoothed, monkeypatch):
+    """A list that grows by one with every forward pass."""
     passes, forward = [], smoothed._engine.forward
     monkeypatch.setattr(type(smoothed._engine), "forward", lambda self, *batch: passes.append(1) or forward(*batch))
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
-    # 50 selection and 300 estimation samples of each missing image, and the fixed images that recognise the classifier
-    assert len(passes) == (12 - 5) * (1 + 3) + 1
-    assert but_for_time(path) == whole
+    return passes
 
 
-def test_a_header_that_was_torn_is_written_again(tmp_path, images, smoothed):
+@pytest.mark.parametrize("tail", ["7", "7\t0.5\t30", "7\t0.5\t300\t0:300\t0:00:00.1"])
+@pytest.mark.parametrize(("stage", "lost"), [("estimation", 7 * 3), ("selection", 7 * (1 + 1))])
+def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, stage, lost, monkeypatch):
+    monkeypatch.setattr("smoothing.drawing.draw.FULL_BATCHES", 0)
     path = tmp_path / "c.tsv"
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
     whole = but_for_time(path)
-    path.unlink()
-    (tmp_path / "c.tsv.part0").write_text("idx\tlab")
+    part = unfinish(path) / f"{stage}.tsv.part0"
+    lines = part.read_text().splitlines(keepends=True)
+    part.write_text("".join(lines[:6]) + tail)  # as left by a kill
+    passes = passes_of(smoothed, monkeypatch)
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    # 300 estimation samples of each missing image, or 50 selection samples and one look without noise; and the fixed
+    # images that recognise the classifier
+    assert len(passes) == lost + 1
+    assert but_for_time(path) == whole
+
+
+@pytest.mark.parametrize("stage", ["selection", "estimation"])
+def test_a_header_that_was_torn_is_written_again(tmp_path, images, smoothed, stage):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    whole = but_for_time(path)
+    (unfinish(path) / f"{stage}.tsv.part0").write_text("idx\tlab")
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
     assert but_for_time(path) == whole
 
@@ -175,27 +215,63 @@ def test_two_processes_share_the_work_and_write_the_table_of_one(tmp_path, unint
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen = set()
     while process.poll() is None:
-        seen |= {file.name for file in tmp_path.glob("c.tsv.part?") if file.stat().st_size > 200}
+        with suppress(FileNotFoundError):
+            seen |= {file.name for file in tmp_path.glob("c.tsv.votes/*.part?") if file.stat().st_size > 100}
         time.sleep(0.005)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert out.count("finished") == 2
-    assert seen == {"c.tsv.part0", "c.tsv.part1"}
+    assert seen == {f"{stage}.tsv.part{rank}" for stage in ("selection", "estimation") for rank in (0, 1)}
     assert but_for_time(path) == uninterrupted
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json", "program.py"]
+    assert files_of(tmp_path) == sorted([*FINISHED, "program.py"])
 
 
 def test_one_process_finishes_what_two_began(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
     whole = but_for_time(path)
-    header, *rows = path.read_text().splitlines(keepends=True)
-    path.unlink()
-    (tmp_path / "c.tsv.part0").write_text("".join([header, *rows[0:6:2]]) + rows[6][:9])  # as two killed processes
-    (tmp_path / "c.tsv.part1").write_text("".join([header, *rows[1:4:2]]) + rows[5][:20])  # leave them
+    votes = unfinish(path)
+    for stage in ("selection", "estimation"):
+        header, *rows = (votes / f"{stage}.tsv.part0").read_text().splitlines(keepends=True)
+        # as two killed processes leave them; image 2 was drawn by both
+        (votes / f"{stage}.tsv.part0").write_text("".join([header, *rows[0:6:2]]) + rows[6][:9])
+        (votes / f"{stage}.tsv.part1").write_text("".join([header, *rows[1:4]]) + rows[5][:20])
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
     assert but_for_time(path) == whole
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.tsv", "c.tsv.run.json"]
+    assert files_of(tmp_path) == FINISHED
+
+
+def test_two_parts_that_contradict_each_other_are_refused(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    votes = unfinish(path)
+    header, *rows = (votes / "estimation.tsv.part0").read_text().splitlines(keepends=True)
+    other = rows[4].split("\t")
+    other[3] = "0:299 1:1" if other[3] != "0:299 1:1" else "0:300"
+    (votes / "estimation.tsv.part1").write_text(header + "\t".join(other))
+    with pytest.raises(ValueError, match=r"estimation\.tsv\.part1 and another part have different rows of image 4"):
+        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_shards_need_not_run_at_the_same_time(tmp_path, images, smoothed, order):
+    whole, path = tmp_path / "whole.tsv", tmp_path / "c.tsv"
+    grid = Selection((0.25, 0.5))
+    certify_to_file(whole, smoothed, images, grid, 50, 300)
+    for k, number in enumerate(order):
+        table = certify_to_file(path, smoothed, images, grid, 50, 300, shard=(number, 3))
+        done = sorted(j for shard in order[: k + 1] for j in range(shard - 1, 12, 3))
+        assert table.idx.tolist() == done
+        assert path.exists() == (k == 2)
+    assert but_for_time(path) == but_for_time(whole)
+    np.testing.assert_array_equal(certify_to_file(path, smoothed, images, grid, 50, 300).radius, table.radius)
+
+
+@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
+def test_a_shard_that_there_is_not_is_refused(tmp_path, images, smoothed, shard):
+    with pytest.raises(ValueError, match="shard = "):
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, shard=shard)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -239,10 +315,11 @@ def test_a_table_that_no_run_wrote_is_left_alone(tmp_path, images, smoothed):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_part_that_another_process_writes_is_refused(tmp_path, images, smoothed):
+def test_a_share_that_another_process_does_is_refused(tmp_path, images, smoothed):
+    (tmp_path / "c.tsv.votes").mkdir()
     with (
-        FileLock(tmp_path / "c.tsv.part0.lock"),
-        pytest.raises(ValueError, match=r"part0 is being written by another process"),
+        FileLock(tmp_path / "c.tsv.votes" / ".lock0"),
+        pytest.raises(ValueError, match=r"c\.tsv\.votes is being written by another process"),
     ):
         certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
 
@@ -250,21 +327,20 @@ def test_a_part_that_another_process_writes_is_refused(tmp_path, images, smoothe
 def test_damage_is_named(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
     certify_to_file(path, smoothed, images, 0.5, 50, 300)
-    about = tmp_path / "c.tsv.run.json"
+    about = tmp_path / "c.tsv.votes/manifest.json"
     text = about.read_text()
     assert json.loads(text)["classifier"]["sampler"] == "gaussian"
     about.write_text(text[:50])
-    with pytest.raises(ValueError, match=r"c\.tsv\.run\.json is damaged: delete it"):
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged: delete c\.tsv\.votes to start anew"):
         certify_to_file(path, smoothed, images, 0.5, 50, 300)
     about.write_text(text)
-    path.unlink()
-    (tmp_path / "c.tsv.part0").write_text("idx\tlabel\n1\t2\n")
-    with pytest.raises(ValueError, match=r"part0, line 1: the header is"):
+    (unfinish(path) / "estimation.tsv.part0").write_text("idx\tlabel\n1\t2\n")
+    with pytest.raises(ValueError, match=r"estimation\.tsv\.part0, line 1: the header is"):
         certify_to_file(path, smoothed, images, 0.5, 50, 300)
 
 
 def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkeypatch):
-    monkeypatch.setattr("smoothing.runs.FULL_BATCHES", 0)  # one image at a time
+    monkeypatch.setattr("smoothing.drawing.draw.FULL_BATCHES", 0)  # one image at a time
 
     class Breaks(Halfspace):
         def forward(self, batch):
@@ -276,21 +352,30 @@ def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkey
     model.good = True
     whole = tmp_path / "whole.tsv"
     certify_to_file(whole, smoothed, images, 0.5, 50, 300)
-    certify, left = SmoothedClassifier.certify, iter(range(12))
+    estimate, left = SmoothedClassifier.estimate_votes, iter(range(12))
 
     def breaking(self, *arguments, **options):
         model.good = next(left) < 5
-        return certify(self, *arguments, **options)
+        return estimate(self, *arguments, **options)
 
+    path = tmp_path / "c.tsv"
     with monkeypatch.context() as patch:
-        patch.setattr(SmoothedClassifier, "certify", breaking)
+        patch.setattr(SmoothedClassifier, "estimate_votes", breaking)
         with pytest.raises(ValueError, match="model returned NaN"):
-            certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
-    part = tmp_path / "c.tsv.part0"
-    assert but_for_time(part) == but_for_time(whole)[:6]
+            certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    part = tmp_path / "c.tsv.votes/estimation.tsv.part0"
+    left_behind = [line.split("\t")[:4] for line in part.read_text().splitlines()]
+    finished = (tmp_path / "whole.tsv.votes/estimation.tsv").read_text().splitlines()
+    assert left_behind == [line.split("\t")[:4] for line in finished[:6]]
     model.good = True
-    certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
-    assert but_for_time(tmp_path / "c.tsv") == but_for_time(whole)
+    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    assert but_for_time(path) == but_for_time(whole)
+
+
+def test_runs_of_earlier_versions_are_not_gone_on_with(tmp_path, images, smoothed):
+    (tmp_path / "c.tsv.run.json").write_text("{}")
+    with pytest.raises(ValueError, match="an earlier version, which cannot be gone on with: name another file"):
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
 
 
 def test_bad_arguments_leave_nothing_behind(tmp_path, images, smoothed):

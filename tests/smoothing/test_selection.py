@@ -4,7 +4,8 @@ import torch
 from scipy import stats
 
 from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
-from smoothing.selection import RACE_RUNGS, select
+from smoothing.selection import RACE_RUNGS, RULES, select, select_again, selection_rungs
+from smoothing.votes import read_votes
 
 from .oracles import Coin, Halfspace, Stump
 
@@ -26,6 +27,11 @@ def table_of(votes):
         return np.rint(np.asarray(votes) * (stop - start)).astype(np.int64) * wanted[..., None]
 
     return count, asked
+
+
+def chosen(count, images, *arguments, **options):
+    """What `select` decides for so many images on the grid."""
+    return select(count, np.tile(SIGMAS, (images, 1)), *arguments, **options)[0]
 
 
 def rank(count, n, sigma, alpha=0.001):
@@ -50,10 +56,10 @@ def test_max_radius_is_a_brute_force_table(images):
 def test_max_radius_cannot_tell_confident_levels_apart_and_expected_radius_can():
     # unanimous at 0.5, nearly so at 1.0: 100 samples certify more at 1.0, as 100,000 would not
     count, _ = table_of([[[1.0, 0.0], [1.0, 0.0], [0.98, 0.02]]])
-    by_n0 = select(count, SIGMAS, 1, 100, 100, "max-radius", 0.001, racing=False)
+    by_n0 = chosen(count, 1, 100, 100, "max-radius", 0.001, racing=False)
     assert by_n0.level.tolist() == [2]
     np.testing.assert_allclose(by_n0.radii[0], [rank(100, 100, 0.25), rank(100, 100, 0.5), rank(98, 100, 1.0)])
-    by_n = select(count, SIGMAS, 1, 100, 100_000, "expected-radius", 0.001, racing=False)
+    by_n = chosen(count, 1, 100, 100_000, "expected-radius", 0.001, racing=False)
     np.testing.assert_allclose(by_n.radii[0], [rank(10**5, 10**5, s) for s in (0.25, 0.5)] + [rank(98_000, 10**5, 1.0)])
 
 
@@ -63,10 +69,10 @@ def test_the_anchor_is_the_class_of_the_smallest_level_that_does_not_abstain():
         [[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]],  # class 0 is, and 0.25 * z(.9) < 0.5 * z(.8)
         [[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]],  # all abstain
     ]
-    found = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "anchor", 0.001, racing=False)
+    found = chosen(table_of(votes)[0], 3, 1000, 10_000, "anchor", 0.001, racing=False)
     assert found.level.tolist() == [1, 1, 0]
     assert found.classes[np.arange(3), found.level].tolist() == [1, 0, 0]
-    free = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
+    free = chosen(table_of(votes)[0], 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
     assert free.level.tolist()[:2] == [2, 2]
 
 
@@ -83,8 +89,8 @@ def test_racing_draws_less_for_levels_that_cannot_win_and_nothing_once_decided()
         [[0.75, 0.25], [0.64, 0.36], [0.5, 0.5]],  # .17 against .18: to the end
     ]
     count, asked = table_of(votes)
-    found = select(count, SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=True)
-    full = select(table_of(votes)[0], SIGMAS, 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
+    found = chosen(count, 3, 1000, 10_000, "expected-radius", 0.001, racing=True)
+    full = chosen(table_of(votes)[0], 3, 1000, 10_000, "expected-radius", 0.001, racing=False)
     assert found.level.tolist() == [*full.level.tolist()[:2], found.level[2]] == [2, 0, 1]
     assert [(start, stop) for _, start, stop in asked] == [(0, 128), (128, 256), (256, 512), (512, 1000)]
     assert found.samples[0].tolist() == [128, 128, 128]
@@ -154,3 +160,25 @@ def test_a_bad_grid_is_refused(images, sigmas):
 def test_bad_options_are_named(images, options, message):
     with pytest.raises(ValueError, match=message):
         SmoothedClassifier(Coin(), 2).select_sigma(images, **({"sigmas": [0.5], "n0": 10} | options))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("racing", [False, True])
+def test_stored_votes_give_the_same_decision(images, rule, racing):
+    smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2, threads=1)
+    sigma, idx = np.tile(SIGMAS, (6, 1)), np.arange(6)
+    size = 600 if rule == "max-radius" else 5000
+    smoothed.begin(images)
+    found, tally = smoothed.select_votes(images, idx, sigma, 600, size, rule, 0.001, racing)
+    text = [tally.text(i, k) for i in range(6) for k in range(3)]
+    rungs = selection_rungs(600, racing)
+    votes = read_votes(rungs, 2, 3, *zip(*text, strict=True), lambda row, reason: AssertionError(f"{row}: {reason}"))
+    again = select_again(votes, 2, sigma, 600, size, rule, 0.001, racing=racing)
+    for name in ("level", "classes", "radii", "samples"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    assert racing == bool((found.samples < 600).any())
+    if racing and rule == "expected-radius":  # at another alpha it races differently, or votes are lacking
+        cut = read_votes(
+            rungs, 2, 3, *zip(*[(n.split(",")[0], v.split(",")[0]) for n, v in text], strict=True), KeyError
+        )
+        assert select_again(cut, 2, sigma, 600, size, rule, 0.001, racing=True) is None

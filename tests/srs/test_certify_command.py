@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.table import Table
+from scipy.stats import beta, norm
 
 import regions
 from srs.commands._cli import console, one_line_errors
@@ -85,14 +86,23 @@ def test_rows_are_consistent(rows):
 def test_certificates_agree_with_what_was_counted(run, rows):
     drawn = {(row["idx"], row["sigma"]): row for row in table(run / "estimation.tsv")}
     chosen = {row["idx"]: row["sigma"] for row in table(run / "levels.tsv")}
-    ranked = {}
+    ranked, most = {}, {}
     for row in table(run / "selection.tsv"):
-        ranked.setdefault(row["idx"], []).append((float(row["radius"]), row["sigma"]))
+        votes = votes_of(row["votes"])
+        most[row["idx"], row["sigma"]] = winner = max(votes, key=lambda one: (votes[one], -one))
+        radius = float(row["sigma"]) * max(0.0, norm.ppf(beta.ppf(0.001, votes[winner], 51 - votes[winner])))
+        ranked.setdefault(row["idx"], []).append((round(radius, 9), row["sigma"]))
     for row in rows:
         counted = drawn[row["idx"], row["sigma"]]
-        assert (row["counts"], row["n"]) == (counted["count"], "300")
+        winner = most[row["idx"], row["sigma"]]
+        assert (int(row["counts"]), row["n"]) == (votes_of(counted["votes"]).get(winner, 0), "300")
+        assert row["n"] == counted["n"]
         assert row["sigma"] == chosen[row["idx"]] == max(ranked[row["idx"]], key=lambda pair: pair[0])[1]
-        assert row["predict"] in (counted["class"], "-1")
+        assert row["predict"] in (str(winner), "-1")
+
+
+def votes_of(text):
+    return {int(one): int(count) for one, count in (pair.split(":") for pair in text.split(" "))}
 
 
 def test_written_radii_are_never_above_the_allocated_ones(run, rows):
@@ -130,7 +140,8 @@ def test_the_folder_says_what_was_certified(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["n"], config["dataset"], config["overlap"]) == (300, "digits", "paper")
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
+    assert (manifest["classifier"]["stream"], manifest["router"]) == ("sfc64", None)
     assert manifest["data"]["shape"] == [1, 8, 8]
     assert len(manifest["classifier"]["weights"]) == len(manifest["data"]["sha256"]) == 64
     assert manifest["sigmas"] == [0.2, 0.4]
@@ -154,9 +165,11 @@ main()
 #: Where a run is killed, and which of its files are there then.
 MOMENTS = (
     ("config.yaml", 1, {"manifest.json"}),
-    ("selection.tsv", 3, {"manifest.json", "config.yaml", "selection.tsv"}),
-    ("levels.tsv", 1, {"manifest.json", "config.yaml", "selection.tsv"}),
-    ("estimation.tsv", 3, {"manifest.json", "config.yaml", "selection.tsv", "levels.tsv", "estimation.tsv"}),
+    ("selection.tsv", 3, {"manifest.json", "config.yaml", "selection.tsv.part0"}),
+    ("estimation.tsv", 3, {"manifest.json", "config.yaml", "selection.tsv.part0", "estimation.tsv.part0"}),
+    ("selection.tsv.", 1, {"manifest.json", "config.yaml", "selection.tsv.part0", "estimation.tsv.part0"}),
+    ("levels.tsv", 1, {"manifest.json", "config.yaml", "selection.tsv", "estimation.tsv.part0"}),
+    ("estimation.tsv.", 1, {"manifest.json", "config.yaml", "selection.tsv", "levels.tsv", "estimation.tsv.part0"}),
     ("curves.png", 1, FILES - {"curves.png", "curves.pdf", "summary.json"}),
 )
 
@@ -170,7 +183,7 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folde
         )  # fmt: skip
         assert process.returncode == -signal.SIGKILL, process.stderr
         held = {file.name for file in (folder / "run").iterdir() if not file.name.endswith(".partial")}
-        assert held - {".lock"} == left - {".lock"}
+        assert held - {".lock", ".lock0"} == left - {".lock"}
     process = call("certify", folder, *flags, "--resume")
     assert process.returncode == 0, process.stderr
     resumed, whole = contents(folder / "run"), contents(finished[0] / "run")
@@ -178,6 +191,57 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folde
         del resumed[name], whole[name]
     assert resumed == whole
     assert {file.name for file in (folder / "run").iterdir()} == FILES
+
+
+def test_two_processes_write_the_files_of_one(finished, folder):
+    flags = [*TINY, "--out", "run"]
+    (folder / "program.py").write_text("from srs.commands.certify import main\nmain()\n")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--",
+        "program.py",
+    ]
+    process = subprocess.run([*command, *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stderr
+    assert contents(folder / "run") == contents(finished[0] / "run")
+    assert {file.name for file in (folder / "run").iterdir()} == FILES
+    assert process.stdout.count("written to run") == 1
+    (folder / "run/summary.json").unlink()
+    again = subprocess.run(
+        [*command, *flags, "--resume"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert contents(folder / "run") == contents(finished[0] / "run")
+
+
+def test_a_launcher_does_not_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = "torchrun shares out images, not training: name a --checkpoint"
+    assert_refused(call("certify", tmp_path), "srs-certify", message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shares_started_one_by_one_end_with_the_files_of_one_process(finished, folder):
+    flags = [*TINY, "--out", "run"]
+    first = call("certify", folder, *flags, "--shard", "2/2")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == (
+        "shard 2/2 is done; 30 images lack their estimation samples, of shard 1/2: start the same command for these\n"
+    )
+    assert_refused(call("certify", folder, *flags), "srs-certify", "--out run: holds an unfinished run")
+    other = call("certify", folder, *flags, "--shard", "1/2", "--n", "400")
+    assert_refused(other, "srs-certify", "--n 400: the run in run has 300")
+    last = call("certify", folder, *flags, "--shard", "1/2")
+    assert last.returncode == 0, last.stderr
+    assert last.stdout == finished[1].stdout.rpartition("seconds:")[0] + last.stdout[last.stdout.index("seconds:") :]
+    assert contents(folder / "run") == contents(finished[0] / "run")
+    again = call("certify", folder, *flags, "--shard", "2/2")
+    assert again.stdout.endswith("finished before, in run: nothing was written\n")
 
 
 def test_a_finished_run_is_kept_unless_told(finished, folder, run):
@@ -205,6 +269,13 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--max", "0"], "--max 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1"),
         (["--sigma-min", "0.9"], "sigma_min = 0.9 is above sigma_max = 0.6"),
+        (["--shard", "0/3"], "--shard 0/3: expected I/N with I from 1 to N, such as 2/8"),
+        (["--shard", "two"], "--shard two: expected I/N"),
+        (["--shard", "1/2", "--overwrite"], "remove the folder before them"),
+        (["--rungs", "500", "200"], "--rungs 500 200: numbers of samples must increase, from 1 to below --n 10000"),
+        (["--rungs", "10000"], "--rungs 10000: numbers of samples must increase"),
+        (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs"),
+        (["--rungs", "100", "--min-gain", "nan"], "--min-gain nan: must be finite and >= 0"),
         (["--device", "abacus"], "device = 'abacus' cannot be used"),
         (["--out", "/dev/null"], "--out /dev/null: is a file"),
     ],

@@ -179,6 +179,23 @@ def test_another_process_in_the_folder_is_refused(here):
     assert [file.name for file in (here / "run").iterdir()] == [".lock"]
 
 
+def test_a_share_that_another_process_does_is_refused(here):
+    from smoothing.storage import locked
+
+    settings = CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), max=4, n=20, n0=10, **GRID)
+    certify(dataclasses.replace(settings, shard="1/2"))
+    for shard in ("1/2", "1/3"):  # the same images, or some of them
+        with locked(here / "run/.lock0", here / "run"), pytest.raises(ValueError, match="run is being written by anot"):
+            certify(dataclasses.replace(settings, shard=shard))
+    with (
+        locked(here / "run/.lock1", here / "run"),
+        pytest.raises(ValueError, match="run is being written by another process"),
+    ):
+        certify(dataclasses.replace(settings, overwrite=True))
+    certify(dataclasses.replace(settings, overwrite=True))
+    assert (here / "run/summary.json").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [({"skip": 2}, "--skip 2"), ({"overlap": "class"}, "--overlap class"), ({"sigma_max": 0.6}, "--sigma-max 0.6")],

@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 import regions
-from smoothing import ABSTAIN, SmoothedClassifier
+from smoothing import ABSTAIN, Ladder, SmoothedClassifier
+from smoothing.drawing.draw import MOST_TOGETHER, Missing
+from smoothing.drawing.stages import Share
 from srs.evaluation.evaluate import Bounds, ModeResult, allocated, evaluate
 from srs.evaluation.losses import losses
 from srs.modes import COMPARED, Mode, title
 from srs.report.summary import certificates, summarize
-from srs.run.draw import MOST_TOGETHER, points_of, record_files, record_run
+from srs.run.draw import draw_run, files_of, points_of
 from srs.run.inputs import Inputs
 from srs.run.settings import CertifySettings
+from srs.run.votes import read_record
 from training import ImageData
 
 SIGMAS = np.array([0.1, 0.25, 0.5])
@@ -44,8 +47,8 @@ def make_inputs(sigmas=SIGMAS, models=None, **settings):
 
 
 def record_of(folder, inputs):
-    record_run(folder, inputs, SmoothedClassifier(Ball(), 2, batch_size=33))
-    return record_files(folder, inputs).read()
+    draw_run(folder, inputs, SmoothedClassifier(Ball(), 2, batch_size=33))
+    return read_record(files_of(folder, inputs))
 
 
 def evaluated(folder, inputs, alpha=ALPHA):
@@ -68,7 +71,7 @@ MANIFEST = {
 
 
 def test_the_entry_of_the_chosen_level_is_its_certificate(inputs, results, tmp_path):
-    # What record_run claims: certifying at the chosen sigma alone gives the very same numbers.
+    # What draw_run claims: certifying at the chosen sigma alone gives the very same numbers.
     assert len(np.unique(results.record.level)) > 1
     smoothed = SmoothedClassifier(Ball(), 2)
     names = inputs.indices
@@ -104,6 +107,17 @@ def test_the_rule_is_the_one_that_was_asked_for(inputs, tmp_path):
     np.testing.assert_array_equal(found.level, choice.level)
 
 
+def assert_same(record, other):
+    """Two records, but for the time they took."""
+    for field in dataclasses.fields(record):
+        mine, theirs = getattr(record, field.name), getattr(other, field.name)
+        if field.name == "counts":
+            for name in ("n", "own", "other"):
+                np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
+        elif field.name not in ("seconds", "stages"):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize("name", ["selection.tsv", "estimation.tsv"])
 @pytest.mark.parametrize("chosen_only", [True, False])
 def test_cut_off_after_any_byte_it_ends_with_the_same_record(name, chosen_only, tmp_path, rng):
@@ -111,30 +125,73 @@ def test_cut_off_after_any_byte_it_ends_with_the_same_record(name, chosen_only, 
     whole = record_of(tmp_path, inputs)
     text = (tmp_path / name).read_bytes()
     for size in [0, 3, len(text) - 1, *rng.integers(0, len(text), size=5).tolist()]:
-        (tmp_path / name).write_bytes(text[:size])
+        (tmp_path / name).unlink()
+        (tmp_path / f"{name}.part0").write_bytes(text[:size])
         if name == "selection.tsv":
             (tmp_path / "levels.tsv").unlink()
             (tmp_path / "estimation.tsv").unlink()
-        again = record_of(tmp_path, inputs)
-        for field in dataclasses.fields(whole):
-            if field.name not in ("seconds", "stages"):
-                np.testing.assert_array_equal(getattr(again, field.name), getattr(whole, field.name))
+        assert_same(record_of(tmp_path, inputs), whole)
+        assert {file.name for file in tmp_path.iterdir()} == {"selection.tsv", "levels.tsv", "estimation.tsv", ".lock"}
+
+
+@pytest.mark.parametrize("overlap", ["paper", "joint"])
+@pytest.mark.parametrize("chosen_only", [True, False])
+def test_shares_done_one_after_the_other_give_the_rows_of_one_process(overlap, chosen_only, tmp_path):
+    inputs = make_inputs(overlap=overlap, chosen_only=chosen_only)
+    (tmp_path / "whole").mkdir()
+    whole = record_of(tmp_path / "whole", inputs)
+    smoothed = SmoothedClassifier(Ball(), 2, batch_size=50)
+    rounds = 2 if overlap == "joint" else 1
+    left = [draw_run(tmp_path, inputs, smoothed, Share(k, 3)) for _ in range(rounds) for k in (2, 0, 1)]
+    if overlap == "joint":  # all levels at once: the first two shares wait for the third's selection samples
+        assert [missing.stage for missing in left[:2]] == ["selection", "selection"]
+        assert [missing.shares(3) for missing in left[:2]] == ["1/3 and 2/3", "2/3"]
+        left = left[2:]  # the third draws its estimation samples at once, and the others in their second start
+        assert left.pop() is None
+    assert all(isinstance(missing, Missing) and missing.stage == "estimation" for missing in left[:2])
+    assert [missing.shares(3) for missing in left[:2]] == [["1/3 and 2/3", "2/3"], ["1/3 and 3/3", "1/3"]][rounds - 1]
+    assert left[2:] == [None]
+    assert_same(read_record(files_of(tmp_path, inputs)), whole)
+    for name in ("selection.tsv", "levels.tsv", "estimation.tsv"):
+        mine, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path, tmp_path / "whole"))
+        last = 1 if name != "levels.tsv" else 0  # the time
+        assert [row.split("\t")[: -last or None] for row in mine] == [
+            row.split("\t")[: -last or None] for row in theirs
+        ]
+
+
+def test_early_stopping_draws_less_and_proves_what_its_votes_prove(inputs, tmp_path):
+    settings = {"rungs": (100, 400), "n": 2000, "min_gain": 0.1, "rule": "expected-radius"}
+    found = evaluated(tmp_path, make_inputs(**settings))
+    record = found.record
+    assert len(set(np.unique(record.counts.drawn)) & {100, 400, 2000}) > 1
+    smoothed = SmoothedClassifier(Ball(), 2)
+    ladder = Ladder((100, 400, 2000), min_gain=0.1)
+    for k, certificates_ in enumerate(
+        smoothed.certify_levels(inputs.images, SIGMAS, record.classes, ladder, ALPHA, indices=inputs.indices)
+    ):
+        np.testing.assert_array_equal(record.counts.drawn[:, k], certificates_.n)
+        np.testing.assert_array_equal(record.counts.last[:, k], certificates_.counts)
+        rule = found.rules[f"sigma={SIGMAS[k]:g}"]
+        assert np.all(rule.radius <= certificates_.radius)
+        np.testing.assert_allclose(rule.radius, certificates_.radius, atol=1e-6)
+        np.testing.assert_array_equal(rule.predict, certificates_.predict)
 
 
 def test_rows_of_another_run_are_refused(tmp_path):
     inputs = make_inputs()
-    record_run(tmp_path, inputs, inputs.classifier)
+    draw_run(tmp_path, inputs, inputs.classifier)
     moved = dataclasses.replace(inputs, indices=inputs.indices + 1)
     with pytest.raises(ValueError, match=r"selection\.tsv holds rows of other images"):
-        record_files(tmp_path, moved).read()
+        read_record(files_of(tmp_path, moved))
     with pytest.raises(ValueError, match=r"selection\.tsv holds rows of other noise levels"):
-        record_files(tmp_path, dataclasses.replace(inputs, sigmas=SIGMAS * 2)).read()
+        read_record(files_of(tmp_path, dataclasses.replace(inputs, sigmas=SIGMAS * 2)))
     lines = (tmp_path / "estimation.tsv").read_text().splitlines()
     fields = lines[3].split("\t")
-    lines[3] = "\t".join([*fields[:3], str(N + 1), *fields[4:]])
+    lines[3] = "\t".join([*fields[:3], f"0:{N + 1}", *fields[4:]])
     (tmp_path / "estimation.tsv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=rf"estimation\.tsv, line 4: count = {N + 1}: must be from 0 to {N}"):
-        record_files(tmp_path, inputs).read()
+    with pytest.raises(ValueError, match=rf"estimation\.tsv, line 4: votes = '0:{N + 1}'.* add up to {N}"):
+        read_record(files_of(tmp_path, inputs))
 
 
 def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
@@ -250,11 +307,11 @@ def test_experts_are_asked_at_their_own_level(tmp_path):
 
     experts = {0.1: Always(0), 0.25: Always(1)}
     inputs = make_inputs(np.array([0.1, 0.25]), experts)
-    record_run(tmp_path, inputs, inputs.classifier)
-    record = record_files(tmp_path, inputs).read()
+    draw_run(tmp_path, inputs, inputs.classifier)
+    record = read_record(files_of(tmp_path, inputs))
     assert (record.classes == [0, 1]).all()
     assert (record.clean == [0, 1]).all()
-    assert (record.counts == N).all()
+    assert (record.counts.last == N).all()
 
 
 def test_labels_change_what_is_correct_and_nothing_else(results):

@@ -195,30 +195,43 @@ def test_no_part_of_the_manifest_of_another_kind_is_used(run, place):
 
 
 CELLS = {
-    "count above n": ("estimation.tsv", "count", "301", "must be from 0 to 300 in this run"),
-    "count below 0": ("estimation.tsv", "count", "-1", "must be from 0 to 300"),
-    "another n": ("estimation.tsv", "n", "3000", "n = 3000: must be 300 in this run"),
-    "a class too many": ("estimation.tsv", "class", "10", "class = 10: must be from 0 to 9"),
-    "30 digits": ("estimation.tsv", "count", LONG, "must be from 0 to 300"),
-    "5000 digits": ("estimation.tsv", "count", LONGER, "is not a number"),
-    "underscores": ("estimation.tsv", "count", "1_0", "is not a number"),
-    "other digits": ("estimation.tsv", "count", "\u0663", "is not a number"),
-    "NaN count": ("estimation.tsv", "count", "NaN", "is not a number"),
+    "votes above n": ("estimation.tsv", "votes", "3:301", "must be from 1 on and add up to 300"),
+    "votes below n": ("estimation.tsv", "votes", "3:299", "add up to 300"),
+    "votes below 0": ("estimation.tsv", "votes", "3:-1 4:301", "are not written as class:count pairs"),
+    "no votes": ("estimation.tsv", "votes", "", "are not written as class:count pairs"),
+    "another n": ("estimation.tsv", "n", "3000", "n = 3000: must be the first of 300 in this run"),
+    "several n": ("estimation.tsv", "n", "100,300", "n = 100,300: must be the first of 300"),
+    "a class too many": ("estimation.tsv", "votes", "10:300", "classes must increase, from 0 to 9"),
+    "a class twice": ("estimation.tsv", "votes", "3:150 3:150", "classes must increase, from 0 to 9"),
+    "30 digits": ("estimation.tsv", "n", LONG, "must be the first of 300"),
+    "5000 digits": ("estimation.tsv", "votes", f"3:{LONGER}", "are not written as class:count pairs"),
+    "underscores": ("estimation.tsv", "votes", "3:3_00", "are not written as"),
+    "other digits": ("estimation.tsv", "votes", "3:\u0663\u0660\u0660", "are not written as"),
+    "NaN votes": ("estimation.tsv", "votes", "NaN", "are not written as"),
     "NaN seconds": ("estimation.tsv", "time", "nan", "is not a number"),
     "endless seconds": ("estimation.tsv", "time", "1e999", "is not a number"),
     "seconds of colons": ("estimation.tsv", "time", "9:" * 300 + "9", "is not a number"),
     "another sigma": ("estimation.tsv", "sigma", "0.3", "holds rows of other noise levels"),
     "another image": ("estimation.tsv", "idx", "1", "holds rows of other images"),
-    "a label too many": ("selection.tsv", "label", "10", "label = 10: must be from 0 to 9"),
+    "a label too many": ("selection.tsv", "label", "10", "label = 10: must be from -1 to 9"),
     "two labels": ("selection.tsv", "label", "3", "gives an image several labels"),
-    "a class below 0": ("selection.tsv", "class", "-1", "class = -1: must be from 0 to 9"),
+    "a class below 0": ("selection.tsv", "clean", "-1", "clean = -1: must be from 0 to 9"),
     "a clean class too many": ("selection.tsv", "clean", "77", "clean = 77: must be from 0 to 9"),
-    "more samples than n0": ("selection.tsv", "samples", "51", "must be from 0 to 50"),
-    "a radius without end": ("selection.tsv", "radius", "inf", "must be finite"),
+    "more samples than n0": ("selection.tsv", "n", "51", "must be the first of 50"),
     "a level of none": ("levels.tsv", "sigma", "0.3", "levels.tsv is damaged"),
     "no order": ("levels.tsv", "idx", "0", "it has an image twice"),
     "a long index": ("levels.tsv", "idx", LONG, "must be from 0 to"),
 }
+
+
+def test_images_without_a_label_are_refused(run):
+    lines = (run / "selection.tsv").read_text().splitlines(keepends=True)
+    for row in (1, 2):  # of one image
+        fields = lines[row].split("\t")
+        lines[row] = "\t".join([fields[0], "-1", *fields[2:]])
+    (run / "selection.tsv").write_text("".join(lines))
+    with pytest.raises(ValueError, match=r"selection\.tsv is damaged: image 0 has no label"):
+        load_run(run)
 
 
 @pytest.mark.parametrize(("name", "column", "text", "message"), CELLS.values(), ids=CELLS)
@@ -239,7 +252,8 @@ def test_an_unfinished_run_does_not_go_on_from_damaged_rows(run, told, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["selection.tsv", "estimation.tsv", "summary.json", "model.pt", ".lock", "regions.npz"]
+    "name",
+    ["selection.tsv", "estimation.tsv.part0", "summary.json", "model.pt", ".lock", ".lock0", "regions.npz"],
 )
 @pytest.mark.parametrize("finished_run", [True, False])
 def test_nothing_is_written_through_a_link(run, told, name, finished_run):

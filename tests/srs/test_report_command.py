@@ -214,7 +214,7 @@ def test_a_summary_that_was_changed_is_told(copy):
 
 def newer(run):
     manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    (run / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
 
 
 def halve(name):
@@ -241,18 +241,24 @@ def other_labels(run):
     file.write_text(text)
 
 
+def routed(run):
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "router": {"sigma": 0.5}}))
+
+
 DAMAGE = {
-    "newer version": (newer, "run: was written by a newer version of srs-certify (format 2, this one knows 1); update"),
+    "a router": (routed, "it names a router, which a newer version knows; update srs-certify"),
+    "newer version": (newer, "run: was written by a newer version of srs-certify (format 3, this one knows 2); update"),
     "no description": (lambda run: (run / "config.yaml").unlink(), "run: holds no run; name a folder"),
     "unfinished": (lambda run: (run / "summary.json").unlink(), "run: the run has not come to its end; go on with"),
-    "half the selection": (halve("selection.tsv"), "run: the run has not come to its end; go on with"),
-    "half the estimation": (halve("estimation.tsv"), "run: the run has not come to its end; go on with"),
+    "half the selection": (halve("selection.tsv"), "run/selection.tsv is damaged: it holds rows of 30 of 60 images"),
+    "half the estimation": (halve("estimation.tsv"), "run/estimation.tsv is damaged: it holds rows of 30 of 60 images"),
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
     "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
     "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
     "no regions": (lambda run: (run / "regions.npz").unlink(), "run/regions.npz: no such file; restore it, or delete"),
-    "another header": (change("estimation.tsv", "count", "votes"), "run/estimation.tsv, line 1: the header is"),
-    "no number": (change("estimation.tsv", "\t300\t", "\tmany\t"), "= 'many' is not a number"),
+    "another header": (change("estimation.tsv", "votes", "count"), "run/estimation.tsv, line 1: the header is"),
+    "no number": (change("estimation.tsv", "\t300\t", "\tmany\t"), "n = many: must be the first of 300"),
     "other labels": (other_labels, "its images or labels are not those it was"),
     "no mode": (change("config.yaml", "overlap: paper", "overlap: all"), "run/config.yaml is damaged"),
     "no alpha": (

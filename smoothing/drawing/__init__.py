@@ -1,0 +1,1 @@
+"""How a run draws its votes, and how they survive kills, interruptions and many processes."""
