@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -23,24 +23,46 @@ from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"
 
+Index = TypeVar("Index", bound=int | np.ndarray)
+Number = TypeVar("Number", bound=float | np.ndarray)
+
 
 @dataclass(frozen=True, eq=False)
-class Location:
-    """Where query points lie.
+class Location(Generic[Index, Number]):
+    """Where points lie among the regions: arrays of shape (m,) for m points, plain numbers for a single point.
 
     Attributes
     ----------
-    region : (m,) int64
-        Index of the region that holds the point, -1 where none does. Among overlapping regions: the smallest index.
-    sigma : (m,) float64
+    region : (m,) int64, or int
+        Index of the region that holds the point, -1 where no region does. Where overlapping regions hold it,
+        `RegionMap.locate` takes the smallest index. `OnlineAllocator.locate` takes the region whose boundary is
+        farthest away (these regions all have one sigma).
+    sigma : (m,) float64, or float
         The region's noise level, NaN outside.
-    margin : (m,) float64
+    margin : (m,) float64, or float
         Distance to the region's boundary, rounded down; 0 outside.
     """
 
-    region: Int64[np.ndarray, " m"]
-    sigma: Float64[np.ndarray, " m"]
-    margin: Float64[np.ndarray, " m"]
+    region: Index
+    sigma: Number
+    margin: Number
+
+    @property
+    def held(self) -> Any:
+        """Whether a region holds the point: (m,) bool, or bool."""
+        return self.region >= 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Location):
+            return NotImplemented
+        pairs = (self.region, other.region), (self.sigma, other.sigma), (self.margin, other.margin)
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment] # arrays cannot be hashed
+
+
+Locations = Location[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]
+"""Where m points lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +89,9 @@ class RegionMap:
     sigma: Float64[np.ndarray, " n"]
     classes: Int64[np.ndarray, " n"] | None
 
-    def __init__(self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, classes: ArrayLike | None = None):
+    def __init__(
+        self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, *, classes: ArrayLike | None = None
+    ) -> None:
         x = _validate.as_points(centres, "centres").astype(np.float64)  # always a copy
         n = len(x)
         r = _validate.as_radii(radii, n, "radii")
@@ -99,7 +123,7 @@ class RegionMap:
     def _index(self) -> _Balls:
         return _Balls(self.centres, self.radii)
 
-    def locate(self, points: ArrayLike) -> Location:
+    def locate(self, points: ArrayLike) -> Locations:
         """Find the region that holds each point.
 
         Parameters
@@ -156,7 +180,7 @@ class RegionMap:
                 return int(i[0]), int(j[0])
         return None
 
-    def same_sigma(self, points: ArrayLike, where: Location) -> Float64[np.ndarray, " m"]:
+    def same_sigma(self, points: ArrayLike, where: Locations) -> Float64[np.ndarray, " m"]:
         """Radii of balls around located points in which the map gives the sigma that it gives at the point.
 
         Where regions of different sigma overlap, the one of smallest index decides. So a ball that lies in the region
@@ -201,7 +225,7 @@ class RegionMap:
             raise ValueError(f"{path} is not a region map of format {_FORMAT}: write it again with RegionMap.save")
         if not {"centres", "radii", "sigma"} <= stored.keys():
             raise ValueError(f"{path} lacks centres, radii or sigma: write it again with RegionMap.save")
-        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], stored.get("classes"))
+        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], classes=stored.get("classes"))
         if loaded.content_hash != str(stored.get("content_hash")):
             raise ValueError(f"{path} was changed after it was written (its content hash differs): restore a copy")
         return loaded

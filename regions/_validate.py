@@ -7,8 +7,10 @@ one line that names the offending value and what is expected. Nobody re-checks a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real, Shaped
@@ -28,6 +30,29 @@ _INEXACT = re.compile(r"ivf|hnsw|nsg|lsh|pq|sq|scalarquantizer|fp16|float16|bf16
 
 _KEPT = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
 """Types of points that are used as they are, so that a memory map is never copied as a whole."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def renamed(**names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Let a function take arguments by the names of the version before (former="present"), with a warning."""
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            for former in names.keys() & kwargs.keys():
+                present = names[former]
+                if present in kwargs:
+                    raise TypeError(f"{former}= is the former name of {present}=: give {present}= alone")
+                warnings.warn(f"{former}= is now {present}=: use that name", DeprecationWarning, stacklevel=2)
+                kwargs[present] = kwargs.pop(former)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"]:
@@ -114,14 +139,14 @@ def as_levels(sigma: ArrayLike, radii: Float64[np.ndarray, " n"], name: str) -> 
     return np.array(array, order="C")
 
 
-def as_noise_levels(levels: ArrayLike) -> Float64[np.ndarray, " K"]:
+def as_noise_levels(sigmas: ArrayLike) -> Float64[np.ndarray, " K"]:
     """Noise levels to choose from, as float64 of shape (K,): at least one, finite, > 0 and increasing."""
-    array = _as_float64(levels, "levels")
+    array = _as_float64(sigmas, "sigmas")
     if array.ndim != 1 or not array.size:
-        raise ValueError(f"levels has shape {array.shape}: expected (K,), at least one noise level")
-    _complain(~np.isfinite(array) | (array <= 0), array, "levels", "a noise level must be finite and > 0")
+        raise ValueError(f"sigmas has shape {array.shape}: expected (K,), at least one noise level")
+    _complain(~np.isfinite(array) | (array <= 0), array, "sigmas", "a noise level must be finite and > 0")
     falls = np.append(False, array[1:] <= array[:-1])
-    _complain(falls, array, "levels", "noise levels must increase; sort them, and the columns of R")
+    _complain(falls, array, "sigmas", "noise levels must increase; sort them, and the columns of R")
     return np.array(array, order="C")
 
 

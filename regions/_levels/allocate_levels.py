@@ -24,6 +24,10 @@ from regions._search.trees import in_units
 
 _MOST_EDGES = 1 << 22
 """Edges among which levels are searched; messages and cuts take several hundred bytes for each."""
+_OPTIMAL = 1e-9
+"""A relative gap below this is called optimal up to rounding."""
+_CLOSE = 1e-2
+"""With a relative gap below this, no advice is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,7 @@ class LevelAllocation:
     level : (n,) int64
         Index of the level chosen for each point.
     sigma : (n,) float64
-        The levels themselves, levels[level].
+        The noise level itself, sigmas[level].
     upper_bound : float
         No choice of levels and radii has a larger sum of radii; rounded up.
     status : str
@@ -74,15 +78,16 @@ class LevelAllocation:
         return f"LevelAllocation(n={self.level.size}, objective={self.objective:.6g}, gap={self.gap:.1e})"
 
 
+@_validate.renamed(levels="sigmas", seconds="time_limit")
 def allocate_levels(
     points: ArrayLike,
-    levels: ArrayLike,
+    sigmas: ArrayLike,
     R: ArrayLike,
     *,
     groups: Any = None,
     rounds: int = 1,
     sweeps: int = 10,
-    seconds: float | None = None,
+    time_limit: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LevelAllocation:
@@ -94,7 +99,7 @@ def allocate_levels(
     ----------
     points : array-like, shape (n, d) or (n, ...)
         Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
-    levels : array-like, shape (K,)
+    sigmas : array-like, shape (K,)
         Noise levels, > 0 and increasing.
     R : array-like, shape (n, K)
         R[j, k] bounds the radius of point j at level k, in the units of `points`, finite and >= 0. 0: not certified
@@ -107,7 +112,7 @@ def allocate_levels(
     sweeps : int, default=10
         Sweeps of messages, there and back, for the upper bound, >= 0; 0 leaves the bound that ignores all
         conflicts, but in small components.
-    seconds : float, default=None
+    time_limit : float, default=None
         Begin no further stage of the search after this time (the bound is always computed). Results then depend on
         the speed of the machine.
     seed : int, default=0
@@ -130,7 +135,7 @@ def allocate_levels(
     that conflicts at the chosen levels and whose balls are both non-empty. The sum is at least that of the best
     common level, and of the best level of every point with the radii of Eq. 10. NP-hard for three and more levels,
     so the search is a heuristic but for small components, which are enumerated where that takes little, and
-    `upper_bound` says how far it can be from the optimum. Deterministic unless `seconds` is given.
+    `upper_bound` says how far it can be from the optimum. Deterministic unless `time_limit` is given.
 
     Expansion moves: which points should change to level k, and with what radii, is a minimum cut on a grid of radii.
     Block moves: a point changes its level together with neighbours in its way. Radii are those of Eq. 10 after every
@@ -143,11 +148,11 @@ def allocate_levels(
     LevelAllocation(n=2, objective=1.7, gap=...)
     """
     x = _validate.as_points(points)
-    sigma = _validate.as_noise_levels(levels)
+    sigma = _validate.as_noise_levels(sigmas)
     bounds = _validate.as_level_radii(R, len(x), sigma.size)
     labels = _validate.as_level_groups(groups, len(x), sigma.size)
     rounds, sweeps = _validate.as_count(rounds, "rounds"), _validate.as_count(sweeps, "sweeps")
-    limit = _validate.as_seconds(seconds, "seconds")
+    limit = _validate.as_seconds(time_limit, "time_limit")
     rng = np.random.default_rng(_validate.as_count(seed, "seed"))
 
     scaled, enlarged = in_units(x, bounds)
@@ -159,7 +164,7 @@ def allocate_levels(
             groups=groups,
             rounds=rounds,
             sweeps=sweeps,
-            seconds=limit,
+            time_limit=limit,
             seed=seed,
             progress=progress,
         )
@@ -279,6 +284,6 @@ def _status(allocation: Allocation, upper: float, stats: Mapping[str, float]) ->
     simple = max(stats["objective_best_level"], stats["objective_common_level"])
     gap = relative_gap(allocation.objective, upper)
     gain = allocation.objective / simple - 1 if simple else 0.0
-    found = "optimal up to rounding" if gap < 1e-9 else f"within {gap:.1e} of the optimum, relatively"
-    advice = "" if gap < 1e-2 else "; more sweeps or rounds may help, less so where very many pairs overlap"
+    found = "optimal up to rounding" if gap < _OPTIMAL else f"within {gap:.1e} of the optimum, relatively"
+    advice = "" if gap < _CLOSE else "; more sweeps or rounds may help, less so where very many pairs overlap"
     return f"{found}; {math.floor(1000 * gain) / 10:.1f}% above the better of best levels and best common level{advice}"

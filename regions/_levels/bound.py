@@ -36,7 +36,7 @@ _WORK = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Neighbours:
     """A graph in compressed rows; `back` is the same edge in the other end's row, `later` counts neighbours j > i."""
 
     start: Int64[np.ndarray, " rows"]
@@ -64,13 +64,13 @@ def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere:
         steps = min(_STEPS, _WORK // (2 * max(1, edges) * problem.R.shape[1] ** 2))
         if relative_gap(objective, bound + elsewhere) <= _ENOUGH or edges == kept or (kept and steps < 2 * _FEWEST):
             break
-        network = rows(graph.n, graph.i[keep], graph.j[keep], graph.distance_upper[keep])
+        network = neighbours(graph.n, graph.i[keep], graph.j[keep], graph.distance_upper[keep])
         bound = min(bound, _stage(problem, network, sweeps, max(steps, _FEWEST)))
         kept = edges
     return bound
 
 
-def _stage(problem: LevelProblem, network: Rows, sweeps: int, steps: int) -> float:
+def _stage(problem: LevelProblem, network: Neighbours, sweeps: int, steps: int) -> float:
     R, labels = problem.R, problem.labels
     earlier = np.diff(network.start) - network.later
     share = 1.0 / np.maximum(1, np.maximum(network.later, earlier))
@@ -94,15 +94,15 @@ def _stage(problem: LevelProblem, network: Rows, sweeps: int, steps: int) -> flo
     return value(network, R, labels, share, messages)
 
 
-def rows(
+def neighbours(
     n: int, i: Int64[np.ndarray, " m"], j: Int64[np.ndarray, " m"], distance_upper: Float64[np.ndarray, " m"]
-) -> Rows:
+) -> Neighbours:
     """Compressed rows of the edges i < j."""
     ends = np.concatenate([i, j])
     order = np.argsort(ends, kind="stable")
     position = np.argsort(order)
     start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=n))])
-    return Rows(
+    return Neighbours(
         start=start,
         neighbour=np.concatenate([j, i])[order],
         distance=np.concatenate([distance_upper, distance_upper])[order],
@@ -112,7 +112,7 @@ def rows(
 
 
 def value(
-    network: Rows,
+    network: Neighbours,
     R: Float64[np.ndarray, "n K"],
     labels: Int64[np.ndarray, "n K c"],
     share: Float64[np.ndarray, " n"],

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._map import RegionMap
+from regions._map import Location, RegionMap
 from regions._online.balls import GrowingBalls
 from regions._online.clearance import Surroundings, survey
-from regions._online.results import Arrival, Place, PointHeld, Region
-from regions._online.store import Rows, Store
+from regions._online.results import Arrival, PointHeld, Region
+from regions._online.store import Store, StoredRegions
 
 Certify = Callable[[float | None], tuple[float, float, int]]
 """certify(sigma) -> (sigma, R, class): at the sigma given, or at one of its own choice (Eq. 7) where that is None."""
@@ -149,7 +149,7 @@ class OnlineAllocator:
         with _signals_wait():  # what a handler raised in the midst of a compilation would break the compiler for good
             for unit in (1.0, 1e-200):  # tiny lengths have a loop of their own
                 balls = GrowingBalls(1)
-                balls.add(Rows(np.array([[0.0]]), np.array([unit]), np.array([1.0]), np.array([-1])))
+                balls.add(StoredRegions(np.array([[0.0]]), np.array([unit]), np.array([1.0]), np.array([-1])))
                 survey(balls, np.array([unit]), unit)
         self._balls.prepare()
 
@@ -190,7 +190,7 @@ class OnlineAllocator:
         return Region(k, centre, float(balls.radii[k]), float(balls.sigma[k]), int(balls.classes[k]))
 
     @_one_at_a_time
-    def locate(self, point: ArrayLike) -> Place:
+    def locate(self, point: ArrayLike) -> Location[int, float]:
         """Find the region that holds a point: certify at its sigma, or where none does at one you choose (Eq. 7)."""
         return survey(self._balls, _validate.as_point(point, self.dimension), 0.0).place
 
@@ -284,7 +284,7 @@ class OnlineAllocator:
     def region_map(self) -> RegionMap:
         """All regions so far as a frozen table, to look many points up at once or to save."""
         balls = self._balls
-        return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, balls.classes)
+        return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, classes=balls.classes)
 
     def close(self) -> None:
         """Close the file. Every region that was returned is in it already."""

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions._online.nearby import BallFilter
-from regions._online.store import Rows
+from regions._online.store import StoredRegions
 
 _CHUNK = 1024  # rows held in one array ...
 _COORDINATES = 1 << 22  # ... unless they have more coordinates than this together
@@ -56,7 +56,7 @@ class GrowingBalls:
             found[k] = self._chunks[i // self._rows][i % self._rows]
         return found
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: StoredRegions) -> None:
         """Append balls."""
         end = self._count + rows.radii.size
         for name, column in self._columns.items():

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float64
 
 from regions._arithmetic.distances import distances_below, margins_below
 from regions._arithmetic.loops import subtract_down
+from regions._map import Location
 from regions._online.balls import GrowingBalls
-from regions._online.results import Place
 
 _FIRST, _MOST = 16, 512  # balls measured at once
 
@@ -20,7 +20,7 @@ _FIRST, _MOST = 16, 512  # balls measured at once
 class Surroundings:
     """The region that holds a point, if any, and the largest radius (<= R) at which a ball around it is clear."""
 
-    place: Place
+    place: Location[int, float]
     room: float
 
     def joined(self, other: Surroundings) -> Surroundings:
@@ -41,7 +41,8 @@ def survey(
     Membership is decided exactly, and room + radius <= |x - centre| in exact arithmetic for every conflicting ball
     (docs/mathematics.md, Eq. M15). Balls are measured nearest first, until the rest provably cannot matter.
     """
-    place, room = Place(-1, math.nan, 0.0), R
+    place: Location[int, float] = Location(-1, math.nan, 0.0)
+    room = R
     found, slack = balls.near(x, R, start)
     done, size = 0, _FIRST
     while done < found.size and slack[done] < max(room, 0.0):
@@ -57,7 +58,7 @@ def survey(
         for k in np.flatnonzero(inside):
             if not place.held or margin[k] > place.margin:
                 index = int(block[within[k]])
-                place = Place(index, float(balls.sigma[index]), float(margin[k]))
+                place = Location(index, float(balls.sigma[index]), float(margin[k]))
         done, size = done + block.size, min(2 * size, _MOST)
     return Surroundings(place, max(room, 0.0))
 

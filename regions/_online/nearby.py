@@ -16,6 +16,7 @@ from regions._search.embedding import SKEW, TINY, Frame, asked
 from regions._search.projection import principal_directions
 
 _DIRECTIONS = 64
+_SPARE = 1e-12  # more than the relative errors of the few float64 operations on a lower bound
 _WILD = 1e15  # scaled lengths beyond this could overflow float32 when they are squared
 
 
@@ -62,7 +63,7 @@ class BallFilter:
         query, limit = asked(self._frame.lift(mapped, least, norms))
         found = self._index.range_search(query, float(limit[0]))[2]
         centres = self._index.reconstruct_batch(found)[:, :-2]
-        distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - 1e-12)
+        distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - _SPARE)
         below = distance - self._frame.moved * (self._norms[found] + norm) - TINY
         below /= self._frame.scale * (1 + 2 * SKEW)
-        return found, below * (1 - np.copysign(1e-12, below)) - radii[found] * (1 + 1e-12)
+        return found, below * (1 - np.copysign(_SPARE, below)) - radii[found] * (1 + _SPARE)

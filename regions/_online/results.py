@@ -7,30 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where one point lies among the regions.
-
-    Attributes
-    ----------
-    region : int
-        Index of the region that holds the point, -1 where none does. Among overlapping regions, which then all have
-        one sigma: the one whose boundary is farthest away.
-    sigma : float
-        The region's noise level, NaN outside.
-    margin : float
-        Distance to the region's boundary, rounded down; 0 outside.
-    """
-
-    region: int
-    sigma: float
-    margin: float
-
-    @property
-    def held(self) -> bool:
-        """Whether a region holds the point."""
-        return self.region >= 0
+from regions._map import Location
 
 
 @dataclass(frozen=True)
@@ -74,11 +51,11 @@ class PointHeld(RuntimeError):  # noqa: N818 (nothing went wrong: another proces
 
     Attributes
     ----------
-    place : Place
+    place : Location
         The region, its sigma and the distance to its boundary.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Location[int, float]) -> None:
         super().__init__(place)
         self.place = place
 

@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class StoredRegions:
     """Consecutive regions."""
 
     centres: Float64[np.ndarray, "k d"]
@@ -269,7 +269,7 @@ class Store:
         """Begin anew with the first row."""
         self._position = (0, _seed(self.dimension, self.groups))
 
-    def read(self, take: Callable[[Rows], None]) -> None:
+    def read(self, take: Callable[[StoredRegions], None]) -> None:
         """Hand out, in blocks, the rows that were stored since this was last called, by whichever process."""
         self._check_identity()
         with in_words(self.path):
@@ -290,7 +290,7 @@ class Store:
             raise damaged(self.path)
         return row
 
-    def _read(self, take: Callable[[Rows], None]) -> None:
+    def _read(self, take: Callable[[StoredRegions], None]) -> None:
         state = self._state()
         query = "SELECT id, radius, sigma, class, centre, digest FROM regions WHERE id > ? ORDER BY id LIMIT ?"
         size = max(1, min(_BLOCK, _COORDINATES // self.dimension))
@@ -301,7 +301,7 @@ class Store:
         if self._position != state:
             raise damaged(self.path)
 
-    def _checked(self, block: list[tuple[Any, ...]]) -> tuple[Rows, bytes]:
+    def _checked(self, block: list[tuple[Any, ...]]) -> tuple[StoredRegions, bytes]:
         """The rows that follow those handed out, and the digest of the last, if all are as they were written."""
         centres, digest = np.empty((len(block), self.dimension)), self.digest
         for k, (*row, stored) in enumerate(block):
@@ -312,7 +312,7 @@ class Store:
                 raise damaged(self.path)
             centres[k] = np.frombuffer(row[4], "<f8")
         _, radii, sigma, classes, _, _ = zip(*block, strict=True)
-        rows = Rows(centres, np.array(radii), np.array(sigma), np.array(classes, dtype=np.int64))
+        rows = StoredRegions(centres, np.array(radii), np.array(sigma), np.array(classes, dtype=np.int64))
         for values, least in ((rows.radii, 0.0), (rows.sigma, 0.0), (np.abs(centres), -1.0)):
             if not ((values > least) & (values <= LARGEST)).all():
                 raise damaged(self.path)
