@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, no_type_check
 
@@ -49,6 +49,9 @@ class OverlapGraph:
         2 * `distance_error`, at any scale (but for the digits that float64 lacks below 1e-290).
     distance_error : float
         Half the relative width of that interval; 8.8e-14 for d = 784.
+    points : (n, d) array or None
+        The centres, as a reference and not a copy: `restricted` decides close calls with them. None for graphs that do
+        not list every overlapping pair, such as those that row generation leaves in `Allocation.graph`.
     """
 
     R: Float64[np.ndarray, " n"]
@@ -56,6 +59,7 @@ class OverlapGraph:
     j: Int64[np.ndarray, " m"]
     distance: Float64[np.ndarray, " m"]
     distance_error: float
+    points: Real[np.ndarray, "n d"] | None = None
 
     @property
     def n(self) -> int:
@@ -101,6 +105,47 @@ class OverlapGraph:
         neighbour, distance = np.full(self.n, -1), np.full(self.n, np.inf)
         _find_nearest(self.i, self.j, self.distance, neighbour, distance)
         return neighbour, distance
+
+    def restricted(self, R: ArrayLike, *, groups: Any = None) -> OverlapGraph:
+        """Build the overlap graph for smaller radii, for more groups, or for both, from this graph's edges alone.
+
+        Parameters
+        ----------
+        R : array-like, shape (n,)
+            Upper bounds of the radii, finite, >= 0 and at most this graph's `R`.
+        groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
+            Pairs that share a label in ANY of the arrays may overlap, and so may pairs that this graph left out.
+
+        Returns
+        -------
+        OverlapGraph
+            The graph, bit for bit, that `overlap_graph` finds for these points and R, and all groups together.
+
+        Raises
+        ------
+        ValueError
+            If a radius is larger than this graph's, or if this graph does not list every overlapping pair.
+
+        Notes
+        -----
+        O(n + m). Coordinates are read only for pairs whose distance equals R_i + R_j up to rounding.
+        """
+        bounds, labels = _validate.as_radii(R, self.n), _validate.as_groups(groups, self.n)
+        larger = np.flatnonzero(bounds > self.R)
+        if larger.size:
+            k = larger[0]
+            raise ValueError(f"R[{k}] = {bounds[k]} exceeds this graph's R[{k}] = {self.R[k]}: call overlap_graph anew")
+        if self.points is None:
+            raise ValueError("this graph does not list every overlapping pair: call overlap_graph first")
+        a, b = bounds[self.i], bounds[self.j]
+        reach = a + b  # the exact sum lies between the two floats next to this one
+        keep = (a > 0) & (b > 0) & (self.distance < np.nextafter(reach, np.inf))
+        for label in labels:
+            keep &= label[self.i] != label[self.j]
+        unsure = np.flatnonzero(keep & (self.distance_upper > np.nextafter(reach, 0.0)))
+        i, j = self.i[unsure], self.j[unsure]
+        keep[unsure] = distances_below(self.points, self.points, i, j, a[unsure], b[unsure])[0]
+        return replace(self, R=bounds, i=self.i[keep], j=self.j[keep], distance=self.distance[keep])
 
     def to_networkx(self) -> nx.Graph[Any]:
         """Build a `networkx.Graph` on 0 .. n-1 with node attribute `R` and edge attribute `distance`."""
@@ -200,9 +245,9 @@ def build_graph(
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
     if any(label.size and (label == label[0]).all() for label in labels):  # nobody conflicts: candidates may be many
-        return from_blocks(bounds, relative_error(x.shape[1]), [])
+        return replace(from_blocks(bounds, relative_error(x.shape[1]), []), points=x)
     blocks = overlaps(x, bounds, labels, progress, parallel=parallel, search=search)
-    return from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most))
+    return replace(from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most)), points=x)
 
 
 def _at_most(blocks: Iterable[Edges], most: int) -> Iterator[Edges]:

@@ -12,7 +12,11 @@ from jaxtyping import Float64, Int64
 from regions._allocate import allocate_graph
 from regions._allocation import Allocation
 from regions._arithmetic.loops import compiled
+from regions._arithmetic.rounding import UNIT
 from regions._graph import OverlapGraph
+
+GAIN = 1e-9
+"""A relative gain below this may be rounding error, and counts as none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class LevelProblem:
         R = at_level(self.R, level)
         keep = np.empty(graph.n_edges, dtype=bool)
         _mark_conflicts(self.R, self.labels, level, graph.i, graph.j, keep)
-        keep &= R[graph.i] + R[graph.j] > graph.distance * (1 - 2.0**-50)
+        keep &= R[graph.i] + R[graph.j] > graph.distance * (1 - 8 * UNIT)
         return replace(graph, R=R, i=graph.i[keep], j=graph.j[keep], distance=graph.distance[keep])
 
     def allocate(self, level: Int64[np.ndarray, " n"]) -> Allocation:
@@ -39,7 +43,7 @@ class LevelProblem:
     def restricted(self, members: Int64[np.ndarray, " p"], edges: Int64[np.ndarray, " q"]) -> LevelProblem:
         """The problem of some points, with these edges between them; both are ascending."""
         i, j = (np.searchsorted(members, end[edges]) for end in (self.graph.i, self.graph.j))
-        graph = replace(self.graph, R=self.graph.R[members], i=i, j=j, distance=self.graph.distance[edges])
+        graph = OverlapGraph(self.graph.R[members], i, j, self.graph.distance[edges], self.graph.distance_error)
         return LevelProblem(graph, self.R[members], self.labels[members])
 
     @cached_property
@@ -80,7 +84,7 @@ class State:
         """
         component = problem.graph.components
         gain = np.bincount(component, radii) - np.bincount(component, self.radii)
-        tolerance = 1e-9 * np.bincount(component, self.radii)
+        tolerance = GAIN * np.bincount(component, self.radii)
         better = (gain > tolerance)[component]
         self.level = np.where(better, level, self.level)
         self.radii = np.where(better, radii, self.radii)
