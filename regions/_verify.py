@@ -15,6 +15,11 @@ from numpy.typing import ArrayLike
 from regions import _validate
 from regions._allocation import Certificate
 
+_UNIT = 2.0**-53  # unit roundoff of float64
+_SPARE = 1e-12  # more than the relative error of a norm, or of a sum of two radii
+_UNDERFLOW = 1e-145  # more than the square root of what underflow takes from a square ...
+_UNDERFLOW_SQUARED = 1e-290  # ... and its square
+_SHORT = 2.0**-300  # where all lengths are below this, their squares may underflow
 _ROWS = 1024
 _PAIRS = 1 << 22  # pairs that k-d trees list at once
 _MOST = 1 << 20  # overlapping pairs after which nothing more is looked for
@@ -130,9 +135,9 @@ def _in_units(
 ) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], int]:
     """All lengths times a power of two, exactly, where they are so small that squares would underflow; its exponent."""
     largest = max((float(np.abs(part).max(initial=0)) for part in (r, bounds)), default=0.0)
-    if x.dtype.kind == "f" and largest < 2.0**-300:
+    if x.dtype.kind == "f" and largest < _SHORT:
         largest = max(largest, float(x.max(initial=0)), -float(x.min(initial=0)))
-        if 0 < largest < 2.0**-300:
+        if 0 < largest < _SHORT:
             exponent = -math.frexp(largest)[1]
             return np.ldexp(x.astype(np.float64), exponent), np.ldexp(r, exponent), np.ldexp(bounds, exponent), exponent
     return x, r, bounds, 0
@@ -155,7 +160,7 @@ def _certified_bound(
     cost = 2 * R
     cost[capped] = np.minimum(cost[capped], 2 * _longest(x, R, labels, capped, nearest[capped]))
     cost[moved] = _longest(x, R, labels, moved, partner[moved])
-    return math.fsum(cost) / 2 * (1 + 2.0**-51)
+    return math.fsum(cost) / 2 * (1 + 4 * _UNIT)
 
 
 def _longest(
@@ -172,10 +177,10 @@ def _longest(
     if not conflict.all():
         k = np.flatnonzero(~conflict)[0]
         raise ValueError(f"the certificate uses points {i[k]} and {j[k]}, which do not conflict")
-    error = (x.shape[1] / 2 + 8) * 2.0**-53
+    error = (x.shape[1] / 2 + 8) * _UNIT
     blocks = range(0, i.size, _ROWS)
     lengths = [np.linalg.norm(_rows(x, i[s : s + _ROWS]) - x[j[s : s + _ROWS]], axis=1) for s in blocks]
-    return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + 1e-145)
+    return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + _UNDERFLOW)
 
 
 def _rows(x: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
@@ -198,8 +203,8 @@ def _product_candidates(
         return np.asarray(_rows(x, descending[start:end]) - mean)  # relative error u: far inside the margin below
 
     square = np.concatenate([((_rows(x, rows) - mean) ** 2).sum(axis=1) for rows in blocks])
-    norm = np.sqrt(square) * (1 + 1e-12)
-    margin = 4 * (x.shape[1] + 16) * 2.0**-53
+    norm = np.sqrt(square) * (1 + _SPARE)
+    margin = 4 * (x.shape[1] + 16) * _UNIT
     for start in range(0, r.size, _ROWS):
         end = min(start + _ROWS, r.size)
         block = centred(start, end)
@@ -208,7 +213,7 @@ def _product_candidates(
             norms = norm[start:end, None] + norm[None, other:stop]
             squared = square[start:end, None] + square[None, other:stop] - 2 * (block @ centred(other, stop).T)
             reach = r[start:end, None] + r[None, other:stop]
-            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + 1e-290)
+            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + _UNDERFLOW_SQUARED)
             a, b = a + start, b + other
             yield descending[a[a < b]], descending[b[a < b]]
 
@@ -225,7 +230,7 @@ def _tree_candidates(
     trees = [KDTree(x[layer]) for layer in layers]
     for p, layer in enumerate(layers):
         for q in range(p, len(layers)):
-            reach = (r[layer].max() + r[layers[q]].max()) * (1 + 1e-12) + 1e-145
+            reach = (r[layer].max() + r[layers[q]].max()) * (1 + _SPARE) + _UNDERFLOW
             parts = 1 + int(trees[p].count_neighbors(trees[q], reach)) // _PAIRS
             for rows in np.array_split(np.arange(layer.size), parts):
                 tree = trees[p] if parts == 1 else KDTree(x[layer[rows]])
@@ -241,15 +246,15 @@ def _overlap(
     """Whether |x_i - x_j| < r_i + r_j, exactly."""
     result = np.zeros(i.size, dtype=bool)
     d = x.shape[1]
-    error = (d / 2 + 4) * 2.0**-53
+    error = (d / 2 + 4) * _UNIT
     rows = max(1, (1 << 22) // d)
     for start in range(0, i.size, rows):
         part = slice(start, start + rows)
         difference = _rows(x, i[part]) - x[j[part]]
         distance = np.sqrt(np.einsum("kd,kd->k", difference, difference))
         reach = r[i[part]] + r[j[part]]
-        result[part] = distance * (1 + error) + 1e-145 < reach * (1 - 2.0**-52)
-        unsure = ~result[part] & (distance * (1 - error) - 1e-145 < reach * (1 + 2.0**-52))
+        result[part] = distance * (1 + error) + _UNDERFLOW < reach * (1 - 2 * _UNIT)
+        unsure = ~result[part] & (distance * (1 - error) - _UNDERFLOW < reach * (1 + 2 * _UNIT))
         for k in np.flatnonzero(unsure) + start:
             result[k] = _overlap_exactly(x[i[k]], x[j[k]], r[i[k]], r[j[k]])
     return result

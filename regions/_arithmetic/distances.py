@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float64, Int64, Real
 
 from regions._arithmetic.exact import closer_than
 from regions._arithmetic.loops import scaled_squared_distances, squared_distances
+from regions._arithmetic.rounding import UNIT
 
-_UNIT = 2.0**-53
 _SMALL = 1e-250
 """Squares below this may have lost digits to underflow: such pairs are measured again, in units of their own."""
 _SUBNORMAL = 2.0**-1070
@@ -26,7 +26,7 @@ _COORDINATES = 1 << 20  # differences taken by one thread at a time
 
 def relative_error(d: int) -> float:
     """Bound on the relative error of a float64 distance in d dimensions (and of its square, halved)."""
-    return (d + 8) * _UNIT
+    return (d + 8) * UNIT
 
 
 def raised(distance: Float64[np.ndarray, " k"], error: float) -> Float64[np.ndarray, " k"]:
@@ -68,8 +68,8 @@ def distances_below(
             x, y, i[small], j[small], a[small], b[small], error
         )
     # error + 4 u covers the rounding of `reach` and of these products
-    surely_closer = squared * (1 + 2 * error) < reach * (1 - 4 * _UNIT)
-    surely_not = squared * (1 - 2 * error) > reach * (1 + 4 * _UNIT)
+    surely_closer = squared * (1 + 2 * error) < reach * (1 - 4 * UNIT)
+    surely_not = squared * (1 - 2 * error) > reach * (1 + 4 * UNIT)
     closer = surely_closer
     undecided = np.flatnonzero(~surely_closer & ~surely_not)
     if undecided.size:

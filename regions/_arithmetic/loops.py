@@ -14,6 +14,8 @@ from numba import njit
 _fast_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 #: What every compiled loop is decorated with, but for those whose sums may be reassociated.
 compiled = njit(cache=True, nogil=True)
+_SHORT = 2.0**-400  # differences below this are scaled in two steps
+_STEP = 600  # exponent of the first step
 _BLOCK = 128  # coordinates between two looks at the stopping bound
 
 
@@ -50,7 +52,7 @@ def scaled_squared_distances(x, y, i, j, out, exponent):
         largest = 0.0
         for c in range(a.size):
             largest = max(largest, abs(np.float64(a[c]) - np.float64(b[c])))
-        up = 2.0**600 if largest < 2.0**-400 else 1.0  # two steps, since one power of two may not reach; both are exact
+        up = 2.0**_STEP if largest < _SHORT else 1.0  # two steps, since one power of two may not reach; both are exact
         _, own = math.frexp(largest * up)
         scale = math.ldexp(1.0, -own)
         total = 0.0
@@ -61,7 +63,7 @@ def scaled_squared_distances(x, y, i, j, out, exponent):
         if largest == 0.0:
             own = 0
         elif up > 1.0:
-            own -= 600
+            own -= _STEP
         exponent[k] = own
 
 

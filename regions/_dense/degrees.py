@@ -17,6 +17,8 @@ from regions import _validate
 from regions._graph import overlaps
 from regions._search.pairs import Progress, distinct
 
+_SPARE = 1e-9  # more than the relative error of a computed diagonal
+
 Labels = tuple[Int64[np.ndarray, " n"], ...]
 
 
@@ -74,7 +76,7 @@ def _diameter(x: Real[np.ndarray, "n d"]) -> float:
     """No two points are farther apart: the diagonal of their box, rounded upwards."""
     side = x.max(axis=0).astype(np.float64) - x.min(axis=0)
     largest = float(side.max())
-    return largest * float(np.linalg.norm(side / largest)) * (1 + 1e-9) if largest > 0 else 0.0
+    return largest * float(np.linalg.norm(side / largest)) * (1 + _SPARE) if largest > 0 else 0.0
 
 
 def _rivals(which: Int64[np.ndarray, " k"], among: Int64[np.ndarray, " m"], labels: Labels) -> Int64[np.ndarray, " k"]:

@@ -19,7 +19,7 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 
 from regions._arithmetic.loops import compiled
-from regions._levels.problem import LevelProblem, State, conflict
+from regions._levels.problem import GAIN, LevelProblem, State, conflict
 
 _SIZES = np.array([0, 1, 3, 8, 20, 64, 1 << 40])
 """How many neighbours a block takes along, one attempt after the other."""
@@ -50,7 +50,7 @@ def improve(problem: LevelProblem, state: State, rng: np.random.Generator | None
     Points are tried by what they miss of their largest bound, the most first; with `rng`, in random order.
     """
     missing = problem.R.max(axis=1) - state.radii
-    tolerance = 1e-9 * float(problem.R.max(initial=0.0))
+    tolerance = GAIN * float(problem.R.max(initial=0.0))
     order = np.argsort(-missing, kind="stable") if rng is None else rng.permutation(missing.size)
     order = order[missing[order] > tolerance]
     answer = _Answer(state.level.copy(), state.radii.copy())

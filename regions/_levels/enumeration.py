@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from regions._arithmetic.distances import raised
+from regions._arithmetic.rounding import UNIT
 from regions._levels.enumeration_loops import arrange, enumerate_levels
 from regions._levels.problem import LevelProblem, State
 
@@ -48,7 +49,7 @@ def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"],
     total, reached = np.bincount(component, most), np.bincount(component, state.radii)
     budget = total * (1 - _TOLERANCE) - reached
     proven = (sizes <= _POINTS) & (budget <= 0)
-    bounds = np.minimum(reached + 2 * _TOLERANCE * total, total * (1 + 2.0**-46))
+    bounds = np.minimum(reached + 2 * _TOLERANCE * total, total * (1 + 128 * UNIT))
     start, neighbour, distance, R, labels = problem.network
     network = (start, neighbour, raised(distance, graph.distance_error), R, labels)
     choice = np.argsort(-R, axis=1, kind="stable")
@@ -62,14 +63,14 @@ def settle(problem: LevelProblem, state: State) -> tuple[Bool[np.ndarray, " n"],
             continue
         points = members[c].copy()
         arrange(network, most, points, score)
-        rows, visited = enumerate_levels(
+        listed, visited = enumerate_levels(
             network, most, choice, points, budget[c], min(left, _NODES), level, place, found
         )
-        left -= visited + _LEAF * max(rows, 0)
-        proven[c] = rows >= 0
-        if rows > 0:
+        left -= visited + _LEAF * max(listed, 0)
+        proven[c] = listed >= 0
+        if listed > 0:
             part = problem.restricted(members[c], edges[c])
-            choices = found[:rows, np.argsort(points)]
+            choices = found[:listed, np.argsort(points)]
             bounds[c] = max(bounds[c], _take_best(part, state, members[c], choices))
     settled = math.fsum(bounds[proven])
     return proven[component], math.nextafter(settled, math.inf) if settled > 0 else settled
@@ -82,7 +83,7 @@ def _by_component(component: Int64[np.ndarray, " k"], count: int) -> list[Int64[
 
 
 def _take_best(
-    part: LevelProblem, state: State, points: Int64[np.ndarray, " p"], choices: Int64[np.ndarray, "rows p"]
+    part: LevelProblem, state: State, points: Int64[np.ndarray, " p"], choices: Int64[np.ndarray, "listed p"]
 ) -> float:
     """Take over the best of these levels of a component, if better; returns the largest bound among them."""
     answers = [part.allocate(levels) for levels in choices]

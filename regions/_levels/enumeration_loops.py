@@ -56,7 +56,7 @@ def enumerate_levels(network, most, choice, points, budget, nodes, level, place,
     for a in range(size):
         place[points[a]] = a
     lost = np.zeros(size + 1)
-    rows = visited = depth = 0
+    listed = visited = depth = 0
     while depth >= 0:
         p = points[depth]
         if mate[depth] >= 0:
@@ -70,7 +70,7 @@ def enumerate_levels(network, most, choice, points, budget, nodes, level, place,
             continue
         visited += 1
         if visited > nodes:
-            rows = -1
+            listed = -1
             break
         k = choice[p, turn[depth]]
         level[p] = k
@@ -90,13 +90,13 @@ def enumerate_levels(network, most, choice, points, budget, nodes, level, place,
         if depth + 1 < size:
             depth += 1
             lost[depth] = total
-        elif rows == found.shape[0]:
-            rows = -1
+        elif listed == found.shape[0]:
+            listed = -1
             break
         else:
             for a in range(size):
-                found[rows, a] = level[points[a]]
-            rows += 1
+                found[listed, a] = level[points[a]]
+            listed += 1
     for p in points:
         level[p] = -1
-    return rows, visited
+    return listed, visited

@@ -9,6 +9,7 @@ from typing import no_type_check
 import numpy as np
 
 from regions._arithmetic.loops import compiled
+from regions._arithmetic.rounding import UNIT
 from regions._levels.problem import conflict
 
 
@@ -65,7 +66,7 @@ def terms(start, neighbour, distance, back, R, labels, later, share, messages, a
             size += np.abs(messages[e]).max()
         degree = start[i + 1] - start[i]
         own = 1.0 - later[i] * share[i]
-        at_point[i] = own * here.max() + (degree + 8) * 2.0**-48 * size
+        at_point[i] = own * here.max() + (degree + 8) * 32 * UNIT * size
         for e in range(start[i], start[i + 1]):
             j = neighbour[e]
             if j > i:
@@ -75,7 +76,7 @@ def terms(start, neighbour, distance, back, R, labels, later, share, messages, a
                 best = (reply + other).max()
                 best_reply(j, i, distance[e], R, labels, other, highest, reply)
                 best = max(best, (reply + one).max())
-                at_edge[e] = best + 2.0**-46 * (np.abs(one).max() + np.abs(other).max())
+                at_edge[e] = best + 128 * UNIT * (np.abs(one).max() + np.abs(other).max())
 
 
 @compiled
@@ -200,7 +201,7 @@ def best_reply(i, j, distance, R, labels, f, highest, out):
                 continue
             for h in range(nodes):
                 # rounded up: the reply grows with the radius that is left
-                left = (distance - R[j, m] * (h / G)) * (1.0 + 2.0**-50) + 2.0**-50 * distance
+                left = (distance - R[j, m] * (h / G)) * (1.0 + 8 * UNIT) + 8 * UNIT * distance
                 if left < 0.0:
                     break
                 if left >= R[i, k]:

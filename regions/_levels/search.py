@@ -14,6 +14,10 @@ COARSE, FINE = (4, 2), (8, 4)
 """Steps into which a cut divides radii: of points that move, and of points that stay."""
 _CAPACITY = 2.0**30
 """Capacity of all slices together, and of arcs that must not be cut; scipy's flows are 32-bit whole numbers."""
+_SPARE = 1e-12
+"""More than the relative error of the rounded lengths from which slices are counted."""
+_LEAST_SUM = 1e-290
+"""Capacities are scaled as if the radii summed to at least this, so that the scale stays finite."""
 _SOURCE, _SINK = 0, 1
 
 
@@ -83,7 +87,7 @@ class _Grid:
         self.can_move, self.can_stay = moving > 0, staying > 0
         self.nodes_moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
         self.nodes_staying = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)
-        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), 1e-290)
+        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), _LEAST_SUM)
         self.arcs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, tail: Any, head: Any, capacity: Any = _CAPACITY) -> None:
@@ -107,7 +111,7 @@ class _Grid:
     ) -> None:
         """Add an arc from each slice of a, which moves, to the first slice of b, which stays, that has no room then."""
         left = distance[:, None] - self.moving[a, None] * (np.arange(1, self.new + 1) / self.new)
-        kept = np.floor(np.maximum(left, 0.0) / self.staying[b, None] * self.old * (1 + 1e-12))
+        kept = np.floor(np.maximum(left, 0.0) / self.staying[b, None] * self.old * (1 + _SPARE))
         row, column = np.nonzero(kept < self.old)
         slices = kept[row, column].astype(np.int64)
         self.add(self.nodes_moving[a[row], column], self.nodes_staying[b[row], slices])

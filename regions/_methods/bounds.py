@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions._arithmetic.distances import raised
+from regions._arithmetic.rounding import UNIT
 from regions._graph import OverlapGraph
 
 
@@ -32,7 +33,7 @@ def caps_as_bounds(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
 
 def competing(graph: OverlapGraph, caps: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
     """The edges that can be violated by radii within the caps; the others constrain nothing."""
-    return np.flatnonzero(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 2.0**-51))
+    return np.flatnonzero(caps[graph.i] + caps[graph.j] > graph.distance * (1 - 4 * UNIT))
 
 
 def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " m"]) -> float:
@@ -45,9 +46,9 @@ def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float
     i, j, y = graph.i[used], graph.j[used], y[used]
     covered = np.bincount(i, y, graph.n) + np.bincount(j, y, graph.n)
     terms = np.bincount(i, minlength=graph.n) + np.bincount(j, minlength=graph.n)
-    least = 1 - (terms + 4) * 2.0**-53  # summing so many terms errs by less
-    z = np.maximum(weights - covered * least, 0.0) * (1 + 2.0**-51)
+    least = 1 - (terms + 4) * UNIT  # summing so many terms errs by less
+    z = np.maximum(weights - covered * least, 0.0) * (1 + 4 * UNIT)
     lengths = np.concatenate([raised(graph.distance[used], graph.distance_error), caps_above(graph)])
     factors = np.concatenate([y, z])
     terms = np.nextafter(lengths * factors, np.inf)[(lengths > 0) & (factors > 0)]
-    return math.fsum(terms) * (1 + 2.0**-51)
+    return math.fsum(terms) * (1 + 4 * UNIT)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 
+from regions._arithmetic.rounding import UNIT
+
 SKEW = 1e-12  # how far from orthonormal a basis may be
 TINY = 1e-30  # more than float32 may lose to underflow, in scaled units
-_UNIT = 2.0**-53
-_UNIT32 = 2.0**-24
+_UNIT32 = 2.0**-24  # unit roundoff of float32
+_SPARE = 1e-9  # more than the relative error of a norm computed in float64
 _SAMPLE = 1024  # points whose mean is the centre
 _COORDINATES = 1 << 19  # mapped at once
 
@@ -51,7 +53,7 @@ class Frame:
         if self.basis is None:
             return 3 * _UNIT32
         d, m = self.basis.shape
-        return 2 * _UNIT32 + 2 * math.sqrt(4 * (d + m + 8) * (math.sqrt(m) + 1) * _UNIT + SKEW)
+        return 2 * _UNIT32 + 2 * math.sqrt(4 * (d + m + 8) * (math.sqrt(m) + 1) * UNIT + SKEW)
 
     def map(
         self, points: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " p"]
@@ -70,7 +72,7 @@ class Frame:
                 if self.scale != 1.0:
                     z *= self.scale
                 squared = np.einsum("nd,nd->n", z, z)
-                norms[part] = np.sqrt(squared) * (1 + 1e-9)
+                norms[part] = np.sqrt(squared) * (1 + _SPARE)
                 if self.basis is None:
                     mapped[part] = z
                     continue

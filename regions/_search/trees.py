@@ -15,6 +15,9 @@ from regions._arithmetic.distances import relative_error
 TREE_DIMENSION = 10  # the largest in which trees were measured to be faster than products
 _RATIO = 0.8  # radii of one layer lie within this factor of each other ...
 _FEWEST = 256  # ... unless that would make the layer smaller than this
+_SPARE = 1e-12  # more than the relative error of a sum of two radii and a factor
+_UNDERFLOW = 1e-145  # more than the square root of what underflow takes from a square
+_SHORT = 2.0**-300  # where all lengths are below this, their squares may underflow
 _CANDIDATES = 1 << 21  # pairs listed at once
 
 Pairs = tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]
@@ -48,7 +51,7 @@ def tree_pairs(points: Real[np.ndarray, "n d"], outer: Layer, inner: Layer) -> I
     if outer.radius == 0:
         return
     # float64 distances err by less, also by underflow
-    reach = (outer.radius + inner.radius) * (1 + 1e-12 + relative_error(points.shape[1])) + 1e-145
+    reach = (outer.radius + inner.radius) * (1 + _SPARE + relative_error(points.shape[1])) + _UNDERFLOW
     parts = 1 + int(outer.tree.count_neighbors(inner.tree, reach)) // _CANDIDATES
     if outer is inner and parts == 1:
         row, column = outer.tree.query_pairs(reach, output_type="ndarray").T
@@ -67,9 +70,9 @@ def in_units(
 ) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, "n ..."]]:
     """Both times a power of two, exactly, where they are so small that squares would underflow and all look near."""
     largest = float(R.max(initial=0.0))
-    if largest < 2.0**-300:
+    if largest < _SHORT:
         largest = max(largest, float(points.max(initial=0)), -float(points.min(initial=0)))
-    if not 0 < largest < 2.0**-300:
+    if not 0 < largest < _SHORT:
         return points, R
     exponent = -math.frexp(largest)[1]
     return np.ldexp(points.astype(np.float64), exponent), np.ldexp(R, exponent)
