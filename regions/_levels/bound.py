@@ -1,14 +1,19 @@
-"""An upper bound on the joint choice of levels and radii, by messages along a few edges of every point.
+"""An upper bound on the sum of radii over all choices of levels, from messages along a few edges of every point.
 
-What is computed. Every edge charges each level and radius of its two ends a price, and pays it to the other end. The
-largest balance of every point and of every edge is computed on its own; their sum bounds the optimum whatever the
-prices are (docs/levels.md). Edges may be left out: that only raises the optimum, so the bound stays valid. The edges to
-the nearest neighbours carry nearly all of it.
+What is computed. The problem is split into independent small problems: one for every point, and one for every edge.
+The sum of their maxima bounds the optimum, because the optimum solves all of them at once. To make the bound small, a
+message along an edge moves value between the problem of the edge and the problem of its end: a number for each level
+and radius of that end, added to the point's problem and subtracted from the edge's. The sum of both is the same, so the
+bound is valid whatever the messages are (docs/levels.md, Eq. L2: a charge is value that moves from a point to an
+edge). Leaving out edges removes constraints, so the bound stays valid. The edges to nearest neighbours matter most and
+are kept first.
 
-Guarantee. The bound is computed from the prices alone and rounded upwards. Nothing rests on how they were found.
+Guarantee. The bound is computed from the final messages alone and rounded upwards. An error in how the messages were
+found makes it weaker, not wrong.
 
-Source and cost. Sequential tree-reweighted message passing (Kolmogorov 2006) finds the prices. One sweep costs
-O(m K^2) operations for each step of the radii, for the m edges kept.
+Source. Sequential tree-reweighted message passing (Kolmogorov, 2006) chooses the messages.
+
+Cost. A sweep takes at most O(m K^2 G) operations for the m edges kept, K levels and G steps of the radii.
 """
 
 from __future__ import annotations
@@ -24,20 +29,24 @@ from regions._levels.messages import nearest_edges, sweep, terms
 from regions._levels.problem import LevelProblem
 
 _NEIGHBOURS = (3, 12, 48, 1 << 40)
-"""How many of its edges every point keeps, one stage after the other, until the gap is small enough."""
+"""How many edges every point keeps in each stage. No further stage follows once the gap is small enough."""
 _ENOUGH = 5e-3
-"""A relative gap that is small enough."""
+"""A relative gap below this is small enough."""
 _FEW_DIGITS = 1e-290
-"""Radii below this, which float64 holds with fewer digits, are bounded by their sum alone."""
+"""Where no bound R is larger than this, float64 lacks digits for messages: the bound is the sum of the largest R."""
 _FEWEST, _STEPS = 4, 48
 """The smallest and the largest number of steps into which a message divides the radii of each level."""
 _WORK = 1 << 26
-"""Operations that a sweep may take, a fraction of a second. Beyond it, steps are coarser and stages are left out."""
+"""Operations that one sweep may take: a fraction of a second. More edges are met by coarser steps or fewer stages."""
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """A graph in compressed rows; `back` is the same edge in the other end's row, `later` counts neighbours j > i."""
+    """A graph in compressed rows: the neighbours of point i are neighbour[start[i]:start[i + 1]].
+
+    Every edge has two entries, one in the row of each end; `back` leads from either to the other. `later` counts the
+    neighbours of each point that have a larger index.
+    """
 
     start: Int64[np.ndarray, " rows"]
     neighbour: Int64[np.ndarray, " ends"]
@@ -47,10 +56,10 @@ class Neighbours:
 
 
 def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere: float) -> float:
-    """A number that no choice of levels and radii exceeds in its sum.
+    """An upper bound on the sum of radii over all choices of levels and radii.
 
-    Further stages are left out once the bound is close enough to `objective`; the sum `elsewhere`, of points that are
-    not in this problem, is added to the bound before they are compared.
+    objective : the sum that was found; once the bound is close enough to it, no further stage follows
+    elsewhere : a bound for the points that are not in this problem but count in `objective`
     """
     graph = problem.graph
     bound = _total_up(problem.R.max(axis=1))
@@ -78,7 +87,7 @@ def _stage(problem: LevelProblem, network: Neighbours, sweeps: int, steps: int) 
     forward = np.arange(problem.graph.n)
     backward = forward[::-1].copy()
     for _ in range(sweeps):
-        for order in (backward, forward):  # each is its own inverse
+        for order in (backward, forward):  # both permutations are their own inverses: order and place are the same
             sweep(
                 order,
                 order,
@@ -118,7 +127,10 @@ def value(
     share: Float64[np.ndarray, " n"],
     messages: Float64[np.ndarray, "ends K nodes"],
 ) -> float:
-    """The bound that these messages prove, rounded upwards. Any messages will do, with 0 <= share <= 1 / later."""
+    """The upper bound that these messages prove, rounded upwards.
+
+    The bound is valid for any messages, and for any `share` with 0 <= share <= 1 / later.
+    """
     at_point, at_edge = np.zeros(len(R)), np.zeros(network.neighbour.size)
     terms(
         network.start,
@@ -137,5 +149,5 @@ def value(
 
 
 def _total_up(terms: Float64[np.ndarray, " t"]) -> float:
-    total = math.fsum(terms)  # exact for one term, or none
+    total = math.fsum(terms)  # a single non-zero term is its own sum: no rounding
     return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total
