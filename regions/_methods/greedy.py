@@ -70,9 +70,9 @@ def permutation(degree: Int64[np.ndarray, " n"], order: str | np.ndarray) -> Int
 def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Radii of Eq. 11.
 
-    Distances are rounded down, so balls are slightly smaller than in exact arithmetic. A point that would lie exactly on
-    the boundary of an earlier ball then keeps room as small as a rounding error. Its ball should be empty and must not
-    constrain later balls, so room that small counts as none.
+    Distances are rounded down, so balls are slightly smaller than in exact arithmetic. A point that would lie exactly
+    on the boundary of an earlier ball then keeps room as small as a rounding error. Its ball should be empty and must
+    not constrain later balls, so room that small counts as none.
     """
     radii = np.zeros(graph.n)
     _take_turns(*graph.adjacency, graph.R, order, _SLIVER * graph.distance_error, radii)
