@@ -1,4 +1,4 @@
-"""What Algorithm 2 says about a point that arrives."""
+"""What the online allocator returns: stored regions, what an arriving point was given, and a refusal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from regions._map import Location
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a point was given.
+    """What an arriving point was given.
 
     Attributes
     ----------
     region : int
-        Index of the region that holds the point from now on, -1 if none does (radius 0).
+        Index of the region that now holds the point; -1 if no region does, and the radius is then 0.
     sigma : float
-        The noise level of its certificate.
+        The noise level of the point's certificate.
     radius : float
-        What is certified: B(point, radius) lies in the union of regions of this sigma, and radius <= R.
+        The certified radius. It is at most R, and B(point, radius) lies in the union of regions of this sigma.
     class_ : int
-        The class of its certificate.
+        The class of the point's certificate.
     created : bool
         Whether this arrival stored a new region.
     """
@@ -46,8 +46,8 @@ class Region:
     class_: int
 
 
-class PointHeld(RuntimeError):  # noqa: N818 (nothing went wrong: another process was faster)
-    """A region of another sigma holds the point: certify it at that sigma, with fresh samples, and insert again.
+class PointHeld(RuntimeError):  # noqa: N818 (not an error: another process was faster)
+    """A region of another sigma holds the point. Certify it at that sigma, with fresh samples, and insert it again.
 
     Attributes
     ----------
