@@ -194,7 +194,7 @@ class Store:
         foreign = [entry for entry in found if entry not in _CONTENT]
         if foreign:
             what = " ".join(str(word)[:40] for word in foreign[0][:2])
-            raise ValueError(f"{self.path} holds the {what!r} in a form that this program does not write: restore a copy")
+            raise ValueError(f"{self.path} holds a {what!r} that this program does not write: restore a copy")
         if len(found) != len(_CONTENT):
             raise damaged(self.path)
 

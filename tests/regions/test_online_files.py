@@ -195,7 +195,7 @@ FOREIGN = {
 def test_what_the_program_did_not_make_is_refused(path, filled, statement, what, options):
     change(path, statement)
     content = path.read_bytes()
-    with pytest.raises(ValueError, match=f"holds the '{what}' in a form that this program does not write") as caught:
+    with pytest.raises(ValueError, match=f"holds a '{what}' that this program does not write") as caught:
         OnlineAllocator(path, **options)
     one_line(caught)
     assert path.read_bytes() == content
@@ -203,7 +203,7 @@ def test_what_the_program_did_not_make_is_refused(path, filled, statement, what,
 
 def test_a_view_in_place_of_a_table(path, filled):
     change(path, "ALTER TABLE regions RENAME TO kept", "CREATE VIEW regions AS SELECT * FROM kept")
-    with pytest.raises(ValueError, match="in a form that this program does not write"):
+    with pytest.raises(ValueError, match="that this program does not write"):
         OnlineAllocator(path)
 
 
