@@ -1,7 +1,7 @@
 """Sizing balls that must not overlap: geometry and optimisation for sample-wise randomized smoothing.
 
-Given points and upper bounds R, `allocate` sizes an open ball around every point so that no two conflicting
-balls overlap and the sum of the radii is as large as possible (Eq. 10 of the paper, or greedily Eq. 11).
+Given points and upper bounds R, `allocate` sizes an open ball around every point so that no two conflicting balls
+overlap and the sum of the radii is as large as possible (Eq. 10 of the paper; Eq. 11 is a greedy heuristic for it).
 """
 
 import warnings
@@ -40,8 +40,8 @@ __all__ = [
     "verify",
 ]
 
-#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562), so that
-#: `import regions` takes no time and a program loads only what it uses.
+#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562). So `import
+#: regions` is quick, and a program loads only what it uses.
 _HOMES = {
     "allocate": "regions._allocate",
     "allocate_graph": "regions._allocate",
@@ -63,7 +63,7 @@ _HOMES = {
     "verify": "regions._verify",
 }
 
-#: Names of the version before, each with the name that replaces it. The next version drops them.
+#: Names of the previous version, each with the name that replaces it. The next version drops them.
 _FORMER_NAMES = {"Place": "Location"}
 
 

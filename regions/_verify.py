@@ -1,4 +1,13 @@
-"""An independent check that balls do not overlap. Shares no code with the search, the distances or the solvers."""
+"""An independent check that balls do not overlap. It shares no code with the search, the distances or the solvers.
+
+What is computed. Float64 matrix products with an error bound, or k-d trees in low dimension, propose the pairs that may
+overlap. These are measured again by differences of coordinates, and pairs that this leaves open are decided in exact
+fractions.
+
+Guarantee. No overlap is missed, however small, and none is reported wrongly.
+
+Cost. O(n^2 d) for n non-empty balls, or much less by k-d trees.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +28,29 @@ _UNIT = 2.0**-53  # unit roundoff of float64
 _SPARE = 1e-12  # more than the relative error of a norm, or of a sum of two radii
 _UNDERFLOW = 1e-145  # more than the square root of what underflow takes from a square ...
 _UNDERFLOW_SQUARED = 1e-290  # ... and its square
-_SHORT = 2.0**-300  # where all lengths are below this, their squares may underflow
-_ROWS = 1024
-_PAIRS = 1 << 22  # pairs that k-d trees list at once
-_MOST = 1 << 20  # overlapping pairs after which nothing more is looked for
+_SHORT = 2.0**-300  # if all lengths are below this, their squares may underflow
+_ROWS = 1024  # balls in one block of a matrix product
+_PAIRS = 1 << 22  # about how many pairs k-d trees list at once
+_MOST = 1 << 20  # the check ends once it has found this many overlapping pairs
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
 _TREE_POINTS = 5000  # ... and from about this many points
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What `verify` found. True in a boolean context if nothing is wrong.
+    """What `verify` found. It is true in a boolean context if nothing is wrong.
 
     Attributes
     ----------
     overlapping : (k, 2) int64
         Conflicting pairs i < j whose non-empty balls overlap, by however little: r_i + r_j > |x_i - x_j| exactly. At
-        most 2^20 of them; the check ends once there are more.
+        most 2^20 pairs; the check ends once there are more.
     out_of_bounds : (k,) int64
         Indices with r > R.
     status : str
-        A sentence that names the first offence, or says that there is none.
+        A sentence that names the first violation, or says that there is none.
     upper_bound : float or None
-        What the certificate proves: no allocation of Eq. 10 has a larger sum of radii. None without a certificate.
+        What the certificate proves: no radii feasible for Eq. 10 have a larger sum. None without a certificate.
     """
 
     overlapping: Int64[np.ndarray, "k 2"]
@@ -74,7 +83,8 @@ def verify(
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap.
     certificate : Certificate, default=None
-        From `allocate(..., method="matching")`; its bound is computed from the points and R, which must be given.
+        A certificate from `allocate(..., method="matching")`. Its bound is computed from the points and R, so R is
+        needed.
 
     Returns
     -------
@@ -83,13 +93,14 @@ def verify(
     Raises
     ------
     ValueError
-        If an argument is not as described, or the certificate is none for these points, R and groups.
+        If an argument is not as described, or if the certificate does not fit these points, R and groups.
 
     Notes
     -----
-    Every pair is looked at: by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
-    that may overlap are measured again by differences, and those that float64 cannot decide are decided by fractions.
-    Points are converted to float64 in blocks, so that memory maps of float32, float64 or uint8 are never copied.
+    Every pair is considered, by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
+    that may overlap are measured again by differences of coordinates. Exact fractions decide those for which rounding
+    errors leave the decision open. Points are converted to float64 in blocks, so that memory maps of float32, float64
+    or uint8 are never copied.
 
     Examples
     --------
@@ -125,7 +136,7 @@ def verify(
             raise ValueError("certificate without R: give the upper bounds that the certificate was made for")
         upper_bound = math.ldexp(_certified_bound(x, bounds, labels, certificate), -exponent)
         if exponent:
-            upper_bound = math.nextafter(upper_bound, math.inf)  # it may have lost digits
+            upper_bound = math.nextafter(upper_bound, math.inf)  # scaling back may have rounded it down
     status = _status(*given, overlapping, out_of_bounds)
     return Verification(overlapping, out_of_bounds, status, upper_bound)
 
@@ -133,7 +144,7 @@ def verify(
 def _in_units(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], bounds: Float64[np.ndarray, " n"]
 ) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], int]:
-    """All lengths times a power of two, exactly, where they are so small that squares would underflow; its exponent."""
+    """All lengths, multiplied by a power of two if they are so small that squares would underflow; and its exponent."""
     largest = max((float(np.abs(part).max(initial=0)) for part in (r, bounds)), default=0.0)
     if x.dtype.kind == "f" and largest < _SHORT:
         largest = max(largest, float(x.max(initial=0)), -float(x.min(initial=0)))
@@ -149,7 +160,7 @@ def _certified_bound(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     certificate: Certificate,
 ) -> float:
-    """Half the cost of the permutation, every rounding upwards: docs/mathematics.md, Eq. M6."""
+    """Half the cost of the permutation, with every rounding upwards (docs/mathematics.md, Eq. M6)."""
     n = len(x)
     partner, nearest = certificate.partner, certificate.nearest
     if partner.shape != (n,) or not np.array_equal(np.sort(partner), np.arange(n)):
@@ -170,7 +181,7 @@ def _longest(
     i: Int64[np.ndarray, " k"],
     j: Int64[np.ndarray, " k"],
 ) -> Float64[np.ndarray, " k"]:
-    """Distances of pairs that must conflict, rounded up."""
+    """Distances of these pairs, rounded up. It is an error if one of the pairs does not conflict."""
     conflict = (R[i] > 0) & (R[j] > 0) & (i != j)
     for label in labels:
         conflict &= label[i] != label[j]
@@ -184,14 +195,14 @@ def _longest(
 
 
 def _rows(x: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
-    """Some points as float64; never all of them at once."""
+    """The points with these indices as float64, so that never all points are converted at once."""
     return np.asarray(x[rows], dtype=np.float64)
 
 
 def _product_candidates(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs of `filled`, each once, that may overlap, from |x|^2 + |y|^2 - 2 x.y of centred points in float64."""
+    """Yield the pairs of `filled`, each once, that may overlap, by |x|^2 + |y|^2 - 2 x.y of centred float64 points."""
     if not filled.size:
         return
     descending = filled[np.argsort(-r[filled], kind="stable")]
@@ -200,7 +211,7 @@ def _product_candidates(
     mean = sum(_rows(x, rows).sum(axis=0) for rows in blocks) / filled.size
 
     def centred(start: int, end: int) -> Float64[np.ndarray, "k d"]:
-        return np.asarray(_rows(x, descending[start:end]) - mean)  # relative error u: far inside the margin below
+        return np.asarray(_rows(x, descending[start:end]) - mean)  # the margin below covers the error of this by far
 
     square = np.concatenate([((_rows(x, rows) - mean) ** 2).sum(axis=1) for rows in blocks])
     norm = np.sqrt(square) * (1 + _SPARE)
@@ -221,7 +232,7 @@ def _product_candidates(
 def _tree_candidates(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs of `filled` that may overlap, from k-d trees over radii within a factor of two of each other."""
+    """Yield the pairs of `filled` that may overlap, by one k-d tree for each range of radii, a factor of two wide."""
     from scipy.spatial import KDTree
 
     level = np.frexp(r[filled])[1]
