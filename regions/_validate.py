@@ -288,7 +288,7 @@ def _as_labels(labels: Any, n: int, name: str) -> Int64[np.ndarray, " n"]:
     array = _as_vector(_to_numpy(labels, name), n, name)
     if array.dtype.kind not in "buifUS" and n:
         raise ValueError(f"{name} has dtype {array.dtype}: expected numbers or strings")
-    if isinstance(labels, (list, tuple)):  # NumPy converts mixed labels to one type, and different ones may become equal
+    if isinstance(labels, (list, tuple)):  # NumPy gives mixed labels one type: different ones may become equal
         for k, (given, kept) in enumerate(zip(labels, array.tolist(), strict=True)):
             if given == given and given != kept:  # NaN is refused below
                 raise ValueError(f"{name}[{k}] = {given!r}: cannot be told from other labels; give labels of one type")
