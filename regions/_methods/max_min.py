@@ -35,7 +35,7 @@ def solve(problem: Problem) -> Answer:
         radii=radii,
         bounds=np.minimum(graph.R, caps_above(graph)),
         method="max-min",
-        status="max-min fair: no radius can be larger unless one that is no larger shrinks; method='lp' for the sum",
+        status="max-min fair: a radius could grow only if one no larger shrank; method='lp' gives the largest sum",
         upper_bound=dual_value(graph, weights, np.zeros(graph.n_edges)),
         stats={"seconds_solve": time.perf_counter() - began},
     )

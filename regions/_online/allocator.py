@@ -43,8 +43,8 @@ def _one_at_a_time(method: _Method[_P, _T]) -> _Method[_P, _T]:
         with self._lock:
             if self._busy:
                 raise ValueError(
-                    f"{self._store.path} is in the midst of an operation, which an exception or a signal handler "
-                    "interrupted: let it end, or open the file again"
+                    f"{self._store.path} is in the midst of an operation, which a signal handler or an exception "
+                    "interrupted: let that operation end, or open the file again"
                 )
             try:
                 self._busy = True

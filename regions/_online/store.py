@@ -186,7 +186,10 @@ class Store:
             raise ValueError(f"{self.path} is a SQLite file of another program: give another path")
         version = self._pragma("user_version")
         if version != SCHEMA:
-            raise ValueError(f"{self.path} has schema version {version}, this program reads {SCHEMA}: use its version")
+            raise ValueError(
+                f"{self.path} has schema version {version}, and this program reads version {SCHEMA}: use the program's "
+                "version that wrote the file"
+            )
 
     def _check_content(self) -> None:
         """Refuse a file with anything that this program does not make: triggers, views, indexes, other tables."""

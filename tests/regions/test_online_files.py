@@ -81,7 +81,7 @@ def test_the_database_of_another_program(path):
 
 def test_a_newer_schema(path, filled):
     change(path, "PRAGMA user_version = 2")
-    with pytest.raises(ValueError, match="has schema version 2, this program reads 1: use its version"):
+    with pytest.raises(ValueError, match="has schema version 2, and this program reads version 1: use the program"):
         OnlineAllocator(path)
 
 
