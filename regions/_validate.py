@@ -291,10 +291,7 @@ def _as_labels(labels: Any, n: int, name: str) -> Int64[np.ndarray, " n"]:
     if isinstance(labels, (list, tuple)):  # NumPy gives mixed labels one type: different ones may become equal
         for k, (given, kept) in enumerate(zip(labels, array.tolist(), strict=True)):
             if given == given and given != kept:  # NaN is refused below
-                raise ValueError(
-                    f"{name}[{k}] = {given!r}: cannot be told from other labels, because NumPy gives labels of "
-                    "different types one type; give labels of one type"
-                )
+                raise ValueError(f"{name}[{k}] = {given!r}: cannot be told from other labels; give labels of one type")
     if array.dtype.kind == "f":
         _complain(np.isnan(array), array, name, "a label must not be NaN; give a point without a label a unique one")
     return np.unique(array, return_inverse=True)[1].reshape(n).astype(np.int64)
