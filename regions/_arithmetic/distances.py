@@ -84,7 +84,7 @@ def distances_below(
     undecided = np.flatnonzero(~surely_closer & ~surely_not)
     if undecided.size:
         closer[undecided] = closer_than(x, y, i[undecided], j[undecided], a[undecided], b[undecided])
-    # the loop stops early for some pairs with an incomplete sum; these are not closer, so nobody uses their distance
+    # the loop stops early for some pairs with an incomplete sum; these are not closer, so their distance is not used
     return closer, distance
 
 

@@ -190,7 +190,7 @@ def _try(network, block, k, push, attempt, undo, answer):
 def _room(network, i, answer):
     """The largest radius that the conflicting balls leave point i at its level.
 
-    Where that is no larger than the present radius, the search for it ends early with some value no larger.
+    If that is not larger than the present radius, some other value that is not larger is returned instead.
     """
     start, neighbour, distance, R, labels = network
     level, radius = answer

@@ -16,7 +16,7 @@ def parts(
 ) -> Iterator[
     tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]
 ]:
-    """Split a graph into parts of about so many edges, each of one or more whole components. O(n + m log m).
+    """Split a graph into parts of about `edges` edges. A part has one or more whole components. O(n + m log m).
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from regions._online.store import StoredRegions
 
 _CHUNK = 1024  # centres kept in one array ...
 _COORDINATES = 1 << 22  # ... or fewer, so that the array has no more coordinates than this
-_FEW = 64  # up to so many balls are all measured, without a filter
+_FEW = 64  # among at most this many balls, all are measured and no filter is used
 _SAMPLE = 2048  # number of balls whose principal directions the filter uses
 _GROWN = 8  # when there are this many times as many balls as a filter was made for, a new one is made
 
