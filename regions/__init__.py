@@ -1,9 +1,10 @@
 """Sizing balls that must not overlap: geometry and optimisation for sample-wise randomized smoothing.
 
-Given points and upper bounds R, `allocate` sizes an open ball around every point so that no two conflicting
-balls overlap and the sum of the radii is as large as possible (Eq. 10 of the paper, or greedily Eq. 11).
+Given points and upper bounds R, `allocate` sizes an open ball around every point so that no two conflicting balls
+overlap and the sum of the radii is as large as possible (Eq. 10 of the paper; Eq. 11 is a greedy heuristic for it).
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from regions._levels.allocate_levels import LevelAllocation, allocate_levels
     from regions._map import Location, RegionMap
     from regions._online.allocator import OnlineAllocator
-    from regions._online.results import Arrival, Place, PointHeld, Region
+    from regions._online.results import Arrival, PointHeld, Region
     from regions._verify import Verification, verify
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "Location",
     "OnlineAllocator",
     "OverlapGraph",
-    "Place",
     "PointHeld",
     "Region",
     "RegionMap",
@@ -40,8 +40,8 @@ __all__ = [
     "verify",
 ]
 
-#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562), so that
-#: `import regions` takes no time and a program loads only what it uses.
+#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562). So `import
+#: regions` is quick, and a program loads only what it uses.
 _HOMES = {
     "allocate": "regions._allocate",
     "allocate_graph": "regions._allocate",
@@ -57,12 +57,14 @@ _HOMES = {
     "RegionMap": "regions._map",
     "OnlineAllocator": "regions._online.allocator",
     "Arrival": "regions._online.results",
-    "Place": "regions._online.results",
     "PointHeld": "regions._online.results",
     "Region": "regions._online.results",
     "Verification": "regions._verify",
     "verify": "regions._verify",
 }
+
+#: Names of the previous version, each with the name that replaces it. The next version drops them.
+_FORMER_NAMES = {"Place": "Location"}
 
 
 def __getattr__(name: str) -> Any:
@@ -70,6 +72,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("srs-certify")
+    if name in _FORMER_NAMES:
+        new = _FORMER_NAMES[name]
+        warnings.warn(f"regions.{name} is now regions.{new}: use that name", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

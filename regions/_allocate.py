@@ -1,4 +1,7 @@
-"""The front door: size the balls, and own the guarantee that they do not overlap."""
+"""`allocate`, the entry point to all methods: it validates the arguments, runs a method, and checks the result.
+
+Whatever a method returns, the radii are lowered here until no two balls overlap in exact arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from regions._search.pairs import Progress
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is called: what it understands beside the problem."""
+    """A method: its function, the options it takes, and whether it can treat unequal weights."""
 
     solve: Callable[[Problem], Answer]
     options: frozenset[str]
@@ -39,7 +42,7 @@ class Method:
 
 
 def _auto(problem: Problem) -> Answer:
-    """Matching where it applies, which is fastest; else LP. The status says which and why."""
+    """Matching for equal weights, because it is fastest; otherwise LP. The status says which one and why."""
     if _equal(problem.weights):
         name, why = "matching", "the weights are equal"
     else:
@@ -78,44 +81,46 @@ def allocate(
     Parameters
     ----------
     points : array-like, shape (n, d) or (n, ...)
-        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors. float64, float32 and uint8 are used
-        as they are, so that memory maps of these are read in blocks and never copied (k-d trees, which search in up to
-        ten dimensions, hold float64).
+        Centres x_i; images are flattened. Any real dtype, also torch CPU tensors. float64, float32 and uint8 are not
+        converted as a whole, so memory maps of these types are read in blocks and never copied. (In up to ten
+        dimensions, k-d trees hold the points as float64.)
     R : array-like, shape (n,)
         Upper bounds of the radii, in the units of `points`, finite and >= 0.
     method : {"lp", "matching", "greedy", "max-min", "auto"}, default="lp"
-        "lp": the optimum of Eq. 10. "matching": the same for equal weights, by our own combinatorial solver: many times
-        faster, and with a `certificate`. "greedy": Eq. 11, in O(n + m) once the m overlapping pairs are known.
-        "max-min": not the largest sum but the fairest radii: the smallest is as large as possible, then the second
-        smallest, and so on; their sum is at least half of the largest.
-        "auto": "matching" where the weights are equal, else "lp"; `status` says which.
+        "lp": the optimum of Eq. 10. "matching": the same optimum for equal weights, by a combinatorial solver that is
+        many times faster and returns a `certificate`. "greedy": Eq. 11, in O(n log n + m) once the m overlapping pairs
+        are known. "max-min": the fairest radii instead of the largest sum. The smallest radius is as large as
+        possible, then the second smallest, and so on; their sum is at least half of the optimum. "auto": "matching" if
+        the weights are equal, otherwise "lp"; `status` says which.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap. None: every pair conflicts (the paper).
     weights : array-like, shape (n,), default=None
         Weights >= 0 of the radii in the objective; None: all 1. The radii of "greedy" and "max-min" do not depend on
-        them.
+        the weights.
     order : {"ascending", "descending", "arrival"} or permutation, default="ascending"
         Greedy only: by degree in the overlap graph (ties by index), by index, or as given. With `reserve`, degrees are
-        those that are left once R is cut, where it is (see Notes).
+        counted after R has been cut, if it is cut (see Notes).
     solver : {"highs", "cvxpy"}, default="highs"
         LP only.
     reserve : bool, default=False
-        Greedy only: every ball leaves those after it half of min(R, distance to their nearest neighbour). The radii are
-        then feasible for Eq. 10 and at least half of the optimum in any order.
+        Greedy only: around every point that comes later, each ball keeps out of a reserve of half that point's cap,
+        min(R, distance to its nearest neighbour). The radii are then feasible for Eq. 10, and their sum is at least
+        half of the optimum in any order.
     start : array-like, shape (n,), default=None
-        Matching only: radii >= 0 to start from, such as those of an earlier allocation with slightly other R. They
-        need not be feasible. The optimum is the same from any start (radii may be others where it is not unique).
+        Matching only: radii >= 0 to start from, such as those of an allocation for slightly different R. They need not
+        be feasible. The sum is the same from any start; the radii may differ if the optimum is not unique.
     time_limit : float, default=None
-        LP only: seconds for the solver. When it does not finish, a `RuntimeWarning` says so and the best feasible radii
+        LP only: seconds for the solver. If it does not finish, a `RuntimeWarning` says so, and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
     search : {"auto", "faiss", "blocks", "tree"}, default="auto"
-        How pairs that may overlap are searched for, as in `overlap_graph`. The answer is the same, but where a solver
-        stops early in the middle of row generation.
+        How pairs that may overlap are searched for, as in `overlap_graph`. The answer is the same, unless a solver
+        stops early during row generation.
     parallel : int or str, default=None
-        Share the search for pairs, and the small components of the graph, out among joblib's workers: so many jobs (-1:
-        all) of its current backend, which is loky unless `joblib.parallel_config` says otherwise; or all workers of the
-        backend named, "loky" here, "dask" or "ray" on a cluster. The answer is the same, bit for bit, if all workers
-        have processors of one kind. A component stays on one node. None: threads of this process.
+        Share the search for pairs, and the components of the graph, among joblib's workers. A number is the number of
+        jobs (-1: all) of joblib's current backend, which is loky unless `joblib.parallel_config` says otherwise. A name
+        stands for all workers of that backend: "loky" on this machine, "dask" or "ray" on a cluster. A component is
+        never divided. The answer is the same, bit for bit, if all workers have processors of one kind. None: threads of
+        this process.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
 
@@ -126,17 +131,18 @@ def allocate(
     Raises
     ------
     ValueError
-        If an argument is not as described, or is one that the method does not use; the message names the value.
+        If an argument is not as described, or if the method does not use it. The message names the value.
 
     Notes
     -----
-    Guaranteed for every method and whatever a solver returned: 0 <= r <= R, and r_i + r_j <= |x_i - x_j| in exact
-    arithmetic for every conflicting pair whose balls are both non-empty. All but plain "greedy" keep that also for
-    empty balls of points with R > 0, as Eq. 10 does; plain "greedy" may leave a point of radius 0 in an earlier ball.
+    *Guarantee*, for every method and whatever a solver returned: 0 <= r <= R, and r_i + r_j <= |x_i - x_j| in exact
+    arithmetic for every conflicting pair of non-empty balls. All methods but plain "greedy" satisfy the second
+    inequality also where one ball is empty and its R is positive, as Eq. 10 requires. Plain "greedy" may leave a point
+    of radius 0 inside an earlier ball.
 
-    Where a sample of pairs says that very many overlap, not all are listed: R is cut to the distance of a near
-    neighbour, or rows are generated until none is violated (docs/mathematics.md, section 2). The answer and its bound
-    are those of the whole problem all the same.
+    If a sample of pairs suggests that very many overlap, they are not all listed. Instead, R is cut to the distance of
+    a near conflicting point, or row generation adds constraints until none is violated (docs/mathematics.md, section
+    2). The answer and its bound are still those of the whole problem.
 
     Examples
     --------
@@ -180,9 +186,9 @@ def allocate_graph(
     start: ArrayLike | None = None,
     parallel: int | str | None = None,
 ) -> Allocation:
-    """Size the balls of an overlap graph: `allocate` for when several methods share one search.
+    """Size the balls of an overlap graph, so that several methods can share one search.
 
-    Parameters and guarantees are those of `allocate`, for the points, bounds and groups the graph was built from.
+    Parameters and guarantees are those of `allocate` for the points, bounds and groups that the graph was built from.
     """
     _validate.as_choice(method, tuple(METHODS), "method")
     options = _options(
@@ -200,7 +206,7 @@ def allocate_graph(
 
 
 def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> dict[str, Any]:
-    """The options that were given, checked; one that the method would ignore is an error."""
+    """Check the options that were given. An option that the method would ignore is an error."""
     options = {name: value for name, value in given.items() if value is not None and value is not False}
     for name, value in options.items():
         if name not in METHODS[method].options:
@@ -223,7 +229,7 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
 
 
 def _shown(value: Any) -> str:
-    """The value in one short line."""
+    """The value in one short line, for messages."""
     return repr(value) if isinstance(value, (str, int, float)) else f"<{type(value).__name__}>"
 
 

@@ -1,4 +1,4 @@
-"""The one result type of every allocation method."""
+"""The result of an allocation, which has the same type for every method, and the certificate of an upper bound."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from jaxtyping import Float64, Int64
 from regions._graph import OverlapGraph
 
 NEGLIGIBLE = 1e-6
-"""A relative gap above this is not called optimal."""
+"""An exact method calls its result optimal if the relative gap is at most this."""
 
 
 def relative_gap(objective: float, upper_bound: float) -> float:
-    """(upper_bound - objective) / upper_bound, at any scale; 0 where the objective reaches the bound."""
+    """(upper_bound - objective) / upper_bound; 0 if the objective reaches the bound."""
     missing = upper_bound - objective
     return missing / upper_bound if missing > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """A proof of an upper bound of Eq. 10 with unit weights that takes arithmetic alone to check.
+    """A proof of an upper bound on the optimum of Eq. 10 with unit weights, which `regions.verify` checks by addition.
 
-    For feasible radii, r_i + r_p(i) <= d_i,p(i) wherever a permutation p moves i, and r_i <= c_i = min(R_i, distance to
-    any one conflicting point); summed over all i the left-hand sides are 2 sum r. `regions.verify` does the sum.
+    Let p be a permutation of the points. Feasible radii satisfy r_i + r_p(i) <= d_i,p(i) for every point i that p
+    moves. They satisfy 2 r_i <= 2 c_i for every other point, where c_i = min(R_i, distance to one conflicting point).
+    The left-hand sides sum to 2 sum_i r_i, because every point occurs twice. So half the sum of the right-hand sides
+    bounds sum_i r_i.
 
     Attributes
     ----------
     partner : (n,) int64
-        The permutation p; points that stay in place cost 2 c_i.
+        The permutation p; p(i) = i for points that it does not move.
     nearest : (n,) int64
-        The conflicting point whose distance bounds r_i, -1 for none (then c_i = R_i).
+        The conflicting point whose distance enters c_i; -1 for none, and then c_i = R_i.
     """
 
     partner: Int64[np.ndarray, " n"]
@@ -41,31 +43,33 @@ class Certificate:
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
-    """Radii of balls that do not overlap where they conflict, and what is known about their optimality.
+    """Radii of balls of which no two that conflict overlap, and what is known about their optimality.
 
     Attributes
     ----------
     radii : (n,) float64
         0 <= radii <= R, and r_i + r_j <= |x_i - x_j| in exact arithmetic for every conflicting pair of non-empty balls.
     objective : float
-        Sum of the radii, correctly rounded; if weighted, the sum of products rounded down. Never above `upper_bound`.
+        Sum of the radii, correctly rounded. With weights: the sum of the products w_i r_i, each rounded down. Never
+        above `upper_bound`.
     upper_bound : float or None
-        No allocation of Eq. 10 has a larger objective: the value of a dual feasible point, rounded up.
-        None where no bound is known (plain greedy).
+        No radii that are feasible for Eq. 10 have a larger objective. It is the value of a dual feasible point, rounded
+        up. None if no bound is known (plain greedy).
     gap : float or None
-        (upper_bound - objective) / upper_bound: what at most is missing to the optimum, relative.
+        (upper_bound - objective) / upper_bound: the relative distance to the optimum is at most this.
     method : str
         What actually ran.
     status : str
-        A sentence: what happened, and what to do about it.
+        A sentence that says what happened, and what to do about it.
     graph : OverlapGraph
-        The pairs that constrain the radii. Where listing all overlaps would take long, and the method allows it,
-        `allocate` first cuts R to the distance of a near conflicting point: `graph.R` says to what. Where even then
-        there are very many, it lists only those that the radii would otherwise violate: `stats` has `rounds`.
+        The pairs that constrain the radii. If very many pairs overlap, and the method allows it, `allocate` first cuts
+        R to the distance of a near conflicting point; `graph.R` is what remains. If very many pairs still overlap, the
+        graph lists only those that row generation needed, and `stats` has `rounds`.
     stats : mapping
-        Seconds per stage (`seconds_*`) and sizes (`edges`, `rows`, ...); `rounds` of row generation.
+        Seconds per stage (`seconds_*`) and sizes: `edges` of the graph, `rows` (constraints) that the solver was given,
+        `rounds` of row generation.
     certificate : Certificate or None
-        From `method="matching"`: what `verify(..., certificate=)` checks.
+        A proof of the upper bound from `method="matching"`; `verify(..., certificate=)` checks it.
     """
 
     radii: Float64[np.ndarray, " n"]
@@ -79,7 +83,7 @@ class Allocation:
 
     @property
     def gap(self) -> float | None:
-        """Relative distance of the objective to the bound, in [0, 1]; None without a bound."""
+        """(upper_bound - objective) / upper_bound, in [0, 1]; None without a bound."""
         return None if self.upper_bound is None else relative_gap(self.objective, self.upper_bound)
 
     def __repr__(self) -> str:

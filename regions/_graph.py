@@ -1,9 +1,9 @@
-"""The overlap graph: which conflicting balls B(x_i, R_i) meet."""
+"""The overlap graph: the pairs of conflicting balls B(x_i, R_i) that overlap."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, no_type_check
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 MOST_EDGES = 1 << 26
-"""Edges that are listed: sorting so many takes about 5 GB."""
+"""By default, at most this many edges are listed: sorting so many takes about 5 GB."""
 
 
-class TooManyOverlaps(ValueError):  # noqa: N818 (it says what there is too much of)
+class TooManyOverlaps(ValueError):  # noqa: N818 (the name says what is wrong)
     """More pairs overlap than may be listed."""
 
 
 Edges = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], Float64[np.ndarray, " _"]]
-"""Ends i < j and distances rounded down."""
+"""Edges as (i, j, distance), with i < j and distances rounded down."""
 
 
 @dataclass(frozen=True, eq=False)
 class OverlapGraph:
-    """Conflicting pairs of balls that overlap at their upper bounds, each once, sorted by (i, j).
+    """The conflicting pairs of balls that overlap at their upper bounds, each once, sorted by (i, j).
 
     Attributes
     ----------
@@ -45,10 +45,13 @@ class OverlapGraph:
     i, j : (m,) int64
         Ends of the edges, i < j.
     distance : (m,) float64
-        |x_i - x_j| rounded DOWN: never above the true distance, and below it by at most a relative
-        2 * `distance_error`, at any scale (but for the digits that float64 lacks below 1e-290).
+        |x_i - x_j| rounded DOWN: never above the true distance, and at least (1 - 2 * `distance_error`) times it.
+        (Distances below 1e-290, which float64 holds with fewer digits, may be lower.)
     distance_error : float
         Half the relative width of that interval; 8.8e-14 for d = 784.
+    points : (n, d) array or None
+        The centres, as a reference and not a copy: `restricted` decides close calls with them. None for graphs that do
+        not list every overlapping pair, such as those that row generation leaves in `Allocation.graph`.
     """
 
     R: Float64[np.ndarray, " n"]
@@ -56,6 +59,7 @@ class OverlapGraph:
     j: Int64[np.ndarray, " m"]
     distance: Float64[np.ndarray, " m"]
     distance_error: float
+    points: Real[np.ndarray, "n d"] | None = None
 
     @property
     def n(self) -> int:
@@ -69,7 +73,7 @@ class OverlapGraph:
 
     @cached_property
     def distance_upper(self) -> Float64[np.ndarray, " m"]:
-        """|x_i - x_j| rounded UP, for bounds: never below the true distance."""
+        """|x_i - x_j| rounded UP, never below the true distance: for upper bounds."""
         return raised(self.distance, self.distance_error)
 
     @cached_property
@@ -79,7 +83,7 @@ class OverlapGraph:
 
     @cached_property
     def components(self) -> Int64[np.ndarray, " n"]:
-        """Label of the connected component of every point, 0 .. number of components - 1."""
+        """Connected component of every point, numbered from 0."""
         return connected_components(self.n, self.i, self.j)
 
     @property
@@ -89,7 +93,7 @@ class OverlapGraph:
 
     @cached_property
     def adjacency(self) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " ends"], Float64[np.ndarray, " ends"]]:
-        """Compressed rows (start, neighbour, distance): point k has neighbours neighbour[start[k]:start[k + 1]]."""
+        """Compressed rows (start, neighbour, distance): point k has the neighbours neighbour[start[k]:start[k + 1]]."""
         start, neighbour = np.zeros(self.n + 1, dtype=np.int64), np.empty(2 * self.n_edges, dtype=np.int64)
         distance = np.empty(2 * self.n_edges)
         _fill_adjacency(self.i, self.j, self.distance, start, neighbour, distance)
@@ -97,10 +101,51 @@ class OverlapGraph:
 
     @cached_property
     def nearest(self) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-        """Nearest neighbour of every point and its distance, rounded down; -1 and infinity for isolated points."""
+        """Nearest neighbour of every point, and its distance, rounded down; -1 and infinity for isolated points."""
         neighbour, distance = np.full(self.n, -1), np.full(self.n, np.inf)
         _find_nearest(self.i, self.j, self.distance, neighbour, distance)
         return neighbour, distance
+
+    def restricted(self, R: ArrayLike, *, groups: Any = None) -> OverlapGraph:
+        """Build the overlap graph for smaller radii, for more groups, or for both, from this graph's edges alone.
+
+        Parameters
+        ----------
+        R : array-like, shape (n,)
+            Upper bounds of the radii, finite, >= 0 and at most this graph's `R`.
+        groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
+            Pairs that share a label in ANY of the arrays may overlap, and so may pairs that this graph left out.
+
+        Returns
+        -------
+        OverlapGraph
+            The graph, bit for bit, that `overlap_graph` finds for these points and R, and all groups together.
+
+        Raises
+        ------
+        ValueError
+            If a radius is larger than this graph's, or if this graph does not list every overlapping pair.
+
+        Notes
+        -----
+        O(n + m). Coordinates are read only for pairs whose distance equals R_i + R_j up to rounding.
+        """
+        bounds, labels = _validate.as_radii(R, self.n), _validate.as_groups(groups, self.n)
+        larger = np.flatnonzero(bounds > self.R)
+        if larger.size:
+            k = larger[0]
+            raise ValueError(f"R[{k}] = {bounds[k]} exceeds this graph's R[{k}] = {self.R[k]}: call overlap_graph anew")
+        if self.points is None:
+            raise ValueError("this graph does not list every overlapping pair: call overlap_graph first")
+        a, b = bounds[self.i], bounds[self.j]
+        reach = a + b  # the exact sum lies between the two floats next to this one
+        keep = (a > 0) & (b > 0) & (self.distance < np.nextafter(reach, np.inf))
+        for label in labels:
+            keep &= label[self.i] != label[self.j]
+        unsure = np.flatnonzero(keep & (self.distance_upper > np.nextafter(reach, 0.0)))
+        i, j = self.i[unsure], self.j[unsure]
+        keep[unsure] = distances_below(self.points, self.points, i, j, a[unsure], b[unsure])[0]
+        return replace(self, R=bounds, i=self.i[keep], j=self.j[keep], distance=self.distance[keep])
 
     def to_networkx(self) -> nx.Graph[Any]:
         """Build a `networkx.Graph` on 0 .. n-1 with node attribute `R` and edge attribute `distance`."""
@@ -118,7 +163,7 @@ class OverlapGraph:
 
 
 def connected_components(n: int, i: Int64[np.ndarray, " m"], j: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " n"]:
-    """Label of the connected component of every vertex of a graph."""
+    """Connected component of every vertex of a graph, numbered from 0."""
     from scipy.sparse import csgraph, csr_array
 
     matrix = csr_array((np.ones(i.size, dtype=np.int8), (i, j)), shape=(n, n))
@@ -144,19 +189,19 @@ def overlap_graph(
     R : array-like, shape (n,)
         Upper bounds of the radii, finite and >= 0. A point with R = 0 constrains nobody and has no edges.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
-        Pairs that share a label in ANY of the arrays may overlap and are no edges. None: every pair conflicts.
+        Pairs that share a label in ANY of the arrays may overlap and are not edges. None: every pair conflicts.
     search : {"auto", "faiss", "blocks", "tree"}, default="auto"
         What proposes the pairs, which are then decided exactly. The graph is the same, bit for bit; times differ.
         "faiss": FAISS's range search of a flat inner-product index. "blocks": NumPy's matrix products. "tree": SciPy's
-        k-d trees, slow in many dimensions. "auto": trees in up to ten dimensions; beyond, blocks, or in a long search
-        blocks or FAISS, whichever is quicker on its first tiles. FAISS indexes that may miss a pair (IVF, HNSW, PQ,
-        float16) are refused.
+        k-d trees, slow in many dimensions. "auto": trees in up to ten dimensions; in more, blocks, or in a long search
+        whichever of blocks and FAISS is quicker on the first tiles. Names of FAISS indexes that may miss a pair (IVF,
+        HNSW, PQ, float16) are refused.
     parallel : int or str, default=None
-        Share the search out among joblib's workers, as in `allocate`. The graph is the same, bit for bit.
+        Share the search among joblib's workers, as in `allocate`. The graph is the same, bit for bit.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
     most : int, default=2**26
-        Edges that may be listed; sorting so many takes about 5 GB.
+        Largest number of edges to list; sorting the default number takes about 5 GB.
 
     Returns
     -------
@@ -165,16 +210,19 @@ def overlap_graph(
     Raises
     ------
     ValueError
-        If an argument is not as described; the message names the value. `TooManyOverlaps`, which is one, as soon as
-        there are more edges than `most`.
+        If an argument is not as described; the message names the value.
+    TooManyOverlaps
+        A `ValueError`, as soon as more than `most` edges have been found.
 
     Notes
     -----
-    No pair is missed and none is listed wrongly: float32 inner products, or k-d trees, propose candidates, with
-    thresholds raised by a proven bound on their error; float64 differences decide, and exact arithmetic where float64
-    cannot (docs/mathematics.md, Eq. M10-M12 and M16). Balls are open: touching balls do not overlap.
-    At most about n^2 d / 2 multiplications; memory is that of the result and of blocks (at most 256 MiB of mapped
-    coordinates are kept, and FAISS is asked for a million pairs at a time); trees hold the points as float64.
+    *Guarantee.* No pair is missed, and none is listed wrongly. Float32 inner products, or k-d trees, propose
+    candidates, with thresholds raised by a proven bound on their error. Float64 distances then decide, and exact
+    arithmetic decides where their error bound leaves the decision open (docs/mathematics.md, Eq. M10-M12 and M16).
+    Balls are open: touching balls do not overlap.
+
+    *Cost.* At most about n^2 d / 2 multiplications. Memory for the result and for blocks: at most 256 MiB of mapped
+    coordinates are kept, and FAISS is asked about a million pairs at a time. Trees hold the points as float64.
 
     Examples
     --------
@@ -199,10 +247,10 @@ def build_graph(
     most: int = MOST_EDGES,
 ) -> OverlapGraph:
     """`overlap_graph` of validated arguments."""
-    if any(label.size and (label == label[0]).all() for label in labels):  # nobody conflicts: candidates may be many
-        return from_blocks(bounds, relative_error(x.shape[1]), [])
+    if any(label.size and (label == label[0]).all() for label in labels):  # no two conflict: there is nothing to search
+        return replace(from_blocks(bounds, relative_error(x.shape[1]), []), points=x)
     blocks = overlaps(x, bounds, labels, progress, parallel=parallel, search=search)
-    return from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most))
+    return replace(from_blocks(bounds, relative_error(x.shape[1]), _at_most(blocks, most)), points=x)
 
 
 def _at_most(blocks: Iterable[Edges], most: int) -> Iterator[Edges]:
@@ -211,8 +259,8 @@ def _at_most(blocks: Iterable[Edges], most: int) -> Iterator[Edges]:
         count += block[0].size
         if count > most:
             raise TooManyOverlaps(
-                f"more than {most:,} pairs of balls overlap, too many to list: lower R, or use what lists no pairs "
-                "(regions.allocate, regions.overlap_degrees)"
+                f"more than {most:,} pairs of balls overlap, too many to list: lower R, or call regions.allocate or "
+                "regions.overlap_degrees, which list no pairs"
             )
         yield block
 
@@ -227,10 +275,10 @@ def overlaps(
     parallel: int | str | None = None,
     search: str = "auto",
 ) -> Iterator[Edges]:
-    """Blocks (i, j, distance rounded down), i < j, of all conflicting pairs with |x_i - x_j| < r_i + r_j, exactly.
+    """Yield blocks of all conflicting pairs with |x_i - x_j| < r_i + r_j, decided exactly.
 
-    Points of radius 0 count only where `centres` lists them: then they conflict with the balls that hold them. Edges of
-    `known` are passed over.
+    Points of radius 0 take part only if `centres` lists them; they pair with the balls that contain them. Pairs that
+    are edges of `known` are left out.
     """
     listed = np.empty(0, dtype=np.int64) if known is None else known.i * known.n + known.j
     if parallel is None:
@@ -249,7 +297,7 @@ def _edges(
     a: Int64[np.ndarray, " k"],
     b: Int64[np.ndarray, " k"],
 ) -> Edges:
-    """Those of the pairs that conflict, are not `listed` (sorted i * n + j), and overlap."""
+    """The pairs (a, b) that conflict, overlap, and are not in `listed`, the sorted numbers i * n + j of known pairs."""
     conflict = np.ones(a.size, dtype=bool)
     for label in labels:
         conflict &= label[a] != label[b]
@@ -272,7 +320,7 @@ def _shard_edges(
     listed: Int64[np.ndarray, " l"],
     *labels: Int64[np.ndarray, " n"],
 ) -> Edges:
-    """The edges of one shard of the search: what a worker does."""
+    """The edges of one shard of the search. Workers call this."""
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))]
     found += [_edges(x, radii, labels, listed, i, j) for i, j in shard_pairs(x, radii, frame, rows, columns, search)]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -280,7 +328,7 @@ def _shard_edges(
 
 
 def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks: Iterable[Edges]) -> OverlapGraph:
-    """The graph of the edges in the blocks, all different, in order."""
+    """The graph whose edges are those in the blocks, which must all be different. It sorts them."""
     found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *blocks]
     i, j, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(i * bounds.size + j)
@@ -290,7 +338,9 @@ def from_blocks(bounds: Float64[np.ndarray, " n"], distance_error: float, blocks
 @compiled
 @no_type_check
 def _fill_adjacency(i, j, distance, start, neighbour, length):
-    """Both directions of every edge in compressed rows: those in which a point comes first, then the others.
+    """Fill compressed rows with both directions of every edge.
+
+    In the row of a point, edges in which it is the first end precede those in which it is the second.
 
     start : (n + 1,) zeros on entry
     """
@@ -310,7 +360,7 @@ def _fill_adjacency(i, j, distance, start, neighbour, length):
 @compiled
 @no_type_check
 def _find_nearest(i, j, distance, neighbour, least):
-    """Lower `least` to the distance of every point's nearest neighbour, and set `neighbour` to the first of these."""
+    """Lower `least` to the distance of every point's nearest neighbour, and set `neighbour` to the first such one."""
     for e in range(i.size):
         a, b = i[e], j[e]
         if distance[e] < least[a]:

@@ -1,4 +1,4 @@
-"""The region map: where a point finds its region, and with it its sigma."""
+"""The region map: a table of regions in which points are located, to find the sigma at which to classify them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -23,29 +23,51 @@ from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"
 
+Index = TypeVar("Index", bound=int | np.ndarray)
+Number = TypeVar("Number", bound=float | np.ndarray)
+
 
 @dataclass(frozen=True, eq=False)
-class Location:
-    """Where query points lie.
+class Location(Generic[Index, Number]):
+    """Where points lie among the regions: arrays of shape (m,) for m points, plain numbers for a single point.
 
     Attributes
     ----------
-    region : (m,) int64
-        Index of the region that holds the point, -1 where none does. Among overlapping regions: the smallest index.
-    sigma : (m,) float64
+    region : (m,) int64, or int
+        Index of the region that holds the point, -1 where no region does. Where overlapping regions hold it,
+        `RegionMap.locate` takes the smallest index. `OnlineAllocator.locate` takes the region whose boundary is
+        farthest away (these regions all have one sigma).
+    sigma : (m,) float64, or float
         The region's noise level, NaN outside.
-    margin : (m,) float64
+    margin : (m,) float64, or float
         Distance to the region's boundary, rounded down; 0 outside.
     """
 
-    region: Int64[np.ndarray, " m"]
-    sigma: Float64[np.ndarray, " m"]
-    margin: Float64[np.ndarray, " m"]
+    region: Index
+    sigma: Number
+    margin: Number
+
+    @property
+    def held(self) -> Any:
+        """Whether a region holds the point: (m,) bool, or bool."""
+        return self.region >= 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Location):
+            return NotImplemented
+        pairs = (self.region, other.region), (self.sigma, other.sigma), (self.margin, other.margin)
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment] # arrays cannot be hashed
+
+
+Locations = Location[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]
+"""Where m points lie."""
 
 
 @dataclass(frozen=True, eq=False)
 class RegionMap:
-    """A frozen table of regions B(centre, radius), open balls, each with one noise level.
+    """A frozen table of regions: open balls B(centre, radius), each with one noise level.
 
     Attributes
     ----------
@@ -55,7 +77,7 @@ class RegionMap:
     sigma : (n,) float64
         Noise level of each region; NaN is allowed where the radius is 0.
     classes : (n,) int64 or None
-        Class certified at each centre, -1 where none.
+        Class certified at each centre; -1 where no class is certified.
 
     Notes
     -----
@@ -67,7 +89,9 @@ class RegionMap:
     sigma: Float64[np.ndarray, " n"]
     classes: Int64[np.ndarray, " n"] | None
 
-    def __init__(self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, classes: ArrayLike | None = None):
+    def __init__(
+        self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, *, classes: ArrayLike | None = None
+    ) -> None:
         x = _validate.as_points(centres, "centres").astype(np.float64)  # always a copy
         n = len(x)
         r = _validate.as_radii(radii, n, "radii")
@@ -87,7 +111,7 @@ class RegionMap:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the table, in hexadecimal: the same for the same regions on every machine."""
+        """SHA-256 of the table in hexadecimal. The same regions have the same hash on every machine."""
         digest = hashlib.sha256(_FORMAT.encode())
         for array in (self.centres, self.radii, self.sigma, self.classes):
             digest.update(b"none" if array is None else str(array.shape).encode())
@@ -99,7 +123,7 @@ class RegionMap:
     def _index(self) -> _Balls:
         return _Balls(self.centres, self.radii)
 
-    def locate(self, points: ArrayLike) -> Location:
+    def locate(self, points: ArrayLike) -> Locations:
         """Find the region that holds each point.
 
         Parameters
@@ -113,12 +137,11 @@ class RegionMap:
         Raises
         ------
         ValueError
-            If the points are not finite or have another dimension than the centres.
+            If the points are not finite, or have another dimension than the centres.
 
         Notes
         -----
-        Membership |x - centre| < radius is decided exactly; float32 products only propose regions. O(m n d)
-        multiplications.
+        |x - centre| < radius is decided exactly; float32 products only propose regions. Cost: O(m n d) multiplications.
         """
         x = _validate.as_points(points)
         if len(x) and x.shape[1] != self.centres.shape[1]:
@@ -138,17 +161,17 @@ class RegionMap:
         return Location(region, np.where(region >= 0, np.append(self.sigma, np.nan)[region], np.nan), margin)
 
     def first_overlap(self, groups: Any = None) -> tuple[int, int] | None:
-        """Find two regions i < j that overlap, by however little, although they conflict.
+        """Find two conflicting regions i < j that overlap, by however little.
 
         Parameters
         ----------
         groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
-            Regions that share a label in ANY of the arrays may overlap. None: every two conflict.
+            Regions that share a label in ANY of the arrays may overlap. None: every two regions conflict.
 
         Returns
         -------
         (i, j), or None
-            One such pair, of the first block of the search that has any; None proves that there is none.
+            One such pair; None proves that there is none.
         """
         labels = _validate.as_groups(groups, len(self))
         for i, j, _ in overlaps(self.centres, self.radii, labels):
@@ -156,22 +179,22 @@ class RegionMap:
                 return int(i[0]), int(j[0])
         return None
 
-    def same_sigma(self, points: ArrayLike, where: Location) -> Float64[np.ndarray, " m"]:
-        """Radii of balls around located points in which the map gives the sigma that it gives at the point.
+    def same_sigma(self, points: ArrayLike, where: Locations) -> Float64[np.ndarray, " m"]:
+        """Find how far around each located point the map assigns the same sigma as at the point.
 
-        Where regions of different sigma overlap, the one of smallest index decides. So a ball that lies in the region
-        of its centre may still hold points of another sigma: those of an earlier region that reaches into it.
+        Where regions of different sigma overlap, the region of smallest index decides. So a ball inside one region may
+        contain points of another sigma, if a region of smaller index reaches into the ball.
 
         Parameters
         ----------
         points : array-like, shape (m, d) or (m, ...)
         where : Location
-            What `locate` says of them.
+            What `locate` returned for these points.
 
         Returns
         -------
         (m,) float64
-            At most `where.margin`, rounded down; 0 outside every region.
+            Radii of balls in which sigma is constant: at most `where.margin`, rounded down; 0 outside every region.
         """
         x = _validate.as_points(points)
         radius = where.margin.copy()
@@ -187,7 +210,7 @@ class RegionMap:
         return radius
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map as `.npz`, atomically: the file is either the old one or the whole new one."""
+        """Write the map as an `.npz` file, atomically: also after a crash, the file is the old one or the new one."""
         arrays: dict[str, Any] = {"centres": self.centres, "radii": self.radii, "sigma": self.sigma}
         if self.classes is not None:
             arrays["classes"] = self.classes
@@ -195,20 +218,20 @@ class RegionMap:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RegionMap:
-        """Read a map written by `save`; `ValueError` if the file is not one, or not as it was written."""
+        """Read a map that `save` wrote. `ValueError` if the file is not a map or was changed."""
         stored = read_arrays(path)
         if str(stored.get("format")) != _FORMAT:
             raise ValueError(f"{path} is not a region map of format {_FORMAT}: write it again with RegionMap.save")
         if not {"centres", "radii", "sigma"} <= stored.keys():
             raise ValueError(f"{path} lacks centres, radii or sigma: write it again with RegionMap.save")
-        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], stored.get("classes"))
+        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], classes=stored.get("classes"))
         if loaded.content_hash != str(stored.get("content_hash")):
             raise ValueError(f"{path} was changed after it was written (its content hash differs): restore a copy")
         return loaded
 
 
 class _Balls:
-    """The non-empty balls, mapped once: which of them may hold a point."""
+    """The non-empty balls, lifted once, and the search for those that may contain a point."""
 
     def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         self._members = np.flatnonzero(radii > 0)
@@ -218,12 +241,12 @@ class _Balls:
         self._rows = self._frame.lift(mapped, self._frame.reach(radii[self._members], norms), norms)
 
     def candidates(self, queries: Real[np.ndarray, "m d"], reach: Float64[np.ndarray, " m"]) -> Iterator[Pairs]:
-        """Blocks of (query, ball), among them every pair with |query - centre| < radius + reach.
+        """Yield blocks of pairs (query, ball) that include every pair with |query - centre| < radius + reach.
 
-        Queries that reach further than 0 lie in a ball, and reach no further than its boundary.
+        A query with reach > 0 must lie in a ball, and its reach must not exceed its distance to the ball's boundary.
         """
         far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
-        near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * self._widest)  # others are in no ball
+        near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * self._widest)  # no ball contains the others
         for start in range(0, near.size, TILE):
             part = near[start : start + TILE]
             mapped, norms = self._frame.map(queries, part)

@@ -1,39 +1,65 @@
-"""The one place where arguments are coerced and complained about.
+"""Validation of arguments, all in one place.
 
-Every function returns C-contiguous arrays of known shape and dtype (points: one of three), or raises `ValueError` in
-one line that names the offending value and what is expected. Nobody re-checks afterwards.
+Every function returns C-contiguous arrays of known shape and dtype (for points, one of three dtypes), or raises
+`ValueError` with one line that names the offending value and what is expected. No other code checks them again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
 LARGEST = 1e150
-"""Largest magnitude of a coordinate or radius: beyond it squared distances overflow float64."""
+"""Largest magnitude of a coordinate or radius. Squared distances of larger ones overflow float64."""
 
 MOST_COORDINATES = 1 << 20
 """Largest dimension for which the bounds on rounding errors are proven."""
 
 SEARCHES = ("auto", "faiss", "blocks", "tree")
-"""How pairs of balls that may overlap are searched for."""
+"""The names of the searches for pairs of balls that may overlap."""
 
 _INEXACT = re.compile(r"ivf|hnsw|nsg|lsh|pq|sq|scalarquantizer|fp16|float16|bf16", re.IGNORECASE)
-"""In the name of a FAISS index that skips vectors or compresses them."""
+"""Matches the names of FAISS indexes that skip vectors or compress them."""
 
 _KEPT = (np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8))
-"""Types of points that are used as they are, so that a memory map is never copied as a whole."""
+"""Dtypes of points that are not converted, so that a memory map is never copied as a whole."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def renamed(**names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Let a function take arguments by the names of the previous version, with a warning: renamed(former="present")."""
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            for former in names.keys() & kwargs.keys():
+                present = names[former]
+                if present in kwargs:
+                    raise TypeError(f"{former}= is the former name of {present}=: give {present}= alone")
+                warnings.warn(f"{former}= is now {present}=: use that name", DeprecationWarning, stacklevel=2)
+                kwargs[present] = kwargs.pop(former)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"]:
-    """Points of shape (n, d); arrays of shape (n, ...) are flattened, an empty list is (0, 0).
+    """Points of shape (n, d). Arrays of shape (n, ...) are flattened; an empty list becomes (0, 0).
 
-    float64, float32 and uint8 stay what they are, and C-contiguous arrays and memory maps where they are; else float64.
+    float64, float32 and uint8 keep their dtype; other dtypes become float64. A C-contiguous array or memory map of such
+    a dtype is not copied.
     """
     array = _to_numpy(points, name)
     if array.dtype not in _KEPT:
@@ -82,9 +108,9 @@ def as_weights(weights: ArrayLike | None, n: int) -> Float64[np.ndarray, " n"] |
 
 
 def as_groups(groups: Any, n: int) -> tuple[Int64[np.ndarray, " n"], ...]:
-    """Labels as a tuple of int64 arrays of shape (n,), one for every array of labels given.
+    """Labels as a tuple of int64 arrays of shape (n,), one for every array of labels.
 
-    One array of n labels (numbers or strings), or several as a list or tuple of such arrays.
+    `groups` is one array of n labels (numbers or strings), or a list or tuple of several such arrays.
     """
     arrays = []
     for name, labels in _label_arrays(groups):
@@ -98,7 +124,7 @@ def as_groups(groups: Any, n: int) -> tuple[Int64[np.ndarray, " n"], ...]:
 
 
 def _label_arrays(groups: Any) -> list[tuple[str, Any]]:
-    """Names and arrays of labels: a list or tuple of arrays is several, whatever else stands alone is one."""
+    """Every array of labels with its name. A list or tuple of arrays holds several; anything else is one array."""
     if groups is None:
         return []
     if isinstance(groups, (tuple, list)) and any(np.ndim(g) > 0 for g in groups):
@@ -114,14 +140,14 @@ def as_levels(sigma: ArrayLike, radii: Float64[np.ndarray, " n"], name: str) -> 
     return np.array(array, order="C")
 
 
-def as_noise_levels(levels: ArrayLike) -> Float64[np.ndarray, " K"]:
+def as_noise_levels(sigmas: ArrayLike) -> Float64[np.ndarray, " K"]:
     """Noise levels to choose from, as float64 of shape (K,): at least one, finite, > 0 and increasing."""
-    array = _as_float64(levels, "levels")
+    array = _as_float64(sigmas, "sigmas")
     if array.ndim != 1 or not array.size:
-        raise ValueError(f"levels has shape {array.shape}: expected (K,), at least one noise level")
-    _complain(~np.isfinite(array) | (array <= 0), array, "levels", "a noise level must be finite and > 0")
+        raise ValueError(f"sigmas has shape {array.shape}: expected (K,), at least one noise level")
+    _complain(~np.isfinite(array) | (array <= 0), array, "sigmas", "a noise level must be finite and > 0")
     falls = np.append(False, array[1:] <= array[:-1])
-    _complain(falls, array, "levels", "noise levels must increase; sort them, and the columns of R")
+    _complain(falls, array, "sigmas", "noise levels must increase; sort them, and the columns of R")
     return np.array(array, order="C")
 
 
@@ -138,7 +164,7 @@ def as_level_radii(radii: ArrayLike, n: int, K: int) -> Float64[np.ndarray, "n K
 
 
 def as_level_groups(groups: Any, n: int, K: int) -> Int64[np.ndarray, "n K c"]:
-    """Labels as int64 of shape (n, K, c), for c arrays of labels: each (n,), or (n, K) if they depend on the level."""
+    """Labels as int64 of shape (n, K, c), for c arrays of shape (n,), or (n, K) if labels depend on the level."""
     arrays = _label_arrays(groups)
     labels = np.empty((n, K, len(arrays)), dtype=np.int64)
     for c, (name, values) in enumerate(arrays):
@@ -162,7 +188,7 @@ def as_parallel(value: Any) -> int | str | None:
 
 
 def as_search(value: Any) -> str:
-    """The name of an exact search; an approximate index is refused with the reason."""
+    """The name of a search that misses no pair. The name of an approximate index is refused, with the reason."""
     shown = repr(value) if isinstance(value, str) else f"<{type(value).__name__}>"
     if _INEXACT.search(shown):
         raise ValueError(
@@ -180,7 +206,7 @@ def as_count(value: Any, name: str) -> int:
 
 
 def as_number(value: Any, name: str, *, positive: bool = False) -> float:
-    """A number >= 0, or > 0, that is not too large for distances."""
+    """A number >= 0, or > 0 if `positive`, whose square does not overflow."""
     number = float(value) if isinstance(value, (int, float, np.integer, np.floating)) else np.nan
     if isinstance(value, bool) or not 0 <= number <= LARGEST or (positive and not number):
         raise ValueError(f"{name} = {value!r}: expected a number {'>' if positive else '>='} 0, at most {LARGEST:g}")
@@ -231,12 +257,12 @@ def _to_numpy(values: Any, name: str) -> Shaped[np.ndarray, ...]:
         raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it, or leave masked rows out")
     try:
         return np.asarray(values)
-    except Exception as error:  # whatever a foreign __array__ raises: ragged lists, CUDA tensors, gradients
+    except Exception as error:  # NumPy or a foreign __array__ may raise anything: ragged lists, CUDA tensors, gradients
         raise ValueError(f"{name} cannot be read as an array: {' '.join(str(error).split())}") from error
 
 
 def _masked(values: Any) -> bool:
-    """Whether there is a masked array, also one in a list."""
+    """Whether the values are a masked array, or a list that contains one."""
     if isinstance(values, (list, tuple)):
         return any(_masked(value) for value in values if isinstance(value, (np.ma.MaskedArray, list, tuple)))
     return isinstance(values, np.ma.MaskedArray)
@@ -262,12 +288,12 @@ def _as_labels(labels: Any, n: int, name: str) -> Int64[np.ndarray, " n"]:
     array = _as_vector(_to_numpy(labels, name), n, name)
     if array.dtype.kind not in "buifUS" and n:
         raise ValueError(f"{name} has dtype {array.dtype}: expected numbers or strings")
-    if isinstance(labels, (list, tuple)):  # NumPy brings mixed labels to one type, which may make different ones equal
+    if isinstance(labels, (list, tuple)):  # NumPy gives mixed labels one type: different ones may become equal
         for k, (given, kept) in enumerate(zip(labels, array.tolist(), strict=True)):
-            if given == given and given != kept:  # NaN is complained about below
+            if given == given and given != kept:  # NaN is refused below
                 raise ValueError(f"{name}[{k}] = {given!r}: cannot be told from other labels; give labels of one type")
     if array.dtype.kind == "f":
-        _complain(np.isnan(array), array, name, "a label must not be NaN; give points without a label one of their own")
+        _complain(np.isnan(array), array, name, "a label must not be NaN; give a point without a label a unique one")
     return np.unique(array, return_inverse=True)[1].reshape(n).astype(np.int64)
 
 

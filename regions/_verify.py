@@ -1,4 +1,13 @@
-"""An independent check that balls do not overlap. Shares no code with the search, the distances or the solvers."""
+"""An independent check that balls do not overlap. It shares no code with the search, the distances or the solvers.
+
+What is computed. Float64 matrix products with an error bound, or k-d trees in low dimension, propose the pairs that may
+overlap. These are measured again by differences of coordinates, and pairs that this leaves open are decided in exact
+fractions.
+
+Guarantee. No overlap is missed, however small, and none is reported wrongly.
+
+Cost. O(n^2 d) for n non-empty balls, or much less by k-d trees.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +24,33 @@ from numpy.typing import ArrayLike
 from regions import _validate
 from regions._allocation import Certificate
 
-_ROWS = 1024
-_PAIRS = 1 << 22  # pairs that k-d trees list at once
-_MOST = 1 << 20  # overlapping pairs after which nothing more is looked for
+_UNIT = 2.0**-53  # unit roundoff of float64
+_SPARE = 1e-12  # more than the relative error of a norm, or of a sum of two radii
+_UNDERFLOW = 1e-145  # more than the square root of what underflow takes from a square ...
+_UNDERFLOW_SQUARED = 1e-290  # ... and its square
+_SHORT = 2.0**-300  # if all lengths are below this, their squares may underflow
+_ROWS = 1024  # balls in one block of a matrix product
+_PAIRS = 1 << 22  # about how many pairs k-d trees list at once
+_MOST = 1 << 20  # the check ends once it has found this many overlapping pairs
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
 _TREE_POINTS = 5000  # ... and from about this many points
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What `verify` found. True in a boolean context if nothing is wrong.
+    """What `verify` found. It is true in a boolean context if nothing is wrong.
 
     Attributes
     ----------
     overlapping : (k, 2) int64
         Conflicting pairs i < j whose non-empty balls overlap, by however little: r_i + r_j > |x_i - x_j| exactly. At
-        most 2^20 of them; the check ends once there are more.
+        most 2^20 pairs; the check ends once there are more.
     out_of_bounds : (k,) int64
         Indices with r > R.
     status : str
-        A sentence that names the first offence, or says that there is none.
+        A sentence that names the first violation, or says that there is none.
     upper_bound : float or None
-        What the certificate proves: no allocation of Eq. 10 has a larger sum of radii. None without a certificate.
+        What the certificate proves: no radii feasible for Eq. 10 have a larger sum. None without a certificate.
     """
 
     overlapping: Int64[np.ndarray, "k 2"]
@@ -69,7 +83,8 @@ def verify(
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
         Pairs that share a label in ANY of the arrays may overlap.
     certificate : Certificate, default=None
-        From `allocate(..., method="matching")`; its bound is computed from the points and R, which must be given.
+        A certificate from `allocate(..., method="matching")`. Its bound is computed from the points and R, so R is
+        needed.
 
     Returns
     -------
@@ -78,13 +93,14 @@ def verify(
     Raises
     ------
     ValueError
-        If an argument is not as described, or the certificate is none for these points, R and groups.
+        If an argument is not as described, or if the certificate does not fit these points, R and groups.
 
     Notes
     -----
-    Every pair is looked at: by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
-    that may overlap are measured again by differences, and those that float64 cannot decide are decided by fractions.
-    Points are converted to float64 in blocks, so that memory maps of float32, float64 or uint8 are never copied.
+    Every pair is considered, by float64 matrix products with an error bound, or by k-d trees in low dimension. Pairs
+    that may overlap are measured again by differences of coordinates. Exact fractions decide those for which rounding
+    errors leave the decision open. Points are converted to float64 in blocks, so that memory maps of float32, float64
+    or uint8 are never copied.
 
     Examples
     --------
@@ -120,7 +136,7 @@ def verify(
             raise ValueError("certificate without R: give the upper bounds that the certificate was made for")
         upper_bound = math.ldexp(_certified_bound(x, bounds, labels, certificate), -exponent)
         if exponent:
-            upper_bound = math.nextafter(upper_bound, math.inf)  # it may have lost digits
+            upper_bound = math.nextafter(upper_bound, math.inf)  # scaling back may have rounded it down
     status = _status(*given, overlapping, out_of_bounds)
     return Verification(overlapping, out_of_bounds, status, upper_bound)
 
@@ -128,11 +144,11 @@ def verify(
 def _in_units(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], bounds: Float64[np.ndarray, " n"]
 ) -> tuple[Real[np.ndarray, "n d"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], int]:
-    """All lengths times a power of two, exactly, where they are so small that squares would underflow; its exponent."""
+    """All lengths, multiplied by a power of two if they are so small that squares would underflow; and its exponent."""
     largest = max((float(np.abs(part).max(initial=0)) for part in (r, bounds)), default=0.0)
-    if x.dtype.kind == "f" and largest < 2.0**-300:
+    if x.dtype.kind == "f" and largest < _SHORT:
         largest = max(largest, float(x.max(initial=0)), -float(x.min(initial=0)))
-        if 0 < largest < 2.0**-300:
+        if 0 < largest < _SHORT:
             exponent = -math.frexp(largest)[1]
             return np.ldexp(x.astype(np.float64), exponent), np.ldexp(r, exponent), np.ldexp(bounds, exponent), exponent
     return x, r, bounds, 0
@@ -144,7 +160,7 @@ def _certified_bound(
     labels: tuple[Int64[np.ndarray, " n"], ...],
     certificate: Certificate,
 ) -> float:
-    """Half the cost of the permutation, every rounding upwards: docs/mathematics.md, Eq. M6."""
+    """Half the cost of the permutation, with every rounding upwards (docs/mathematics.md, Eq. M6)."""
     n = len(x)
     partner, nearest = certificate.partner, certificate.nearest
     if partner.shape != (n,) or not np.array_equal(np.sort(partner), np.arange(n)):
@@ -155,7 +171,7 @@ def _certified_bound(
     cost = 2 * R
     cost[capped] = np.minimum(cost[capped], 2 * _longest(x, R, labels, capped, nearest[capped]))
     cost[moved] = _longest(x, R, labels, moved, partner[moved])
-    return math.fsum(cost) / 2 * (1 + 2.0**-51)
+    return math.fsum(cost) / 2 * (1 + 4 * _UNIT)
 
 
 def _longest(
@@ -165,28 +181,28 @@ def _longest(
     i: Int64[np.ndarray, " k"],
     j: Int64[np.ndarray, " k"],
 ) -> Float64[np.ndarray, " k"]:
-    """Distances of pairs that must conflict, rounded up."""
+    """Distances of these pairs, rounded up. It is an error if one of the pairs does not conflict."""
     conflict = (R[i] > 0) & (R[j] > 0) & (i != j)
     for label in labels:
         conflict &= label[i] != label[j]
     if not conflict.all():
         k = np.flatnonzero(~conflict)[0]
         raise ValueError(f"the certificate uses points {i[k]} and {j[k]}, which do not conflict")
-    error = (x.shape[1] / 2 + 8) * 2.0**-53
+    error = (x.shape[1] / 2 + 8) * _UNIT
     blocks = range(0, i.size, _ROWS)
     lengths = [np.linalg.norm(_rows(x, i[s : s + _ROWS]) - x[j[s : s + _ROWS]], axis=1) for s in blocks]
-    return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + 1e-145)
+    return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + _UNDERFLOW)
 
 
 def _rows(x: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
-    """Some points as float64; never all of them at once."""
+    """The points with these indices as float64, so that never all points are converted at once."""
     return np.asarray(x[rows], dtype=np.float64)
 
 
 def _product_candidates(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs of `filled`, each once, that may overlap, from |x|^2 + |y|^2 - 2 x.y of centred points in float64."""
+    """Yield the pairs of `filled`, each once, that may overlap, by |x|^2 + |y|^2 - 2 x.y of centred float64 points."""
     if not filled.size:
         return
     descending = filled[np.argsort(-r[filled], kind="stable")]
@@ -195,11 +211,11 @@ def _product_candidates(
     mean = sum(_rows(x, rows).sum(axis=0) for rows in blocks) / filled.size
 
     def centred(start: int, end: int) -> Float64[np.ndarray, "k d"]:
-        return np.asarray(_rows(x, descending[start:end]) - mean)  # relative error u: far inside the margin below
+        return np.asarray(_rows(x, descending[start:end]) - mean)  # the margin below covers the error of this by far
 
     square = np.concatenate([((_rows(x, rows) - mean) ** 2).sum(axis=1) for rows in blocks])
-    norm = np.sqrt(square) * (1 + 1e-12)
-    margin = 4 * (x.shape[1] + 16) * 2.0**-53
+    norm = np.sqrt(square) * (1 + _SPARE)
+    margin = 4 * (x.shape[1] + 16) * _UNIT
     for start in range(0, r.size, _ROWS):
         end = min(start + _ROWS, r.size)
         block = centred(start, end)
@@ -208,7 +224,7 @@ def _product_candidates(
             norms = norm[start:end, None] + norm[None, other:stop]
             squared = square[start:end, None] + square[None, other:stop] - 2 * (block @ centred(other, stop).T)
             reach = r[start:end, None] + r[None, other:stop]
-            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + 1e-290)
+            a, b = np.nonzero(squared - 4 * margin * norms**2 <= reach**2 * (1 + margin) + _UNDERFLOW_SQUARED)
             a, b = a + start, b + other
             yield descending[a[a < b]], descending[b[a < b]]
 
@@ -216,7 +232,7 @@ def _product_candidates(
 def _tree_candidates(
     x: Real[np.ndarray, "n d"], r: Float64[np.ndarray, " n"], filled: Int64[np.ndarray, " m"]
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """All pairs of `filled` that may overlap, from k-d trees over radii within a factor of two of each other."""
+    """Yield the pairs of `filled` that may overlap, by one k-d tree for each range of radii, a factor of two wide."""
     from scipy.spatial import KDTree
 
     level = np.frexp(r[filled])[1]
@@ -225,7 +241,7 @@ def _tree_candidates(
     trees = [KDTree(x[layer]) for layer in layers]
     for p, layer in enumerate(layers):
         for q in range(p, len(layers)):
-            reach = (r[layer].max() + r[layers[q]].max()) * (1 + 1e-12) + 1e-145
+            reach = (r[layer].max() + r[layers[q]].max()) * (1 + _SPARE) + _UNDERFLOW
             parts = 1 + int(trees[p].count_neighbors(trees[q], reach)) // _PAIRS
             for rows in np.array_split(np.arange(layer.size), parts):
                 tree = trees[p] if parts == 1 else KDTree(x[layer[rows]])
@@ -241,15 +257,15 @@ def _overlap(
     """Whether |x_i - x_j| < r_i + r_j, exactly."""
     result = np.zeros(i.size, dtype=bool)
     d = x.shape[1]
-    error = (d / 2 + 4) * 2.0**-53
+    error = (d / 2 + 4) * _UNIT
     rows = max(1, (1 << 22) // d)
     for start in range(0, i.size, rows):
         part = slice(start, start + rows)
         difference = _rows(x, i[part]) - x[j[part]]
         distance = np.sqrt(np.einsum("kd,kd->k", difference, difference))
         reach = r[i[part]] + r[j[part]]
-        result[part] = distance * (1 + error) + 1e-145 < reach * (1 - 2.0**-52)
-        unsure = ~result[part] & (distance * (1 - error) - 1e-145 < reach * (1 + 2.0**-52))
+        result[part] = distance * (1 + error) + _UNDERFLOW < reach * (1 - 2 * _UNIT)
+        unsure = ~result[part] & (distance * (1 - error) - _UNDERFLOW < reach * (1 + 2 * _UNIT))
         for k in np.flatnonzero(unsure) + start:
             result[k] = _overlap_exactly(x[i[k]], x[j[k]], r[i[k]], r[j[k]])
     return result

@@ -1,4 +1,4 @@
-"""Plain array files: read without unpickling anything, written whole or not at all."""
+"""Array files, which are read without unpickling and written atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 _BOMB = 100
-"""Arrays that unpack to so many times the size of their file, ..."""
+"""A file whose arrays are more than this many times larger than the file is refused unread ..."""
 
 _LARGE = 2**30
-"""... and to more than so many bytes, are refused unread: zeros compress a thousandfold."""
+"""... if they also have more bytes than this: such a file may be made to fill the memory."""
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -23,13 +23,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        If the file is damaged or is no such file; the message names it.
+        If the file is damaged or is not an array file; the message names it.
     OSError
         If it cannot be opened.
     """
     file = Path(path)
     if file.exists() and not file.is_file():
-        raise ValueError(f"{path} is no regular file: name an array file")  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file: name an array file")  # reading a pipe might wait forever
     with file.open("rb") as raw:
         try:
             if zipfile.is_zipfile(raw):
@@ -37,7 +37,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raw.seek(0)
             loaded = np.load(raw, allow_pickle=False)
             return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-        except Exception as error:  # NumPy, zipfile and the decompressors raise a dozen types on hostile bytes
+        except Exception as error:  # NumPy, zipfile and the decompressors raise a dozen types for malformed bytes
             raise ValueError(f"{path} is damaged, or not a plain array file") from error
 
 
@@ -49,7 +49,7 @@ def _check_size(raw: BinaryIO, size: int) -> None:
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
-    """Write an `.npz` file atomically: also after a crash, the path holds the old file or the whole new one."""
+    """Write an `.npz` file atomically: also after a crash, the path holds the old file or the complete new one."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:

@@ -1,1 +1,1 @@
-"""Distances in float64 with a proven error, rounding to the safe side, and decisions in exact arithmetic."""
+"""Distances in float64 with a proven error bound, rounding in a safe direction, and decisions in exact arithmetic."""

@@ -1,11 +1,19 @@
-"""Comparisons of distances in exact arithmetic, for the few pairs that float64 cannot decide."""
+"""Comparing distances with radii in exact arithmetic, for the few pairs that float64 cannot decide.
+
+What is computed. Every float64 number is an integer times a power of two. All numbers of a block are written with one
+common power of two, and squares are compared as Python integers, which have any number of digits.
+
+Guarantee. No rounding at all.
+
+Cost. About 0.2 microseconds for each coordinate.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Real, Shaped
 
-_BLOCK = 1 << 18  # coordinates turned into Python integers at once
+_BLOCK = 1 << 18  # coordinates that are converted to Python integers at once
 
 
 def closer_than(
@@ -16,11 +24,7 @@ def closer_than(
     a: Float64[np.ndarray, " k"],
     b: Float64[np.ndarray, " k"],
 ) -> Bool[np.ndarray, " k"]:
-    """Whether |x_i - y_j| < a + b, pair by pair, with no rounding at all.
-
-    Floats are integers times a power of two: all are brought to one exponent and compared as Python integers.
-    a, b >= 0. About 0.2 microseconds per coordinate.
-    """
+    """Whether |x_i - y_j| < a + b for each pair, without rounding; a, b >= 0."""
     k, d = i.size, x.shape[1]
     result = np.empty(k, dtype=bool)
     size = max(1, _BLOCK // max(d, 1))
@@ -35,7 +39,7 @@ def closer_than(
 
 
 def _integers(values: Float64[np.ndarray, "k m"]) -> Shaped[np.ndarray, "k m"]:
-    """Python integers proportional to the values, one common factor for all."""
+    """The values, all multiplied by one power of two that makes them integers, as Python integers."""
     mantissa, exponent = np.frexp(values)
     whole = np.ldexp(mantissa, 53).astype(np.int64)
     lowest = exponent[whole != 0].min(initial=0)

@@ -1,7 +1,9 @@
-"""Compiled arithmetic: squared distances, and sums and differences of two numbers that are rounded to the safe side.
+"""Compiled arithmetic: squared distances, and comparisons and differences of two numbers without rounding errors.
 
-Compiled loops stand beside their algorithms. All run without the interpreter lock, so that callers may share blocks
-among threads.
+`compiled` is the decorator of all compiled loops, which stand in the files of their algorithms. They run without the
+interpreter lock, so that threads can share the work.
+
+Source. TwoSum, which finds the rounding error of a sum: Knuth, 1969, and Møller, 1965.
 """
 
 import math
@@ -10,20 +12,22 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-# Sums may be reassociated for speed: the error bounds of `distances` hold for any order of summation.
+# The compiler may change the order of summation: the error bounds of `distances` hold for any order.
 _fast_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-#: What every compiled loop is decorated with, but for those whose sums may be reassociated.
+#: The decorator of every compiled loop whose order of operations matters.
 compiled = njit(cache=True, nogil=True)
-_BLOCK = 128  # coordinates between two looks at the stopping bound
+_SHORT = 2.0**-400  # differences below this are scaled in two steps
+_STEP = 600  # exponent of the first step
+_BLOCK = 128  # coordinates that are summed before the sum is compared with the bound at which to stop
 
 
 @_fast_sum
 @no_type_check
 def squared_distances(x, y, i, j, stop, out):
-    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or any partial sum above stop[k] once that is exceeded.
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2, or to a partial sum that exceeds stop[k].
 
-    Coordinates of any real type, converted to float64 one by one. The innermost loop runs over slices from their start:
-    only so does the compiler know that no index is negative, and use vector instructions (seven times as fast).
+    Coordinates of any real type are converted to float64 one by one. The innermost loop indexes slices from 0, which
+    tells the compiler that no index is negative; it then uses vector instructions, which are seven times as fast.
     """
     d = x.shape[1]
     for k in range(i.size):
@@ -44,13 +48,14 @@ def squared_distances(x, y, i, j, stop, out):
 @compiled
 @no_type_check
 def scaled_squared_distances(x, y, i, j, out, exponent):
-    """Set out[k] = |x[i[k]] - y[j[k]]|^2 / 4^exponent[k], at least 1/4 unless the points are equal: then 0."""
+    """Set out[k] = |x[i[k]] - y[j[k]]|^2 / 4^exponent[k], with exponents such that out[k] >= 1/4, or 0 if it is 0."""
     for k in range(i.size):
         a, b = x[i[k]], y[j[k]]
         largest = 0.0
         for c in range(a.size):
             largest = max(largest, abs(np.float64(a[c]) - np.float64(b[c])))
-        up = 2.0**600 if largest < 2.0**-400 else 1.0  # two steps, since one power of two may not reach; both are exact
+        # the factor may exceed the largest float64: multiply by two powers of two, which is exact
+        up = 2.0**_STEP if largest < _SHORT else 1.0
         _, own = math.frexp(largest * up)
         scale = math.ldexp(1.0, -own)
         total = 0.0
@@ -61,14 +66,14 @@ def scaled_squared_distances(x, y, i, j, out, exponent):
         if largest == 0.0:
             own = 0
         elif up > 1.0:
-            own -= 600
+            own -= _STEP
         exponent[k] = own
 
 
 @compiled
 @no_type_check
 def subtract_down(a, b):
-    """Return a float c <= a - b with b + c <= a in exact arithmetic; the largest such, or the one below it."""
+    """Return a float c with b + c <= a in exact arithmetic: the largest such float, or the one below it."""
     c = a - b
     total = b + c
     rest = (b - (total - (total - b))) + (c - (total - b))  # total + rest = b + c exactly (TwoSum)

@@ -1,1 +1,1 @@
-"""What to do when the overlap graph would be too large to list."""
+"""Methods for instances whose overlap graph has too many edges to list."""

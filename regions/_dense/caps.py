@@ -1,7 +1,13 @@
-"""Nearest-neighbour caps without listing the whole overlap graph: for when that would be dense.
+"""Caps on the radii from a few near neighbours, for instances whose overlap graph is dense.
 
-r_i <= |x_i - x_j| for every conflicting j with R_j > 0, so R_i may be cut to the distance of ANY such j: nothing is
-lost for Eq. 10, whichever neighbours a quick search happens to find (docs/mathematics.md, Eq. M4).
+What is computed. An estimate of the number of edges, and a graph of the edges from every point to about ten near
+neighbours. The caps that this graph gives (`nearest_caps`) often leave few pairs that can overlap.
+
+Guarantee. Lowering R to these caps changes neither the feasible set of Eq. 10 nor its optimum: r_i <= |x_i - x_j| for
+EVERY conflicting j with R_j > 0, so any such j will do, even if the search missed nearer ones (docs/mathematics.md,
+Eq. M4).
+
+Cost. A heuristic search for near neighbours (`near_neighbours`).
 """
 
 from __future__ import annotations
@@ -13,9 +19,9 @@ from regions._arithmetic.distances import distances_below, relative_error
 from regions._graph import OverlapGraph
 from regions._search.pairs import near_neighbours
 
-_NEIGHBOURS = 10
-_SAMPLE = 512
-_DENSE = 50  # edges per point from which listing them all is not worth it
+_NEIGHBOURS = 10  # near neighbours of every point that are searched
+_SAMPLE = 512  # number of points from whose pairs the number of edges is estimated
+_DENSE = 50  # with this many edges per point, they are not listed
 
 
 def sparse_enough(
@@ -35,7 +41,7 @@ def sparse_enough(
 def near_graph(
     points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], labels: tuple[Int64[np.ndarray, " n"], ...]
 ) -> OverlapGraph:
-    """The edges of the overlap graph that lead to one of about ten nearest neighbours."""
+    """The edges of the overlap graph from every point to those of about ten near neighbours that conflict with it."""
     found = [np.empty(0, dtype=np.int64)]
     for a, b in near_neighbours(points, R, _NEIGHBOURS):
         i, j = _conflicting(a, b, R, labels)

@@ -1,7 +1,12 @@
-"""Degrees in the overlap graph without its edges: where most pairs overlap, they are counted, not listed.
+"""Degrees in the overlap graph, by counting its edges without listing them.
 
-Two counts need no look at pairs. A ball whose R exceeds the diameter of all points overlaps every other one. Points
-that are the same in everything (coordinates, R and labels) have the same neighbours, so one of them is searched.
+What is computed. The number of conflicting balls that overlap each ball. Two shortcuts avoid looking at pairs. A ball
+whose R exceeds the diameter of the set of points overlaps every ball it conflicts with. And points that are equal in
+coordinates, R and labels have the same degree, so only one of them is searched.
+
+Guarantee. The degrees are exactly those of `overlap_graph`.
+
+Cost. Memory O(n) and blocks of the search; time at most that of a search among all points.
 """
 
 from __future__ import annotations
@@ -17,11 +22,13 @@ from regions import _validate
 from regions._graph import overlaps
 from regions._search.pairs import Progress, distinct
 
+_SPARE = 1e-9  # more than the relative error of a computed diagonal
+
 Labels = tuple[Int64[np.ndarray, " n"], ...]
 
 
 def overlap_degrees(points: ArrayLike, R: ArrayLike, *, groups: Any = None) -> Int64[np.ndarray, " n"]:
-    """Count the edges of every point in the overlap graph: what `overlap_graph(...).degree` is, in memory O(n).
+    """Count the edges of every point in the overlap graph: `overlap_graph(...).degree`, but in memory O(n).
 
     Parameters
     ----------
@@ -30,7 +37,7 @@ def overlap_degrees(points: ArrayLike, R: ArrayLike, *, groups: Any = None) -> I
     R : array-like, shape (n,)
         Upper bounds of the radii, finite and >= 0.
     groups : array-like, shape (n,), or a list or tuple of such arrays, default=None
-        Pairs that share a label in ANY of the arrays are no edges.
+        Pairs that share a label in ANY of the arrays are not edges.
 
     Returns
     -------
@@ -65,20 +72,23 @@ def degrees(
     for i, j, _ in overlaps(x[rows], R[rows], one, progress) if rows.size else ():
         among += np.bincount(i, copies[j], rows.size) + np.bincount(j, copies[i], rows.size)
     if not labels:
-        among += copies - 1  # copies overlap each other, unless they share a label
+        among += copies - 1  # copies overlap each other; with labels they share one, so they do not conflict
     degree[narrow] += among.astype(np.int64)[member]
     return degree
 
 
 def _diameter(x: Real[np.ndarray, "n d"]) -> float:
-    """No two points are farther apart: the diagonal of their box, rounded upwards."""
+    """An upper bound on the distance of any two points: the diagonal of their bounding box, rounded upwards."""
     side = x.max(axis=0).astype(np.float64) - x.min(axis=0)
     largest = float(side.max())
-    return largest * float(np.linalg.norm(side / largest)) * (1 + 1e-9) if largest > 0 else 0.0
+    return largest * float(np.linalg.norm(side / largest)) * (1 + _SPARE) if largest > 0 else 0.0
 
 
 def _rivals(which: Int64[np.ndarray, " k"], among: Int64[np.ndarray, " m"], labels: Labels) -> Int64[np.ndarray, " k"]:
-    """How many other points `among` share no label with each of `which`: inclusion and exclusion."""
+    """For each point of `which`, count the other points of `among` that share no label with it.
+
+    By inclusion and exclusion over the arrays of labels.
+    """
     count = np.full(which.size, among.size)
     if not labels:
         return count - np.isin(which, among)
@@ -87,5 +97,5 @@ def _rivals(which: Int64[np.ndarray, " k"], among: Int64[np.ndarray, " m"], labe
             table = np.column_stack([np.concatenate([label[which], label[among]]) for label in some])
             key = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
             alike = np.bincount(key[which.size :], minlength=int(key.max(initial=-1)) + 1)
-            count += (-1) ** size * alike[key[: which.size]]  # a point shares its label with itself
+            count += (-1) ** size * alike[key[: which.size]]  # a point shares labels with itself: not counted either
     return count

@@ -1,7 +1,13 @@
-"""Greedy with a reserve where even nearest-neighbour caps leave a dense graph: no edge list, the same radii.
+"""Greedy with a reserve on a graph that is dense even under nearest-neighbour caps, without listing its edges.
 
-Row generation with two things that only all pairs can tell, taken from one pass over them in blocks: degrees, for the
-order, and every point's nearest neighbour, for what is reserved (docs/mathematics.md, after Eq. M9).
+What is computed. Greedy with a reserve needs the degree of every point, for the order, and its nearest neighbour, for
+the reserve. One pass over all overlapping pairs, in blocks, finds both. Row generation does the rest.
+
+Guarantee. The radii are those of greedy with a reserve on the whole graph, up to rounding (docs/mathematics.md, after
+Eq. M9).
+
+Cost. One search among all points, and one for each round of row generation. Memory: ten edges for each point and round,
+and blocks of the search.
 """
 
 from __future__ import annotations
@@ -26,9 +32,9 @@ def generate_reserve(
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
-    """What greedy with a reserve gives, up to rounding, on the graph under caps, whose edges are never held together.
+    """Size the balls by greedy with a reserve, over all conflicting pairs.
 
-    The problem's graph has the edges to near neighbours. Memory: ten edges a point and round, and blocks of the search.
+    `problem.graph` has the edges to near neighbours, from which row generation starts.
     """
     graph, degree = _survey(points, labels, search, progress, problem)
     order = greedy.permutation(degree, greedy.chosen(problem))
@@ -47,11 +53,15 @@ def _survey(
     progress: Progress | None,
     problem: Problem,
 ) -> tuple[OverlapGraph, Int64[np.ndarray, " n"]]:
-    """The graph with the edge to every point's nearest neighbour added, and the degrees under its caps."""
+    """Look at all pairs that overlap under the caps of the problem's graph.
+
+    Returns the graph with the edge from every point to its nearest neighbour added, and the degree of every point.
+    """
     graph = problem.graph
     degree = np.zeros(graph.n, dtype=np.int64)
     nearest, neighbour = np.full(graph.n, np.inf), np.full(graph.n, graph.n)
-    coincident = np.flatnonzero(graph.nearest[1] == 0)  # of radius 0 by Eq. 10, so their own pairs are not looked at
+    # points at the place of another have radius 0 by Eq. 10: pairs of two of them are not needed
+    coincident = np.flatnonzero(graph.nearest[1] == 0)
     caps = caps_above(graph)
     caps[coincident] = 0.0
     blocks = overlaps(points, caps, labels, progress, coincident, parallel=problem.parallel, search=search)
@@ -60,9 +70,9 @@ def _survey(
             degree += np.bincount(a, minlength=graph.n)
             before = nearest[a]
             np.minimum.at(nearest, a, distance)
-            neighbour[a[nearest[a] < before]] = graph.n  # farther than one in this block
+            neighbour[a[nearest[a] < before]] = graph.n  # this block has a nearer one: forget the one known so far
             closest = distance == nearest[a]
-            np.minimum.at(neighbour, a[closest], b[closest])  # of several, the first, whatever order they come in
+            np.minimum.at(neighbour, a[closest], b[closest])  # the smallest index of several: blocks do not matter
     a = np.flatnonzero(neighbour < graph.n)
     b = neighbour[a]
     key = np.append(graph.i * graph.n + graph.j, np.minimum(a, b) * graph.n + np.maximum(a, b))

@@ -1,7 +1,11 @@
-"""Plain greedy (Eq. 11) where very many balls overlap: no list of pairs, the same radii.
+"""Plain greedy (Eq. 11) where very many balls overlap, without listing the pairs.
 
-Only balls that are not empty cut those after them, and where many overlap there are few of these. So points are taken
-in blocks of the order, and each is measured against the non-empty balls before it.
+What is computed. Points are processed in blocks of the given order, and each is measured against the non-empty balls
+before it. Only these limit its radius. Where very many balls overlap, few of them remain non-empty.
+
+Guarantee. The radii are those of plain greedy on the whole overlap graph, up to rounding.
+
+Cost. O(n b d) for b balls that are not empty, and the degrees if the order depends on them.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from regions._methods import greedy
 from regions._methods.problem import Answer, Problem
 from regions._search.pairs import Progress
 
-_BLOCK = 512  # points of the order at once
-_PAIRS = 1 << 20  # measured at once
+_BLOCK = 512  # points processed at once
+_PAIRS = 1 << 20  # pairs measured at once
 
 
 def stream_greedy(
@@ -31,7 +35,10 @@ def stream_greedy(
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
-    """What plain greedy gives on the whole overlap graph, up to rounding. O(n b d) for b balls that are not empty."""
+    """Size the balls by plain greedy, over all conflicting pairs.
+
+    The answer's graph has one edge for each ball that was cut: to the ball that left it the least room.
+    """
     began = time.perf_counter()
     order = greedy.chosen(problem)
     R = problem.graph.R
@@ -73,7 +80,7 @@ def stream_greedy(
 
 @dataclass
 class _State:
-    """A block of points: what is left to each, the ball that left no more, and the distance to it."""
+    """A block of points: the room left for each, the ball that leaves the least room (-1: none), and its distance."""
 
     block: Int64[np.ndarray, " p"]
     room: Float64[np.ndarray, " p"]
@@ -90,7 +97,7 @@ def _cut(
     earlier: Int64[np.ndarray, " k"],
     radii: Float64[np.ndarray, " n"],
 ) -> None:
-    """Lower the room of block[a] to what the ball `earlier` leaves, where they conflict and it is in the way."""
+    """Lower the room of each point block[a] to what the ball `earlier` beside it leaves, if the two conflict."""
     i = state.block[a]
     conflict = np.ones(i.size, dtype=bool)
     for label in labels:
@@ -105,9 +112,9 @@ def _cut(
 @compiled
 @no_type_check
 def _lower(which, earlier, distance, other, sliver, room, cutter, away):
-    """Lower room[which] to what the balls `earlier` of radii `other` leave at these distances, as Eq. 11 does.
+    """Lower room[which] to what the balls `earlier`, with radii `other`, leave at these distances (Eq. 11).
 
-    Where that is less, `cutter` and `away` become the ball and its distance.
+    Where that lowers the room, `cutter` and `away` are set to the ball and its distance.
     """
     for e in range(which.size):
         k = which[e]

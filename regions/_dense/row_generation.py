@@ -1,9 +1,17 @@
-"""Row generation: Eq. 10 over all conflicting pairs, from the few that the optimum would otherwise violate.
+"""Row generation: solve Eq. 10 over all conflicting pairs while listing only few of its constraints (rows).
 
-For when even nearest-neighbour caps leave a dense graph: in high dimension all distances are alike, so every pair is an
-edge, but radii near half of them violate few. Leaving out pairs only raises the optimum, so the bound of every round
-holds for all pairs; a search among the radii finds those violated. When there are none, radii, bound and certificate
-are those of the whole problem (docs/mathematics.md, section "Row generation").
+What is computed. In high dimension all distances are similar, so every pair may be an edge even under
+nearest-neighbour caps. But most constraints r_i + r_j <= d_ij are then satisfied anyway, because radii near half of a
+distance are typical. So the method is run with the edges to near neighbours alone. A search finds the pairs that its
+radii violate, the worst of these become edges, and the method is run again, until no pair is violated.
+
+Guarantee. Leaving out constraints can only raise the optimum, so the upper bound of every round is valid for the whole
+problem. When no pair is violated, the radii, the bound and the certificate are those of the whole problem
+(docs/mathematics.md, section "Row generation").
+
+Cost. One run of the method and one search in each round, in practice a handful of rounds.
+
+Source. Row generation, also known as the cutting-plane method (Dantzig, Fulkerson and Johnson, 1954).
 """
 
 from __future__ import annotations
@@ -21,9 +29,9 @@ from regions._methods.repair import trim, trim_edges
 from regions._search.pairs import Progress
 
 _ROWS = 10
-"""Violated pairs added for each point in one round."""
+"""Violated pairs that one round adds for each point."""
 _KEPT = 1 << 22
-"""Violated pairs held before all but the worst are dropped."""
+"""When more violated pairs than this are held, all but the worst of each point are dropped."""
 
 
 def generate_rows(
@@ -34,10 +42,10 @@ def generate_rows(
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
-    """What `method` would answer if the problem's graph had an edge for EVERY conflicting pair of points.
+    """Return what `method` would answer if the problem's graph had an edge for EVERY conflicting pair of points.
 
-    The method must keep r_i + r_j <= d_ij on all edges it is given, also where a radius is 0: every one but plain
-    greedy. One search for each round; a round adds at most ten edges a point, and memory is bounded by these.
+    The method must keep r_i + r_j <= d_ij on all edges, including those where a radius is 0. Plain greedy does not; all
+    others do. A round adds about ten edges for each point, which bounds the memory.
     """
     graph, began = problem.graph, time.perf_counter()
     seconds, rounds, upper_bound = 0.0, 0, np.inf
@@ -69,12 +77,14 @@ def _violated(
     progress: Progress | None,
     parallel: int | str | None,
 ) -> tuple[OverlapGraph, Float64[np.ndarray, " n"]]:
-    """The pairs most violated at each point, and a copy of the radii cut until no pair is violated.
+    """Search for the conflicting pairs, not yet in the graph, that these radii violate.
 
-    Cutting one edge after the other suffices, since radii only fall. A ball may not hold an empty one of R > 0 either.
+    Returns the pairs that are most violated at each point, and a copy of the radii lowered until no pair is violated. A
+    ball that contains the centre of an empty ball with R > 0 violates the constraint too. One pass over the pairs
+    suffices to lower the radii: they only fall, so a satisfied constraint stays satisfied.
     """
     feasible = radii.copy()
-    tenth = np.full(radii.size, -np.inf)  # largest excess at each point, of the pairs held
+    tenth = np.full(radii.size, -np.inf)  # excess of the tenth worst pair of each point, as far as known
     held: list[Edges] = []
     centres = np.flatnonzero((graph.R > 0) & (radii == 0))
     for i, j, distance in overlaps(points, radii, labels, progress, centres, graph, parallel, search):
@@ -88,9 +98,10 @@ def _violated(
 
 
 def _worst(blocks: list[Edges], radii: Float64[np.ndarray, " n"], tenth: Float64[np.ndarray, " n"]) -> Edges:
-    """The edges that are among the ten most violated at one of their ends; ties by index, so blocks do not matter.
+    """The edges that are among the ten most violated at one of their ends.
 
-    Raises `tenth` to the excess of the tenth edge of each point.
+    Ties are decided by index, so the result does not depend on how edges are divided into blocks. `tenth` is set to the
+    excess of the tenth edge of each point that has ten.
     """
     i, j, distance = (np.concatenate(part) for part in zip(*blocks, strict=True))
     excess = radii[i] + radii[j] - distance

@@ -1,1 +1,1 @@
-"""The joint choice of noise levels and radii."""
+"""Choosing a noise level and a radius for every point at once."""

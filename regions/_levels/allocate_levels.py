@@ -1,4 +1,8 @@
-"""The joint choice of noise levels and radii."""
+"""The joint choice of noise levels and radii: the entry point, which runs the stages and checks their result.
+
+The stages are a search for good levels (`search`, `block_moves`), a proof for small components (`enumeration`), and an
+upper bound for the rest (`bound`). docs/levels.md has the mathematics.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +27,33 @@ from regions._search.pairs import Progress
 from regions._search.trees import in_units
 
 _MOST_EDGES = 1 << 22
-"""Edges among which levels are searched; messages and cuts take several hundred bytes for each."""
+"""With more edges than this, no levels are searched: messages and cuts take several hundred bytes for each edge."""
+_OPTIMAL = 1e-9
+"""The status calls an answer with a smaller relative gap optimal up to rounding."""
+_CLOSE = 1e-2
+"""The status gives no advice where the relative gap is smaller than this."""
 
 
 @dataclass(frozen=True, eq=False)
 class LevelAllocation:
-    """A level and a radius for every point, and how much better any other choice could be.
+    """A level and a radius for every point, and a bound on the sum of radii that any other choice could reach.
 
     Attributes
     ----------
     level : (n,) int64
         Index of the level chosen for each point.
     sigma : (n,) float64
-        The levels themselves, levels[level].
+        The noise level itself, sigmas[level].
     upper_bound : float
-        No choice of levels and radii has a larger sum of radii; rounded up.
+        No choice of levels and radii has a larger sum of radii. Rounded up.
     status : str
-        A sentence: what was found, and how it compares with the simple answers.
+        A sentence that says what was found, and how it compares with the two simple answers.
     allocation : Allocation
-        The radii at these levels, with a bound and gap of their own: those of Eq. 10 once the levels are fixed.
+        The radii at these levels. Its own bound and gap are those of Eq. 10 with the levels fixed.
     stats : mapping
-        Seconds per stage (`seconds_*`), sizes (`points_proven`: in components solved by enumeration), and the
-        sums of the simple answers: `objective_best_level`, every point
-        at the level of its largest bound, and `objective_common_level`, all at the best common one.
+        Seconds per stage (`seconds_*`), sizes, and the sums of the two simple answers. `points_proven` counts the
+        points in components that enumeration solved. `objective_best_level` is the sum where every point takes the
+        level of its largest bound, `objective_common_level` the sum where all points take the best common level.
     """
 
     level: Int64[np.ndarray, " n"]
@@ -67,22 +75,23 @@ class LevelAllocation:
 
     @property
     def gap(self) -> float:
-        """Relative distance of the objective to `upper_bound`, in [0, 1]."""
+        """(upper_bound - objective) / upper_bound, in [0, 1]."""
         return relative_gap(self.objective, self.upper_bound)
 
     def __repr__(self) -> str:
         return f"LevelAllocation(n={self.level.size}, objective={self.objective:.6g}, gap={self.gap:.1e})"
 
 
+@_validate.renamed(levels="sigmas", seconds="time_limit")
 def allocate_levels(
     points: ArrayLike,
-    levels: ArrayLike,
+    sigmas: ArrayLike,
     R: ArrayLike,
     *,
     groups: Any = None,
     rounds: int = 1,
     sweeps: int = 10,
-    seconds: float | None = None,
+    time_limit: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LevelAllocation:
@@ -94,24 +103,25 @@ def allocate_levels(
     ----------
     points : array-like, shape (n, d) or (n, ...)
         Centres; images are flattened. Any real dtype, also torch CPU tensors; memory maps as in `allocate`.
-    levels : array-like, shape (K,)
+    sigmas : array-like, shape (K,)
         Noise levels, > 0 and increasing.
     R : array-like, shape (n, K)
-        R[j, k] bounds the radius of point j at level k, in the units of `points`, finite and >= 0. 0: not certified
-        there; a point at such a level is empty and constrains nobody.
+        R[j, k] bounds the radius of point j at level k, in the units of `points`, finite and >= 0. R[j, k] = 0 means
+        that the point is not certified at that level: its ball is then empty and constrains no other.
     groups : array-like, shape (n,) or (n, K), or a list or tuple of such arrays, default=None
-        Pairs that share a label in ANY of the arrays, each at its chosen level, may overlap too. (n, K): the label
-        depends on the level, as the predicted class does. As in `allocate`, only a list or tuple means several arrays.
+        Two points that share a label in ANY of the arrays may overlap too. In an array of shape (n, K) the label of a
+        point depends on the level chosen for it, as the predicted class does. As in `allocate`, only a list or tuple
+        means several arrays.
     rounds : int, default=1
-        Rounds of block moves, >= 0. None is made after one that gained nothing.
+        Largest number of rounds of block moves, >= 0. A round that gains nothing is the last.
     sweeps : int, default=10
-        Sweeps of messages, there and back, for the upper bound, >= 0; 0 leaves the bound that ignores all
-        conflicts, but in small components.
-    seconds : float, default=None
-        Begin no further stage of the search after this time (the bound is always computed). Results then depend on
-        the speed of the machine.
+        Sweeps of messages for the upper bound, >= 0; a sweep goes through the points forwards and backwards. With 0
+        sweeps, the bound ignores all conflicts outside the small components that are solved by enumeration.
+    time_limit : float, default=None
+        Seconds after which the search begins no further stage; the bound is computed all the same. Results then
+        depend on the speed of the machine.
     seed : int, default=0
-        Order in which block moves are tried from the second round on.
+        Decides the order in which block moves are tried from the second round on.
     progress : callable, default=None
         Called as progress(stage, done, total) from time to time.
 
@@ -126,16 +136,19 @@ def allocate_levels(
 
     Notes
     -----
-    Guaranteed: 0 <= r_j <= R[j, k_j], and r_i + r_j <= |x_i - x_j| in exact arithmetic for every pair
-    that conflicts at the chosen levels and whose balls are both non-empty. The sum is at least that of the best
-    common level, and of the best level of every point with the radii of Eq. 10. NP-hard for three and more levels,
-    so the search is a heuristic but for small components, which are enumerated where that takes little, and
-    `upper_bound` says how far it can be from the optimum. Deterministic unless `seconds` is given.
+    *Guarantee.* 0 <= r_j <= R[j, k_j] for the chosen level k_j, and r_i + r_j <= |x_i - x_j| in exact arithmetic for
+    every two non-empty balls that conflict at the chosen levels. The sum of radii is at least that of both simple
+    answers: all points at the best common level, and every point at the level of its largest bound with the radii of
+    Eq. 10. The result is deterministic unless `time_limit` is given.
 
-    Expansion moves: which points should change to level k, and with what radii, is a minimum cut on a grid of radii.
-    Block moves: a point changes its level together with neighbours in its way. Radii are those of Eq. 10 after every
-    move of the one kind and every round of the other (docs/levels.md). Where more than 2^22 pairs overlap at the
-    largest bounds, there is no search: the better of the two simple answers is returned, and `status` says so.
+    The problem is NP-hard for three and more levels. Small components are solved by enumeration where that takes
+    little time; everywhere else the search is a heuristic, and `upper_bound` says how far it can be from the optimum.
+
+    *Method.* An expansion move lets any set of points change to one level at once; a minimum cut on a grid of radii
+    finds the best set. A block move changes the level of one point together with the neighbours that would be in its
+    way. Radii become those of Eq. 10 after every expansion move and after every round of block moves (docs/levels.md).
+    Where more than 2^22 pairs overlap at the largest bounds, no levels are searched: the better of the two simple
+    answers is returned, and `status` says so.
 
     Examples
     --------
@@ -143,11 +156,11 @@ def allocate_levels(
     LevelAllocation(n=2, objective=1.7, gap=...)
     """
     x = _validate.as_points(points)
-    sigma = _validate.as_noise_levels(levels)
+    sigma = _validate.as_noise_levels(sigmas)
     bounds = _validate.as_level_radii(R, len(x), sigma.size)
     labels = _validate.as_level_groups(groups, len(x), sigma.size)
     rounds, sweeps = _validate.as_count(rounds, "rounds"), _validate.as_count(sweeps, "sweeps")
-    limit = _validate.as_seconds(seconds, "seconds")
+    limit = _validate.as_seconds(time_limit, "time_limit")
     rng = np.random.default_rng(_validate.as_count(seed, "seed"))
 
     scaled, enlarged = in_units(x, bounds)
@@ -159,7 +172,7 @@ def allocate_levels(
             groups=groups,
             rounds=rounds,
             sweeps=sweeps,
-            seconds=limit,
+            time_limit=limit,
             seed=seed,
             progress=progress,
         )
@@ -181,7 +194,7 @@ def allocate_levels(
     common = np.argmax([math.fsum(column) for column in bounds.T])
     choices = [level, bounds.argmax(axis=1), np.full(len(x), common, dtype=np.int64)]
     answers = [whole.allocate(choice) for choice in choices]
-    best = max(range(3), key=lambda c: answers[c].objective)  # the search's, unless rounding makes a simple one larger
+    best = max(range(3), key=lambda c: answers[c].objective)  # a simple answer is larger at most by rounding
     level, allocation = choices[best], answers[best]
     bounding = time.perf_counter()
     rest = part.restricted(np.flatnonzero(~proven), np.flatnonzero(~proven[part.graph.i]))
@@ -203,10 +216,13 @@ def allocate_levels(
 
 
 def _back(found: LevelAllocation, problem: LevelProblem, enlarged: Float64[np.ndarray, "n K"]) -> LevelAllocation:
-    """The answer for lengths so small that squares underflow, from the answer for them times a power of two."""
+    """Scale an answer back: `found` is the answer for `problem` with all lengths multiplied by a power of two.
+
+    Lengths are scaled up where they are so small that their squares would underflow.
+    """
     exponent = math.frexp(problem.R.max())[1] - math.frexp(enlarged.max())[1]
     lengths = {k: math.ldexp(v, exponent) for k, v in found.stats.items() if k.startswith("objective")}
-    upper = math.nextafter(math.ldexp(found.upper_bound, exponent), math.inf)  # it may have lost digits
+    upper = math.nextafter(math.ldexp(found.upper_bound, exponent), math.inf)  # scaling down may have rounded it
     allocation, stats = problem.allocate(found.level), {**found.stats, **lengths}
     return LevelAllocation(found.level, found.sigma, upper, _status(allocation, upper, stats), allocation, stats)
 
@@ -218,9 +234,10 @@ def _simple(
     labels: Int64[np.ndarray, "n K c"],
     began: float,
 ) -> LevelAllocation:
-    """The better of the best common level, where nobody conflicts, and every point's best level with radii of Eq. 10.
+    """Return the better of the two simple answers, for when so many pairs overlap that they cannot be listed.
 
-    For where so many pairs overlap that they cannot be listed. The bound ignores all conflicts.
+    One answer puts all points at the best common level, where no two conflict. The other puts every point at the level
+    of its largest bound, with the radii of Eq. 10. The upper bound is the sum of the largest bounds.
     """
     n = len(x)
     common = np.full(n, np.argmax([math.fsum(column) for column in bounds.T]), dtype=np.int64)
@@ -241,14 +258,14 @@ def _simple(
         "objective_common_level": answers[1][1].objective,
     }
     status = (
-        f"more than {_MOST_EDGES:,} pairs overlap, too many to search among levels: the better of best levels and best "
-        f"common level, within {gap:.1e} of the optimum, relatively; lower R to search"
+        f"no search, because more than {_MOST_EDGES:,} pairs overlap: the better of best levels and best common level, "
+        f"within {gap:.1e} of the optimum, relatively; lower R to search"
     )
     return LevelAllocation(level, sigma[level], upper, status, allocation, stats)
 
 
 def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline: float | None) -> State:
-    """Expand the best answers of both simple kinds, fuse them, and improve the result by block moves."""
+    """Improve both simple answers by expansion moves, fuse them into one, and improve that by block moves."""
 
     def late() -> bool:
         return deadline is not None and time.perf_counter() > deadline
@@ -270,7 +287,7 @@ def _search(part: LevelProblem, rounds: int, rng: np.random.Generator, deadline:
 
 
 def _sum_up(terms: list[float]) -> float:
-    """The sum of the terms, rounded upwards; where there is only one term, the term itself."""
+    """The sum of the terms, rounded upwards. A single non-zero term is its own sum and stays as it is."""
     total = math.fsum(terms)
     return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total
 
@@ -279,6 +296,6 @@ def _status(allocation: Allocation, upper: float, stats: Mapping[str, float]) ->
     simple = max(stats["objective_best_level"], stats["objective_common_level"])
     gap = relative_gap(allocation.objective, upper)
     gain = allocation.objective / simple - 1 if simple else 0.0
-    found = "optimal up to rounding" if gap < 1e-9 else f"within {gap:.1e} of the optimum, relatively"
-    advice = "" if gap < 1e-2 else "; more sweeps or rounds may help, less so where very many pairs overlap"
+    found = "optimal up to rounding" if gap < _OPTIMAL else f"within {gap:.1e} of the optimum, relatively"
+    advice = "" if gap < _CLOSE else "; more sweeps or rounds may help, less so where very many pairs overlap"
     return f"{found}; {math.floor(1000 * gain) / 10:.1f}% above the better of best levels and best common level{advice}"

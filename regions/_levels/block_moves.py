@@ -1,15 +1,20 @@
-"""Search for levels by block moves: one point goes to another level and takes neighbours along.
+"""Search for levels by block moves: a point changes its level together with some of its neighbours.
 
-What is computed. A point whose bound at another level is larger than its radius now tries that level: alone, then with
-the nearest 1, 3, 8, ... of the neighbours that would be in its way there. A move is kept if the sum of the radii grows.
+What is computed. Point i tries a level k if its bound there exceeds its present radius. The neighbours whose balls
+would conflict with the larger ball, and overlap it, are in the way. Point i moves to level k alone first, then together
+with the nearest 1, 3, 8, ... neighbours in the way, which move to level k as well. A move that increases the sum of the
+radii is kept.
 
-Guarantee. Radii stay feasible, and the sum never falls. Nothing is claimed about the optimum.
+Guarantee. Radii stay feasible, and their sum never falls. The result need not be optimal.
 
-Cost. One attempt looks at the edges of the points in the block and of those that touch them.
+Cost. One attempt looks at the edges of the points in the block, and at the edges of their neighbours.
+
+Source. This project; docs/levels.md.
 
 In the compiled loops, `network` is (start, neighbour, distance, R, labels): the overlap graph at the largest bounds in
-compressed rows, nearest neighbour first; R (n, K); and labels (n, K, c), the groups of each point at each level. A
-point at a level with R = 0 is empty and conflicts with no other.
+compressed rows, with each point's nearest neighbour first; the bounds R of shape (n, K); and the labels of shape
+(n, K, c) that say which groups each point belongs to at each level. A point at a level with R = 0 has an empty ball and
+conflicts with no other.
 """
 
 from __future__ import annotations
@@ -19,23 +24,24 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 
 from regions._arithmetic.loops import compiled
-from regions._levels.problem import LevelProblem, State, conflict
+from regions._levels.problem import GAIN, LevelProblem, State, conflict
 
 _SIZES = np.array([0, 1, 3, 8, 20, 64, 1 << 40])
-"""How many neighbours a block takes along, one attempt after the other."""
+"""How many neighbours move together with a point, in the order in which the sizes are tried."""
 
 
 class _Answer(NamedTuple):
-    """Level and radius of every point: changed in place."""
+    """Level and radius of every point. The loops change both in place."""
 
     level: np.ndarray
     radius: np.ndarray
 
 
 class _Undo(NamedTuple):
-    """What an attempt has changed: points in `touched`, with the level and radius they had before.
+    """A record from which an attempt can be undone.
 
-    `seen` holds the number of the last attempt that touched a point, so that each is written down once.
+    `touched` lists the points that the attempt has changed; `level` and `radius` hold what each had before. `seen`
+    holds, for every point, the number of the last attempt that changed it, so that an attempt records a point once.
     """
 
     seen: np.ndarray
@@ -45,12 +51,12 @@ class _Undo(NamedTuple):
 
 
 def improve(problem: LevelProblem, state: State, rng: np.random.Generator | None = None) -> bool:
-    """One round of block moves, then exact radii. Whether that improved the state.
+    """Make one round of block moves, then compute optimal radii. Returns whether the state improved.
 
-    Points are tried by what they miss of their largest bound, the most first; with `rng`, in random order.
+    The point whose radius is farthest below its largest bound comes first. With `rng`, the order is random.
     """
     missing = problem.R.max(axis=1) - state.radii
-    tolerance = 1e-9 * float(problem.R.max(initial=0.0))
+    tolerance = GAIN * float(problem.R.max(initial=0.0))
     order = np.argsort(-missing, kind="stable") if rng is None else rng.permutation(missing.size)
     order = order[missing[order] > tolerance]
     answer = _Answer(state.level.copy(), state.radii.copy())
@@ -63,8 +69,8 @@ def improve(problem: LevelProblem, state: State, rng: np.random.Generator | None
 def _improve(network, sizes, order, tolerance, answer):
     """Try each of the points in `order` at every level; keep a move whose gain is above `tolerance`.
 
-    Each block is tried in two ways: its members take the room that others leave them, or they take more, and one of
-    the others shrinks for each of them.
+    Each block is tried in two ways. First its members take only the room that the balls around them leave. Then each
+    member may also push: it takes as much room as if its tightest neighbour were absent, and that neighbour shrinks.
     """
     n, K = network[3].shape
     undo = _Undo(np.full(n, -1), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n))
@@ -98,7 +104,10 @@ def _improve(network, sizes, order, tolerance, answer):
 @compiled
 @no_type_check
 def _list_in_the_way(network, i, k, answer, block):
-    """Write the neighbours whose balls overlap that of point i at level k after it into `block`, nearest first."""
+    """Write the neighbours in the way of point i into block[1:], nearest first; return 1 + their number.
+
+    A neighbour is in the way if it conflicts with point i at level k and overlaps the ball of radius R[i, k] around it.
+    """
     start, neighbour, distance, R, labels = network
     count = 1
     for e in range(start[i], start[i + 1]):
@@ -112,7 +121,7 @@ def _list_in_the_way(network, i, k, answer, block):
 @compiled
 @no_type_check
 def _note(undo, attempt, count, j, answer):
-    """Write point j down before it is changed; returns how many points are written down."""
+    """Record level and radius of point j before they change; returns how many points are recorded."""
     if undo.seen[j] != attempt:
         undo.seen[j] = attempt
         undo.touched[count] = j
@@ -125,7 +134,11 @@ def _note(undo, attempt, count, j, answer):
 @compiled
 @no_type_check
 def _try(network, block, k, push, attempt, undo, answer):
-    """Move the block to level k. Returns (gain, number of points written down); -inf where that is infeasible."""
+    """Move the block to level k.
+
+    With `push`, the neighbour that leaves a member the least room shrinks for it. Returns (gain, number of points
+    recorded); the gain is -inf where no radii are feasible.
+    """
     start, neighbour, distance, R, labels = network
     level, radius = answer
     count = 0
@@ -136,7 +149,7 @@ def _try(network, block, k, push, attempt, undo, answer):
         level[i] = k
         radius[i] = 0.0
     for i in block:
-        # what others leave it, what they leave if the narrowest of them shrinks, and what they leave if all are empty
+        # the room that all neighbours leave, the room that all but the tightest leave, the room if all were empty
         first, second, limit = R[i, k], R[i, k], R[i, k]
         for e in range(start[i], start[i + 1]):
             j = neighbour[e]
@@ -160,7 +173,7 @@ def _try(network, block, k, push, attempt, undo, answer):
                     count = _note(undo, attempt, count, j, answer)
                     gain += distance[e] - r - radius[j]
                     radius[j] = distance[e] - r
-    for i in block:  # neighbours grow into the room that the block has left
+    for i in block:  # neighbours may grow, because the block has left its former level
         for e in range(start[i], start[i + 1]):
             j = neighbour[e]
             if radius[j] < R[j, level[j]]:
@@ -175,7 +188,10 @@ def _try(network, block, k, push, attempt, undo, answer):
 @compiled
 @no_type_check
 def _room(network, i, answer):
-    """The largest radius that the conflicting balls leave point i at its level, or any that is not above its radius."""
+    """The largest radius that the conflicting balls leave point i at its level.
+
+    If that is not larger than the present radius, some other value that is not larger is returned instead.
+    """
     start, neighbour, distance, R, labels = network
     level, radius = answer
     room = R[i, level[i]]

@@ -1,14 +1,19 @@
-"""An upper bound on the joint choice of levels and radii, by messages along a few edges of every point.
+"""An upper bound on the sum of radii over all choices of levels, from messages along a few edges of every point.
 
-What is computed. Every edge charges each level and radius of its two ends a price, and pays it to the other end. The
-largest balance of every point and of every edge is computed on its own; their sum bounds the optimum whatever the
-prices are (docs/levels.md). Edges may be left out: that only raises the optimum, so the bound stays valid. The edges to
-the nearest neighbours carry nearly all of it.
+What is computed. The problem is split into independent small problems: one for every point, and one for every edge.
+The sum of their maxima bounds the optimum, because the optimum solves all of them at once. To make the bound small, a
+message along an edge moves value between the problem of the edge and the problem of its end: a number for each level
+and radius of that end, added to the point's problem and subtracted from the edge's. The sum of both is the same, so the
+bound is valid whatever the messages are (docs/levels.md, Eq. L2: a charge is value that moves from a point to an
+edge). Leaving out edges removes constraints, so the bound stays valid. The edges to nearest neighbours matter most and
+are kept first.
 
-Guarantee. The bound is computed from the prices alone and rounded upwards. Nothing rests on how they were found.
+Guarantee. The bound is computed from the final messages alone and rounded upwards. An error in how the messages were
+found makes it weaker, not wrong.
 
-Source and cost. Sequential tree-reweighted message passing (Kolmogorov 2006) finds the prices. One sweep costs
-O(m K^2) operations for each step of the radii, for the m edges kept.
+Source. Sequential tree-reweighted message passing (Kolmogorov, 2006) chooses the messages.
+
+Cost. A sweep takes at most O(m K^2 G) operations for the m edges kept, K levels and G steps of the radii.
 """
 
 from __future__ import annotations
@@ -24,20 +29,24 @@ from regions._levels.messages import nearest_edges, sweep, terms
 from regions._levels.problem import LevelProblem
 
 _NEIGHBOURS = (3, 12, 48, 1 << 40)
-"""How many of its edges every point keeps, one stage after the other, until the gap is small enough."""
+"""How many edges every point keeps in each stage. No further stage follows once the gap is small enough."""
 _ENOUGH = 5e-3
-"""A relative gap that is small enough."""
+"""A relative gap below this is small enough."""
 _FEW_DIGITS = 1e-290
-"""Radii below this, which float64 holds with fewer digits, are bounded by their sum alone."""
+"""Where no bound R is larger than this, float64 lacks digits for messages: the bound is the sum of the largest R."""
 _FEWEST, _STEPS = 4, 48
 """The smallest and the largest number of steps into which a message divides the radii of each level."""
 _WORK = 1 << 26
-"""Operations that a sweep may take, a fraction of a second. Beyond it, steps are coarser and stages are left out."""
+"""Operations that one sweep may take: a fraction of a second. More edges are met by coarser steps or fewer stages."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """A graph in compressed rows; `back` is the same edge in the other end's row, `later` counts neighbours j > i."""
+class Neighbours:
+    """A graph in compressed rows: the neighbours of point i are neighbour[start[i]:start[i + 1]].
+
+    Every edge has two entries, one in the row of each end; `back` leads from either to the other. `later` counts the
+    neighbours of each point that have a larger index.
+    """
 
     start: Int64[np.ndarray, " rows"]
     neighbour: Int64[np.ndarray, " ends"]
@@ -47,10 +56,10 @@ class Rows:
 
 
 def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere: float) -> float:
-    """A number that no choice of levels and radii exceeds in its sum.
+    """An upper bound on the sum of radii over all choices of levels and radii.
 
-    Further stages are left out once the bound is close enough to `objective`; the sum `elsewhere`, of points that are
-    not in this problem, is added to the bound before they are compared.
+    objective : the sum that was found; once the bound is close enough to it, no further stage follows
+    elsewhere : a bound for the points that are not in this problem but count in `objective`
     """
     graph = problem.graph
     bound = _total_up(problem.R.max(axis=1))
@@ -64,13 +73,13 @@ def upper_bound(problem: LevelProblem, sweeps: int, objective: float, elsewhere:
         steps = min(_STEPS, _WORK // (2 * max(1, edges) * problem.R.shape[1] ** 2))
         if relative_gap(objective, bound + elsewhere) <= _ENOUGH or edges == kept or (kept and steps < 2 * _FEWEST):
             break
-        network = rows(graph.n, graph.i[keep], graph.j[keep], graph.distance_upper[keep])
+        network = neighbours(graph.n, graph.i[keep], graph.j[keep], graph.distance_upper[keep])
         bound = min(bound, _stage(problem, network, sweeps, max(steps, _FEWEST)))
         kept = edges
     return bound
 
 
-def _stage(problem: LevelProblem, network: Rows, sweeps: int, steps: int) -> float:
+def _stage(problem: LevelProblem, network: Neighbours, sweeps: int, steps: int) -> float:
     R, labels = problem.R, problem.labels
     earlier = np.diff(network.start) - network.later
     share = 1.0 / np.maximum(1, np.maximum(network.later, earlier))
@@ -78,7 +87,7 @@ def _stage(problem: LevelProblem, network: Rows, sweeps: int, steps: int) -> flo
     forward = np.arange(problem.graph.n)
     backward = forward[::-1].copy()
     for _ in range(sweeps):
-        for order in (backward, forward):  # each is its own inverse
+        for order in (backward, forward):  # both permutations are their own inverses: order and place are the same
             sweep(
                 order,
                 order,
@@ -94,15 +103,15 @@ def _stage(problem: LevelProblem, network: Rows, sweeps: int, steps: int) -> flo
     return value(network, R, labels, share, messages)
 
 
-def rows(
+def neighbours(
     n: int, i: Int64[np.ndarray, " m"], j: Int64[np.ndarray, " m"], distance_upper: Float64[np.ndarray, " m"]
-) -> Rows:
+) -> Neighbours:
     """Compressed rows of the edges i < j."""
     ends = np.concatenate([i, j])
     order = np.argsort(ends, kind="stable")
     position = np.argsort(order)
     start = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=n))])
-    return Rows(
+    return Neighbours(
         start=start,
         neighbour=np.concatenate([j, i])[order],
         distance=np.concatenate([distance_upper, distance_upper])[order],
@@ -112,13 +121,16 @@ def rows(
 
 
 def value(
-    network: Rows,
+    network: Neighbours,
     R: Float64[np.ndarray, "n K"],
     labels: Int64[np.ndarray, "n K c"],
     share: Float64[np.ndarray, " n"],
     messages: Float64[np.ndarray, "ends K nodes"],
 ) -> float:
-    """The bound that these messages prove, rounded upwards. Any messages will do, with 0 <= share <= 1 / later."""
+    """The upper bound that these messages prove, rounded upwards.
+
+    The bound is valid for any messages, and for any `share` with 0 <= share <= 1 / later.
+    """
     at_point, at_edge = np.zeros(len(R)), np.zeros(network.neighbour.size)
     terms(
         network.start,
@@ -137,5 +149,5 @@ def value(
 
 
 def _total_up(terms: Float64[np.ndarray, " t"]) -> float:
-    total = math.fsum(terms)  # exact for one term, or none
+    total = math.fsum(terms)  # a single non-zero term is its own sum: no rounding
     return math.nextafter(total, math.inf) if np.count_nonzero(terms) > 1 else total

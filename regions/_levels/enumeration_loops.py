@@ -1,4 +1,4 @@
-"""Compiled loops of the enumeration: which choices of levels of a component may be better than the present one."""
+"""Compiled loops of the enumeration: list the choices of levels that could be better than the present answer."""
 
 from typing import no_type_check
 
@@ -11,11 +11,11 @@ from regions._levels.problem import conflict
 @compiled
 @no_type_check
 def arrange(network, most, points, score):
-    """Sort the points of a component so that choices lose much early: then they are dropped early.
+    """Sort the points of a component, in place, so that a bad partial choice loses much after a few points.
 
-    The next point is always the one whose largest ball overlaps those of the points before it most.
+    The next point is always the one whose largest ball overlaps the largest balls of the points before it most.
 
-    score : (n,) scratch, 0 for all of the points
+    score : (n,) scratch, 0 at all of the points
     """
     start, neighbour, distance = network[:3]
     for a in range(points.size):
@@ -34,29 +34,29 @@ def arrange(network, most, points, score):
 def enumerate_levels(network, most, choice, points, budget, nodes, level, place, found):
     """List the choices of levels of a component that lose less than `budget`, depth first.
 
-    Two things are lost: what a point's bound at its level is smaller than its largest bound (`most`), and, for a
-    conflicting pair, what R_i + R_j exceeds their distance. Losses of pairs add up where no two pairs have a point in
-    common; each point is paired with the earlier one that costs most and has no partner yet. A partial choice that has
-    lost `budget` is left at once.
+    A point loses the difference between its largest bound (`most`) and its bound at the chosen level. A conflicting
+    pair (i, j) loses R_i + R_j - d_ij where that is positive. The losses of several pairs may be added only if no point
+    belongs to two of them, so every point is paired with at most one earlier point: the one without a partner for which
+    the loss is largest. A partial choice that has lost `budget` or more is not extended.
 
     distance in `network` : rounded up
-    choice : (n, K) levels of every point, the largest bound first
-    level : (n,) scratch, -1 for all of the points before and after
+    choice : (n, K) the levels of every point, in descending order of its bounds
+    level : (n,) scratch, -1 at all of the points, on entry and on return
     place : (n,) scratch
-    found : (largest number of choices, at least as many columns as points); filled row by row, in the order of `points`
+    found : (capacity, at least the number of points); the choices, one in each row, points in the order of `points`
 
-    Returns (number of choices, partial choices looked at); -1 choices where there are more than `found` can hold, or
-    where more than `nodes` partial choices had to be looked at.
+    Returns (number of choices, number of partial choices looked at). The first number is -1 where `found` cannot hold
+    all choices, or where more than `nodes` partial choices had to be looked at.
     """
     start, neighbour, distance, R, labels = network
     size, K = points.size, R.shape[1]
     turn = np.full(size, -1)
-    mate = np.full(size, -1)  # by depth: the depth of the point it is paired with, or -1
-    taken = np.zeros(size, np.bool_)  # by depth: whether the point belongs to a pair
+    mate = np.full(size, -1)  # at each depth: the depth of the earlier point it is paired with, or -1
+    taken = np.zeros(size, np.bool_)  # at each depth: whether the point there belongs to a pair
     for a in range(size):
         place[points[a]] = a
     lost = np.zeros(size + 1)
-    rows = visited = depth = 0
+    listed = visited = depth = 0
     while depth >= 0:
         p = points[depth]
         if mate[depth] >= 0:
@@ -70,7 +70,7 @@ def enumerate_levels(network, most, choice, points, budget, nodes, level, place,
             continue
         visited += 1
         if visited > nodes:
-            rows = -1
+            listed = -1
             break
         k = choice[p, turn[depth]]
         level[p] = k
@@ -90,13 +90,13 @@ def enumerate_levels(network, most, choice, points, budget, nodes, level, place,
         if depth + 1 < size:
             depth += 1
             lost[depth] = total
-        elif rows == found.shape[0]:
-            rows = -1
+        elif listed == found.shape[0]:
+            listed = -1
             break
         else:
             for a in range(size):
-                found[rows, a] = level[points[a]]
-            rows += 1
+                found[listed, a] = level[points[a]]
+            listed += 1
     for p in points:
         level[p] = -1
-    return rows, visited
+    return listed, visited

@@ -1,7 +1,10 @@
-"""Compiled loops of the joint choice of levels: messages along edges, and the bound that they prove.
+"""Compiled loops for the upper bound on the joint choice of levels: messages along edges, and the bound they prove.
 
-A message to a point is a function of its level k and radius r, linear in r between the `G + 1` equidistant nodes
-g R_k / G, and stored as its values there, (K, G + 1). The names are those of docs/levels.md.
+A message to a point assigns a number to each of its levels k and radii r. At every level it is linear in r between the
+G + 1 equidistant nodes g R_k / G, so its values at the nodes, an array (K, G + 1), describe it. `bound` says what
+messages are for; the names are those of docs/levels.md.
+
+Source and cost: those of `bound`.
 """
 
 from typing import no_type_check
@@ -9,17 +12,19 @@ from typing import no_type_check
 import numpy as np
 
 from regions._arithmetic.loops import compiled
+from regions._arithmetic.rounding import UNIT
 from regions._levels.problem import conflict
 
 
 @compiled
 @no_type_check
 def sweep(order, place, start, neighbour, distance, back, R, labels, share, messages):
-    """Send messages from every point, in `order`, to its neighbours that come later in it.
+    """Go through the points in `order`; each sends a message to every neighbour that comes later in the order.
 
-    messages : (2 m, K, G + 1): messages[e] goes from neighbour[e] to the point in whose row e is
-    back : (2 m,) the same edge in the row of its other end
-    share : (n,) what part of a point's belief goes along each edge
+    place : (n,) the position of every point in `order`
+    messages : (2 m, K, G + 1); messages[e] goes to the point whose row contains entry e, and comes from neighbour[e]
+    back : (2 m,) for every entry, the entry of the same edge in the row of its other end
+    share : (n,) the part of a point's belief (see `belief`) that enters the message along each edge
     """
     K, nodes = messages.shape[1:]
     here = np.empty((K, nodes))
@@ -44,11 +49,11 @@ def sweep(order, place, start, neighbour, distance, back, R, labels, share, mess
 @compiled
 @no_type_check
 def terms(start, neighbour, distance, back, R, labels, later, share, messages, at_point, at_edge):
-    """Set `at_point` and `at_edge` to terms whose sum bounds the optimum.
+    """Set `at_point` and `at_edge` to the maxima of the small problems: their sum bounds the optimum (Eq. L2).
 
-    A bound on the rounding errors of its computation is added to each term.
+    Each term includes a bound on the rounding errors of its own computation.
 
-    later : (n,) how many neighbours of a point have a larger index
+    later : (n,) how many neighbours of each point have a larger index
     distance : rounded up
     """
     n = R.shape[0]
@@ -65,7 +70,7 @@ def terms(start, neighbour, distance, back, R, labels, later, share, messages, a
             size += np.abs(messages[e]).max()
         degree = start[i + 1] - start[i]
         own = 1.0 - later[i] * share[i]
-        at_point[i] = own * here.max() + (degree + 8) * 2.0**-48 * size
+        at_point[i] = own * here.max() + (degree + 8) * 32 * UNIT * size
         for e in range(start[i], start[i + 1]):
             j = neighbour[e]
             if j > i:
@@ -75,13 +80,13 @@ def terms(start, neighbour, distance, back, R, labels, later, share, messages, a
                 best = (reply + other).max()
                 best_reply(j, i, distance[e], R, labels, other, highest, reply)
                 best = max(best, (reply + one).max())
-                at_edge[e] = best + 2.0**-46 * (np.abs(one).max() + np.abs(other).max())
+                at_edge[e] = best + 128 * UNIT * (np.abs(one).max() + np.abs(other).max())
 
 
 @compiled
 @no_type_check
 def belief(i, start, R, messages, out):
-    """Set out to r plus all messages to i, at the nodes of every level."""
+    """Set `out` to the belief of point i: its radius r plus all messages to it, at the nodes of every level."""
     K, nodes = out.shape
     for k in range(K):
         for g in range(nodes):
@@ -95,14 +100,16 @@ def belief(i, start, R, messages, out):
 @compiled
 @no_type_check
 def near_reply(i, j, distance, R, labels, f, envelopes, highest, out):
-    """Approximate `best_reply` in less time. Any messages prove a bound; these only have to lead to a good one.
+    """Approximate `best_reply` in less time, which is allowed because any messages prove a bound.
 
-    For a level m of point j, the envelope holds, at equidistant radii, the largest f(k, r) over all levels k that
-    conflict with m and all r up to that radius. Levels m with the same labels at j have the same envelope. (They differ
-    at k = m alone, and that level counts in full whatever the radius is.) So one envelope serves them all, and all
-    levels together cost O(K nodes).
+    For each level m of point j there is an envelope: at each of a number of equidistant radii, the largest f(k, r) over
+    all levels k that conflict with m and all r up to that radius. Levels at which j has the same labels share one
+    envelope. That is possible although level m does not conflict with itself: the envelope includes k = m, and adding
+    it changes nothing, because the reply takes the largest f(m, r) over all r anyway. So all levels together cost
+    O(K nodes).
 
-    envelopes, highest : (K, samples) and (K,), scratch
+    envelopes : (K, samples) scratch
+    highest : (K,) scratch
     """
     K, nodes = f.shape
     G = nodes - 1
@@ -141,7 +148,7 @@ def near_reply(i, j, distance, R, labels, f, envelopes, highest, out):
 @compiled
 @no_type_check
 def _alike_before(R, labels, j, m):
-    """A level before m at which point j has a ball, and the same labels as at m; -1 where there is none."""
+    """A level before m at which point j has a positive bound and the same labels as at m; -1 if no level has."""
     for k in range(m):
         alike = R[j, k] > 0.0
         for c in range(labels.shape[2]):
@@ -154,7 +161,7 @@ def _alike_before(R, labels, j, m):
 @compiled
 @no_type_check
 def _raise_to(envelope, f, step):
-    """Raise each sample of the envelope to the largest f up to its radius, if that is larger.
+    """Raise each sample of the envelope to the largest value that f takes up to the sample's radius, if that is larger.
 
     Neighbouring samples are `step` nodes of f apart.
     """
@@ -174,11 +181,14 @@ def _raise_to(envelope, f, step):
 @compiled
 @no_type_check
 def best_reply(i, j, distance, R, labels, f, highest, out):
-    """For each level m and radius of j, find the best that point i can do beside it; return the largest of these.
+    """For each level and radius of point j, find the largest f over the levels and radii of i that this permits.
 
-    out[m, h] : the largest f(k, r) over all levels k and radii r of i that are allowed if j has the radius of node h at
-        level m. All are allowed if k and m do not conflict; else r plus that radius must not exceed `distance`.
+    out[m, h] : the largest f(k, r) over the levels k and radii r of point i that are feasible if point j has level m
+        and the radius of node h. Every r is feasible if k and m do not conflict. Otherwise the sum of the two radii
+        must not exceed `distance`.
     highest : scratch; highest[k, g] is the largest f(k, r) over r up to node g
+
+    Returns the largest entry of `out`.
     """
     K, nodes = f.shape
     G = nodes - 1
@@ -199,8 +209,8 @@ def best_reply(i, j, distance, R, labels, f, highest, out):
             if highest[k, G] <= free or R[i, k] + R[j, m] <= distance or not conflict(R, labels, i, k, j, m):
                 continue
             for h in range(nodes):
-                # rounded up: the reply grows with the radius that is left
-                left = (distance - R[j, m] * (h / G)) * (1.0 + 2.0**-50) + 2.0**-50 * distance
+                # the radius left for i, rounded up: a larger one can only raise the reply, so the bound stays valid
+                left = (distance - R[j, m] * (h / G)) * (1.0 + 8 * UNIT) + 8 * UNIT * distance
                 if left < 0.0:
                     break
                 if left >= R[i, k]:
@@ -225,7 +235,7 @@ def best_reply(i, j, distance, R, labels, f, highest, out):
 @compiled
 @no_type_check
 def nearest_edges(i, j, order, count, keep):
-    """Mark edges in `keep`: in this `order`, each whose ends do not both have `count` marked edges already."""
+    """Go through the edges in `order`, and mark each in `keep` unless both its ends have `count` marked edges."""
     have = np.zeros(max(i.max(), j.max()) + 1 if i.size else 0, np.int64)
     for e in order:
         if have[i[e]] < count or have[j[e]] < count:

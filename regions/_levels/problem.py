@@ -1,4 +1,4 @@
-"""The joint choice of levels and radii as its algorithms see it, and the best answer so far."""
+"""What the algorithms for the joint choice of levels and radii share: the problem, and the best answer so far."""
 
 from __future__ import annotations
 
@@ -12,24 +12,36 @@ from jaxtyping import Float64, Int64
 from regions._allocate import allocate_graph
 from regions._allocation import Allocation
 from regions._arithmetic.loops import compiled
+from regions._arithmetic.rounding import UNIT
 from regions._graph import OverlapGraph
+
+GAIN = 1e-9
+"""A relative gain below this may be rounding error, and counts as none."""
 
 
 @dataclass(frozen=True, eq=False)
 class LevelProblem:
-    """Points that may conflict, numbered anew. `graph` is their overlap graph at each point's largest bound."""
+    """The joint choice of levels and radii, for all points or for some of them, numbered from 0.
+
+    graph : the overlap graph where every point has its largest bound
+    R : the bound of every point at every level
+    labels : the labels of every point at every level, in each of c arrays of labels
+    """
 
     graph: OverlapGraph
     R: Float64[np.ndarray, "n K"]
     labels: Int64[np.ndarray, "n K c"]
 
     def radii_problem(self, level: Int64[np.ndarray, " n"]) -> OverlapGraph:
-        """The overlap graph of the bounds at these levels. Pairs that only touch may be listed: they do no harm."""
+        """The overlap graph of the bounds at these levels.
+
+        It may also list pairs that touch without overlapping. These constrain nothing that r <= R does not.
+        """
         graph = self.graph
         R = at_level(self.R, level)
         keep = np.empty(graph.n_edges, dtype=bool)
         _mark_conflicts(self.R, self.labels, level, graph.i, graph.j, keep)
-        keep &= R[graph.i] + R[graph.j] > graph.distance * (1 - 2.0**-50)
+        keep &= R[graph.i] + R[graph.j] > graph.distance * (1 - 8 * UNIT)
         return replace(graph, R=R, i=graph.i[keep], j=graph.j[keep], distance=graph.distance[keep])
 
     def allocate(self, level: Int64[np.ndarray, " n"]) -> Allocation:
@@ -37,14 +49,17 @@ class LevelProblem:
         return allocate_graph(self.radii_problem(level), "matching")
 
     def restricted(self, members: Int64[np.ndarray, " p"], edges: Int64[np.ndarray, " q"]) -> LevelProblem:
-        """The problem of some points, with these edges between them; both are ascending."""
+        """The problem for the points `members` and the edges `edges` between them, indices in ascending order."""
         i, j = (np.searchsorted(members, end[edges]) for end in (self.graph.i, self.graph.j))
-        graph = replace(self.graph, R=self.graph.R[members], i=i, j=j, distance=self.graph.distance[edges])
+        graph = OverlapGraph(self.graph.R[members], i, j, self.graph.distance[edges], self.graph.distance_error)
         return LevelProblem(graph, self.R[members], self.labels[members])
 
     @cached_property
     def network(self) -> tuple[Any, ...]:
-        """What the compiled loops take: rows of the graph, nearest neighbours first, bounds and labels."""
+        """What the compiled loops take: (start, neighbour, distance, R, labels).
+
+        The first three are the graph in compressed rows, with each point's nearest neighbour first.
+        """
         start, neighbour, distance = self.graph.adjacency
         row = np.repeat(np.arange(self.graph.n), np.diff(start))
         order = np.lexsort((neighbour, distance, row))
@@ -53,7 +68,7 @@ class LevelProblem:
 
 @dataclass(eq=False)
 class State:
-    """The best levels so far, with optimal radii."""
+    """The best levels found so far, with optimal radii for these levels."""
 
     level: Int64[np.ndarray, " n"]
     radii: Float64[np.ndarray, " n"]
@@ -66,7 +81,7 @@ class State:
 
     @classmethod
     def common_levels(cls, problem: LevelProblem) -> State:
-        """Every component of the graph at its best common level: no conflicts."""
+        """All points of a component at the level with the largest sum of bounds. Equal levels do not conflict."""
         K = problem.R.shape[1]
         component = problem.graph.components
         sums = np.stack([np.bincount(component, problem.R[:, k]) for k in range(K)])
@@ -74,13 +89,14 @@ class State:
         return cls(level, at_level(problem.R, level))
 
     def take(self, problem: LevelProblem, level: Int64[np.ndarray, " n"], radii: Float64[np.ndarray, " n"]) -> bool:
-        """In every component where their sum is larger, replace levels and radii. Whether that happened anywhere.
+        """Replace levels and radii in every component where the new sum of radii is larger.
 
-        Components have no edge between them, so each can take the better of two answers.
+        No edge leads from one component to another, so each may take the better of two answers. Returns whether any
+        component improved.
         """
         component = problem.graph.components
         gain = np.bincount(component, radii) - np.bincount(component, self.radii)
-        tolerance = 1e-9 * np.bincount(component, self.radii)
+        tolerance = GAIN * np.bincount(component, self.radii)
         better = (gain > tolerance)[component]
         self.level = np.where(better, level, self.level)
         self.radii = np.where(better, radii, self.radii)
@@ -88,7 +104,7 @@ class State:
 
 
 def at_level(values: Float64[np.ndarray, "n K"], level: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """values[j, level[j]]."""
+    """values[j, level[j]] for every point j."""
     return np.ascontiguousarray(values[np.arange(level.size), level])
 
 

@@ -1,4 +1,19 @@
-"""Search for levels by expansion moves, each a minimum cut, with exact radii in between."""
+"""Search for levels by expansion moves, each of which is a minimum cut.
+
+What is computed. A fusion move is given two answers, the present one and a target, and lets every point either stay
+with its present level and radius or move to those of the target; radii may shrink. Which points should move, so that
+the sum of radii is largest, is a minimum cut on a grid of radii. An expansion move is the fusion with the target in
+which all points have one common level and their full bounds. After every move, matching computes the optimal radii for
+the new levels.
+
+Guarantee. Radii stay feasible, and their sum never falls. Each cut is optimal up to its grid of radii and to rounded
+capacities; the sequence of moves need not end at the optimum.
+
+Cost. A maximum flow (SciPy) in a network with `new + old` nodes for every point.
+
+Source. Expansion moves: Boykov, Veksler and Zabih, 2001. Fusion moves: Lempitsky, Rother, Roth and Blake, 2010. The
+grid of radii is ours: docs/levels.md.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +26,18 @@ from jaxtyping import Bool, Float64, Int64
 from regions._levels.problem import LevelProblem, State
 
 COARSE, FINE = (4, 2), (8, 4)
-"""Steps into which a cut divides radii: of points that move, and of points that stay."""
+"""Steps into which a cut divides the radius of a point that moves, and of a point that stays."""
 _CAPACITY = 2.0**30
-"""Capacity of all slices together, and of arcs that must not be cut; scipy's flows are 32-bit whole numbers."""
+"""The capacity of all slices together, and of every arc that must not be cut. SciPy's flows are 32-bit integers."""
+_SPARE = 1e-12
+"""More than the relative error of the rounded lengths from which slices are counted."""
+_LEAST_SUM = 1e-290
+"""Capacities are scaled as if the radii summed to at least this, so that the scale stays finite."""
 _SOURCE, _SINK = 0, 1
 
 
 def expand_all(problem: LevelProblem, state: State, slices: tuple[int, int]) -> None:
-    """Expansion moves to every level in turn until none helps."""
+    """Make expansion moves to every level in turn, until a whole turn has gained nothing."""
     K = problem.R.shape[1]
     idle = 0
     for k in itertools.cycle(np.argsort(-problem.R.sum(axis=0), kind="stable").tolist()):
@@ -29,9 +48,9 @@ def expand_all(problem: LevelProblem, state: State, slices: tuple[int, int]) -> 
 
 
 def fuse(problem: LevelProblem, state: State, target: State, slices: tuple[int, int]) -> bool:
-    """Move the best set of points to their levels in `target`, others keeping theirs; then exact radii.
+    """Move the best set of points to their levels in `target`, then compute optimal radii.
 
-    No two points may conflict at their levels and radii in the target. Whether that improved the state.
+    In the target, no two points may overlap where they conflict. Returns whether the state improved.
     """
     level = np.where(_cut(problem, state, target, *slices), target.level, state.level)
     if np.array_equal(level, state.level):
@@ -42,10 +61,11 @@ def fuse(problem: LevelProblem, state: State, target: State, slices: tuple[int, 
 def _cut(problem: LevelProblem, state: State, target: State, new: int, old: int) -> Bool[np.ndarray, " n"]:
     """Which points to move, found by a minimum cut on a grid of radii (docs/levels.md).
 
-    A point that moves may get its radius in `target`, in `new` equal slices; a point that stays may keep its present
-    radius, in `old` equal slices. Two points that both move never conflict, nor do two that both stay. So a conflict is
-    always between a slice of a point that moves and a slice of a point that stays, and the heaviest set of slices
-    without a conflict is what a minimum cut leaves.
+    The radius of a point in `target` is divided into `new` equal slices, its present radius into `old` equal slices. A
+    point that moves keeps some of the former, a point that stays some of the latter. Neither answer has an overlap, so
+    two points that both move need not shrink for each other, nor need two that both stay. Only a point that moves and a
+    point that stays compete for room. A minimum cut finds the set of slices that fit beside each other and are worth
+    most.
     """
     moving = target.radii
     larger = np.where(state.radii > moving, state.radii, 0.0)
@@ -59,8 +79,8 @@ def _cut(problem: LevelProblem, state: State, target: State, new: int, old: int)
         grid.connect_conflicts(a[e], b[e], graph.distance[e])
     moved, stayed = grid.solve()
     moves = moved[:, 0].copy()
-    # A point that keeps no slice is empty whether it moves or not. Where a ball that moves holds it, it moves as well:
-    # at its present level it would conflict with that ball.
+    # A point without any slice has radius 0 whether it moves or stays. If it lies inside the ball of a point that
+    # moves, it must move as well: at its present level it would conflict with that ball.
     radius = moved.sum(axis=1) * (moving / new)
     empty = ~moves & ~stayed[:, 0]
     for a, b in ((graph.i, graph.j), (graph.j, graph.i)):
@@ -69,10 +89,12 @@ def _cut(problem: LevelProblem, state: State, target: State, new: int, old: int)
 
 
 class _Grid:
-    """The network of a cut. Its nodes are the source, the sink, the slices of points that move, and of those that stay.
+    """The network whose minimum cut decides which points move.
 
-    Cutting a slice off costs what it is thick. An arc of unlimited capacity from slice p to slice q says that p cannot
-    be kept unless q is, seen from the source; slices of points that stay are kept where the source does not reach them.
+    Its nodes are a source, a sink, and every point's slices for moving and for staying. A cut puts each node on the
+    side of the source or of the sink. A slice for moving is kept if it is on the source's side, a slice for staying if
+    it is on the sink's side. A slice that is not kept costs its thickness: the capacity of its arc from the source, or
+    to the sink. An arc that must not be cut, from node p to node q, forces q to the source's side wherever p is there.
     """
 
     def __init__(
@@ -83,7 +105,7 @@ class _Grid:
         self.can_move, self.can_stay = moving > 0, staying > 0
         self.nodes_moving = 2 + np.arange(n)[:, None] * new + np.arange(new)
         self.nodes_staying = 2 + n * new + np.arange(n)[:, None] * old + np.arange(old)
-        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), 1e-290)
+        self.scale = _CAPACITY / max(float(moving.sum() + staying.sum()), _LEAST_SUM)
         self.arcs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, tail: Any, head: Any, capacity: Any = _CAPACITY) -> None:
@@ -93,27 +115,30 @@ class _Grid:
         self.arcs.append((tails, heads, capacities))
 
     def connect_own(self) -> None:
-        """Add the arcs that concern one point: what its slices are worth, and that each needs those below it."""
+        """Add the arcs within each point: the worth of its slices, and that keeping a slice needs the slices below."""
         move, stay = self.nodes_moving[self.can_move], self.nodes_staying[self.can_stay]
         self.add(_SOURCE, move, (self.moving[self.can_move] * (self.scale / self.new))[:, None])
         self.add(stay, _SINK, (self.staying[self.can_stay] * (self.scale / self.old))[:, None])
         self.add(move[:, 1:], move[:, :-1])
         self.add(stay[:, :-1], stay[:, 1:])
-        both = self.can_move & self.can_stay  # a point cannot do both
+        both = self.can_move & self.can_stay  # a point that keeps a slice for moving keeps none for staying
         self.add(self.nodes_moving[both, 0], self.nodes_staying[both, 0])
 
     def connect_conflicts(
         self, a: Int64[np.ndarray, " m"], b: Int64[np.ndarray, " m"], distance: Float64[np.ndarray, " m"]
     ) -> None:
-        """Add an arc from each slice of a, which moves, to the first slice of b, which stays, that has no room then."""
+        """Add the arcs between each point of `a`, if it moves, and the point of `b` beside it, if that stays.
+
+        An arc leads from each slice of a to the first slice of b that no longer fits beside it.
+        """
         left = distance[:, None] - self.moving[a, None] * (np.arange(1, self.new + 1) / self.new)
-        kept = np.floor(np.maximum(left, 0.0) / self.staying[b, None] * self.old * (1 + 1e-12))
+        kept = np.floor(np.maximum(left, 0.0) / self.staying[b, None] * self.old * (1 + _SPARE))
         row, column = np.nonzero(kept < self.old)
         slices = kept[row, column].astype(np.int64)
         self.add(self.nodes_moving[a[row], column], self.nodes_staying[b[row], slices])
 
     def solve(self) -> tuple[Bool[np.ndarray, "n new"], Bool[np.ndarray, "n old"]]:
-        """Which slices a minimum cut keeps: of points that move, and of points that stay."""
+        """Which slices a minimum cut keeps: those for moving, and those for staying."""
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
@@ -137,6 +162,6 @@ def _conflicts(
     level_b: Int64[np.ndarray, " n"],
     b: Int64[np.ndarray, " m"],
 ) -> Bool[np.ndarray, " m"]:
-    """Whether a and b conflict at these levels, for bounds known to be positive."""
+    """Whether points a and b conflict at these levels, where their bounds are known to be positive."""
     k, m = level_a[a], level_b[b]
     return np.asarray((k != m) & (problem.labels[a, k] != problem.labels[b, m]).all(axis=1))

@@ -1,1 +1,1 @@
-"""How the radii of an overlap graph are found: one method a file, and what they share."""
+"""Methods that size the balls of an overlap graph, one in each file, and what they share."""

@@ -1,4 +1,13 @@
-"""Greedy allocation: Eq. 11, one ball after the other."""
+"""Greedy allocation (paper, Eq. 11).
+
+What is computed. Balls are sized one after the other, in a given order. Each is as large as its bound and the balls
+before it permit.
+
+Guarantee. Plain greedy: no two balls overlap; the sum can be far below the optimum. With a reserve: the radii are
+feasible for Eq. 10, and their sum is at least half of the optimum in any order (docs/mathematics.md, Eq. M9).
+
+Cost. O(n log n + m) for n points and m edges.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +22,15 @@ from regions._graph import OverlapGraph
 from regions._methods.bounds import dual_value, nearest_caps
 from regions._methods.problem import Answer, Problem
 
-#: Room of less than so many times the relative error of a distance counts as none.
+#: Room for a ball counts as none below this many times the relative error of a distance, as a part of the distance.
 _SLIVER = 64
 
 
 def solve(problem: Problem) -> Answer:
-    """Every ball takes what the non-empty balls before it leave (Eq. 11). O(n + m) after sorting.
+    """Size the balls by plain greedy, or greedy with a reserve.
 
-    A point inside an earlier ball gets r = 0; Eq. 10 would not allow that ball, so its bound does not apply. With
-    `reserve` it does.
+    In plain greedy, a point inside an earlier ball gets r = 0. Eq. 10 forbids a ball that contains another point of
+    R > 0, so such radii are not feasible for Eq. 10, and no upper bound is returned.
     """
     graph, began = problem.graph, time.perf_counter()
     order = permutation(graph.degree, chosen(problem))
@@ -40,18 +49,18 @@ def solve(problem: Problem) -> Answer:
 
 
 def chosen(problem: Problem) -> str | np.ndarray:
-    """The order asked for, or the one by default."""
+    """The order that the problem asks for, or the default order."""
     return "ascending" if problem.order is None else problem.order
 
 
 def name(problem: Problem) -> str:
-    """What an allocation says of the method."""
+    """The text of `Allocation.method`."""
     order = chosen(problem)
     return f"greedy{' with reserve' * problem.reserve} ({order if isinstance(order, str) else 'given'} order)"
 
 
 def permutation(degree: Int64[np.ndarray, " n"], order: str | np.ndarray) -> Int64[np.ndarray, " n"]:
-    """The order of treatment: by degree (ties by index), by index, or as given."""
+    """The order in which balls are sized: by degree (ties by index), by index, or as given."""
     if not isinstance(order, str):
         return order
     key = {"ascending": degree, "descending": -degree, "arrival": np.zeros_like(degree)}[order]
@@ -61,9 +70,9 @@ def permutation(degree: Int64[np.ndarray, " n"], order: str | np.ndarray) -> Int
 def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Radii of Eq. 11.
 
-    Distances are rounded down, so where two balls touch exactly, a room of the size of rounding errors can be left. A
-    ball in it would not be empty, and balls that come later would have to stay clear of it. So such a room counts as
-    none.
+    Distances are rounded down, so balls are slightly smaller than in exact arithmetic. A point that would lie exactly
+    on the boundary of an earlier ball then keeps room as small as a rounding error. Its ball should be empty and must
+    not constrain later balls, so room that small counts as none.
     """
     radii = np.zeros(graph.n)
     _take_turns(*graph.adjacency, graph.R, order, _SLIVER * graph.distance_error, radii)
@@ -71,10 +80,11 @@ def eq11(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndar
 
 
 def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Eq. 11 where every ball leaves each ball after it half of that ball's cap c, the least of R and nearest distance.
+    """Radii of Eq. 11 where each ball keeps out of a reserve around the points that come after it.
 
-    The radii are feasible for Eq. 10. In any order, every radius is at least c / 2, and no feasible radius exceeds c:
-    so the sum is at least half of the optimum (docs/mathematics.md, Eq. M9).
+    The reserve of point i has the radius c_i / 2, half its cap c_i = min(R_i, distance to the nearest neighbour). The
+    resulting radii are feasible for Eq. 10. Each is at least c_i / 2, and no feasible radius exceeds c_i, so their sum
+    is at least half of the optimum, whatever the order (docs/mathematics.md, Eq. M9).
     """
     caps = nearest_caps(graph)
     radii = caps / 2
@@ -85,11 +95,11 @@ def with_reserve(graph: OverlapGraph, order: Int64[np.ndarray, " n"]) -> Float64
 @compiled
 @no_type_check
 def _take_turns(start, neighbour, distance, bounds, order, sliver, radii):
-    """Eq. 11: in the given order, every ball takes what the non-empty balls of its neighbours leave.
+    """Go through the balls in order; each grows to what its bound and its neighbours' non-empty balls leave (Eq. 11).
 
-    start, neighbour, distance: adjacency of the overlap graph in compressed rows. On entry `radii` holds what the balls
-    that are still to come have reserved (0 in Eq. 11 itself), on return the result. Room of less than `sliver` of a
-    distance counts as none.
+    start, neighbour, distance : adjacency of the overlap graph in compressed rows
+    sliver : room of at most this part of a distance counts as none
+    radii : on entry the reserves of all points (0 in plain greedy), on return the result
     """
     for k in order:
         room = bounds[k]

@@ -1,10 +1,18 @@
-"""Eq. 10 as a linear program, with a dual certificate that does not trust the solver.
+"""Eq. 10 by a linear programming solver.
+
+What is computed.
 
     maximise  sum_i w_i r_i    subject to    r_i + r_j <= d_ij for every edge,    0 <= r_i <= c_i
 
-c_i is min(R_i, distance to the nearest neighbour in the graph). No feasible radius is larger, and under these caps most
-rows are redundant. What remains falls into connected components. They are solved a few at a time, because one step of
-the simplex method costs more in a larger model.
+Here c_i = min(R_i, distance to the nearest neighbour in the graph). No feasible radius is larger, and under these caps
+most constraints are redundant. The remaining ones split the graph into connected components, which are solved a few at
+a time, because one step of the simplex method costs more in a larger model.
+
+Guarantee. The radii are feasible in exact arithmetic, because what the solver returns is repaired. The upper bound is
+valid whatever the solver returns, because it is computed from the dual solution by weak duality (docs/mathematics.md,
+Eq. M5). If a solver stops early, the best feasible radii at hand are returned, with a warning.
+
+Cost. That of the solver; O(n + m) for everything else.
 """
 
 from __future__ import annotations
@@ -32,9 +40,10 @@ _OUT_OF_TIME = "time limit reached: raise time_limit, or use method='greedy'"
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some connected components: their vertices and edges in the graph, and the model in units of its own.
+    """Some connected components: their vertices and edges in the graph, and the linear program for them.
 
-    The model's lengths are 2**`exponent` times ours, and its weights ours divided by `weight`, the component's largest.
+    The linear program is scaled. Its lengths are those of the graph times 2**`exponent`. Its weights are those of the
+    problem divided by `weight`, the largest in the component.
     """
 
     vertices: Int64[np.ndarray, " p"]
@@ -45,7 +54,7 @@ class _Part:
 
 
 def solve(problem: Problem) -> Answer:
-    """Optimal radii of Eq. 10, or, with a `warning`, the best feasible ones at hand when the solver does not finish."""
+    """Optimal radii of Eq. 10. If the solver does not finish: the best feasible radii at hand, and a `warning`."""
     graph = problem.graph
     solver = problem.solver or "highs"
     weights = np.ones(graph.n) if problem.weights is None else problem.weights
@@ -80,10 +89,10 @@ def solve(problem: Problem) -> Answer:
 def _parts(
     problem: Problem, caps: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"], rows: int | None
 ) -> Iterator[_Part]:
-    """The components that have edges, in parts of about `rows` edges (None: all in one part), scaled for the solver.
+    """Yield the components that have edges, in parts of about `rows` edges, or all in one part if `rows` is None.
 
-    Tolerances of solvers are absolute numbers, so the lengths and weights of each component are brought to about 1. The
-    factors of lengths are powers of two: scaling loses nothing.
+    Solvers have absolute tolerances, so the lengths and weights of each component are scaled to about 1. Lengths are
+    scaled by powers of two, which is exact.
     """
     graph = problem.graph
     edges = competing(graph, caps)
@@ -103,7 +112,7 @@ def _parts(
 
 
 def _solutions(solver: str, parts: Iterator[_Part], began: float, problem: Problem) -> Iterator[tuple[_Part, Solution]]:
-    """Every part with its solution; a part that is begun has the time that is left then."""
+    """Yield every part with its solution. When a part begins, its time limit is what remains of the total."""
     waiting: deque[_Part] = deque()
 
     def calls() -> Iterator[_workers.Call]:
@@ -129,9 +138,10 @@ def _improve(
     radii: Float64[np.ndarray, " n"],
     failed: list[_Part],
 ) -> int:
-    """Give each failed part the radii of greedy with a reserve, in place, where their sum is larger.
+    """Replace the radii of each failed part, in place, where greedy with a reserve has a larger weighted sum.
 
-    Those radii are feasible for Eq. 10, and parts have no edge between them. Returns how many parts took them.
+    Greedy's radii are feasible for Eq. 10, and no edge leads from one part to another, so the result is feasible too.
+    Returns how many parts were replaced.
     """
     graph = problem.graph
     start = greedy.with_reserve(graph, greedy.permutation(graph.degree, "ascending"))

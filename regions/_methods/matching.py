@@ -1,9 +1,17 @@
-"""Eq. 10 without a linear programming solver: minimum-cost matching on the bipartite double cover.
+"""Eq. 10 for equal weights by minimum-cost matching, without a linear programming solver.
 
-For unit weights, twice the optimum of Eq. 10 is the least cost of a permutation of the points, where sending i to j
-costs d_ij (an edge of the graph) and leaving i in place costs 2 c_i; the optimal potentials u, v of that assignment
-problem give optimal radii (u + v) / 2, and the permutation proves it: docs/mathematics.md, Eq. M6 and M7.
-(Eppstein, "Maximizing the sum of radii of disjoint balls or disks", 2016.)
+What is computed. A permutation of the points of least cost, in which sending point i to point j costs d_ij, and is
+possible if {i, j} is an edge, and leaving i in place costs 2 c_i. This is an assignment problem. Its optimal dual
+variables, the potentials u and v, give the radii (u + v) / 2.
+
+Guarantee. The radii are optimal: their sum is half the cost of the permutation, and half the cost of any permutation
+bounds the sum of any feasible radii (docs/mathematics.md, Eq. M6 and M7). So the permutation is a certificate that
+`verify` checks by addition.
+
+Cost. O(n (m + n log n)) at worst, close to O(m) where augmenting paths are short.
+
+Source. Eppstein, "Maximizing the sum of radii of disjoint balls or disks", 2016. The assignment problem is solved by
+the method of Jonker and Volgenant (1987), with an auction (Bertsekas, 1988) for hard cases: `matching_loops`.
 """
 
 from __future__ import annotations
@@ -25,22 +33,22 @@ from regions._methods.problem import Answer, Problem
 from regions._methods.repair import fill, trim
 
 _BIDS = 32
-"""Bids of one chain, before shortest paths are searched."""
+"""Longest chain of bids before shortest paths are searched."""
 _PATIENCE = 16
-"""Columns that a first search may take from the heap. Rows whose search would take more are left to an auction."""
+"""Columns that the first search for a path may take from the heap. A row that needs more joins an auction instead."""
 _AUCTION, _AUCTION_BIDS = (1e-2, 1e-3, 1e-4), 1000
-"""Increments of the auction, as parts of the caps, one round each; bids of one chain in it."""
+"""Increments of the auction, one in each round, as parts of the caps; and its longest chain of bids."""
 _EDGES = 1 << 16
-"""Edges that make a part worth sending to a worker."""
+"""A part with this many edges is worth sending to a worker."""
 _EACH = 8
-"""Parts for each worker, because some take longer than others."""
+"""Parts for each worker: many, because some take longer than others."""
 
 
 def solve(problem: Problem) -> Answer:
-    """Optimal radii of Eq. 10 for equal weights, with the permutation that proves them.
+    """Optimal radii of Eq. 10 for equal weights, with the permutation that proves them optimal.
 
-    From a greedy start, or from the `start` given, cut until it is feasible and then grown: bids, then shortest
-    augmenting paths. O(n (m + n log n)) at worst, close to O(m) where paths are short.
+    The solver starts from feasible radii: those of greedy with a reserve, or `problem.start`, made feasible by
+    shrinking balls and then growing them. Bids come next, then shortest augmenting paths.
     """
     graph = problem.graph
     weight = 1.0 if problem.weights is None else float(problem.weights.max(initial=0.0))
@@ -71,10 +79,10 @@ def solve(problem: Problem) -> Answer:
 def _assign_parts(
     graph: OverlapGraph, earlier: Float64[np.ndarray, " n"] | None, parallel: _workers.Workers | None
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """`_assign`, whole or by connected components, which do not interact: the outcome is the same."""
+    """`_assign` for the whole graph, or shared out by connected components. The outcome is the same."""
     if parallel is None:
         return _assign(graph, earlier)
-    potentials, partner = graph.R.copy(), np.arange(graph.n)  # of vertices without an edge
+    potentials, partner = graph.R.copy(), np.arange(graph.n)  # right for vertices without an edge
     edges = max(_EDGES, graph.n_edges // (_EACH * _workers.count(parallel)))
     members: list[Int64[np.ndarray, " p"]] = []
 
@@ -93,7 +101,10 @@ def _assign_parts(
 def _assign(
     graph: OverlapGraph, earlier: Float64[np.ndarray, " n"] | None
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Radii (u + v) / 2 of optimal potentials, and the optimal permutation; loops cost twice the graph's bounds."""
+    """Solve the assignment problem in which leaving a point in place costs twice its bound in the graph.
+
+    Returns the radii (u + v) / 2 of optimal potentials, and the optimal permutation. `earlier` are radii to start from.
+    """
     order = np.argsort(graph.degree, kind="stable")
     if earlier is None:
         start = greedy.with_reserve(graph, order)
@@ -116,7 +127,7 @@ def _assign(
 
 
 def _edges(graph: OverlapGraph, partner: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
-    """Indices of the edges {i, partner[i]} of all points that do not stay in place."""
+    """For every point that the permutation moves, the index of the edge {i, partner[i]}."""
     i = np.flatnonzero(partner != np.arange(graph.n))
     j = partner[i]
     return np.asarray(np.searchsorted(graph.i * graph.n + graph.j, np.minimum(i, j) * graph.n + np.maximum(i, j)))

@@ -1,19 +1,20 @@
 """Minimum-cost perfect matching of a sparse bipartite graph, in compiled loops.
 
-What is computed. Every point i stands on either side: as row i and as column i. An edge {i, j} of the overlap graph
-lets row i be matched with column j, and row j with column i, at cost d_ij; the loop of a point matches row i with
-column i at cost 2 c_i. The loops start from any matching whose edges are tight and complete it to a perfect one of
-minimum cost.
+What is computed. The bipartite graph has a row i and a column i for every point i. An edge {i, j} of the overlap graph
+allows row i to be matched with column j, and row j with column i, at cost d_ij. Row i may also be matched with column
+i, at cost 2 c_i; this pair is called the loop of point i. The functions here complete a given matching to a perfect
+matching of minimum cost.
 
-Guarantee. Potentials u of rows and v of columns keep every reduced cost, cost - u[row] - v[column], at or above 0.
-That holds on entry (u = v = any feasible radii) and after every step, so the dual solution never has to be recovered.
-An edge is called tight where its reduced cost is 0.
+Guarantee. Every row has a potential u and every column a potential v. The reduced cost of a pair, cost - u[row] -
+v[column], is never negative. A pair is called tight if its reduced cost is 0. If all matched pairs are tight and the
+matching is perfect, it has minimum cost, and u and v are an optimal dual solution. Potentials are feasible on entry
+(u = v = any feasible radii) and after every step.
 
-Method. Shortest augmenting paths of Jonker and Volgenant (1987), on sparse rows with a binary heap. Their augmenting
-row reduction comes first (`bid` without an increment). Where searches go far, an auction (Bertsekas 1988) improves
-the potentials before they are tried again (`bid` with an increment, then `release`).
+Method. `match` finds shortest augmenting paths (Jonker and Volgenant, 1987) with a binary heap. Before that, `bid`
+without an increment matches most rows cheaply; this is their augmenting row reduction. For rows with long paths, `bid`
+with an increment and then `release` improve the potentials first; this is an auction (Bertsekas, 1988).
 
-Cost. O(n (m + n log n)) at worst; in practice a path sees few columns.
+Cost. O(n (m + n log n)) at worst. In practice a search sees few columns.
 """
 
 from typing import NamedTuple, no_type_check
@@ -33,7 +34,10 @@ class Network(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Potentials u of the rows and v of the columns, and the mate of each row and column, or -1. Changed in place."""
+    """Potentials u of the rows and v of the columns, and the mate of each row and column, or -1 if it is free.
+
+    The functions change these arrays in place.
+    """
 
     u: np.ndarray
     v: np.ndarray
@@ -44,12 +48,12 @@ class Matching(NamedTuple):
 class _Search(NamedTuple):
     """Scratch arrays of one search for a shortest alternating path; each has n entries."""
 
-    length: np.ndarray  # of the shortest path to a column found so far, infinity where none was found
-    parent: np.ndarray  # the row before that column
-    place: np.ndarray  # where the column is in the heap, or _UNSEEN, or _DONE
-    heap: np.ndarray  # columns by length
-    near: np.ndarray  # columns as near as the row that found them: they need no heap
-    seen: np.ndarray  # every column that was found
+    length: np.ndarray  # for each column, length of the shortest path to it found so far, or infinity
+    parent: np.ndarray  # for each column, the row before it on that path
+    place: np.ndarray  # for each column, its position in the heap, or _UNSEEN, or _DONE
+    heap: np.ndarray  # columns that are not done, by length
+    near: np.ndarray  # a stack of columns whose length equals that of the present row: they bypass the heap
+    seen: np.ndarray  # every column that has been found
 
 
 _UNSEEN = -1
@@ -59,12 +63,12 @@ _DONE = -2
 @compiled
 @no_type_check
 def match(network, order, patience, matching):
-    """Give a mate to every free row, along shortest augmenting paths.
+    """Give every free row a mate, along shortest augmenting paths.
 
     A search that would take more than `patience` columns from the heap is given up, and its row stays free. Once all
     rows have mates, the potentials are optimal.
 
-    order : the order in which free rows are treated
+    order : the order in which free rows are processed
     """
     n = network.caps.size
     search = _Search(
@@ -96,14 +100,15 @@ def match(network, order, patience, matching):
 @compiled
 @no_type_check
 def _find_path(root, network, patience, matching, search):
-    """Find a free column to which a shortest alternating path leads from the free row `root` (Dijkstra).
+    """Find the free column with the shortest alternating path from the free row `root`, by Dijkstra's algorithm.
 
-    Returns (column, length of the path, number of columns in `search.seen`); column -1 where patience ran out.
+    The length of a path is the sum of the reduced costs of its unmatched pairs. Returns (column, length of the path,
+    number of columns in `search.seen`); the column is -1 if patience ran out.
     """
     start, neighbour, distance, caps = network
     u, v, mate_column = matching.u, matching.v, matching.mate_column
     length, parent, place, heap, near, seen = search
-    size = waiting = reached = 0  # entries of heap, near and seen
+    size = waiting = reached = 0  # numbers of entries in heap, near and seen
     row, base, left = root, 0.0, patience  # base: length of the shortest path to `row`
     while True:
         for e in range(start[row] - 1, start[row + 1]):  # the loop first, then the edges of the row
@@ -121,7 +126,7 @@ def _find_path(root, network, patience, matching, search):
                         place[column] = size
                         heap[size] = column
                         size += 1
-                elif candidate <= base:  # it leaves the heap, because no other column can be nearer
+                elif candidate <= base:  # no column can be nearer: take this one out of the heap
                     length[column] = -1.0
                     _rise(heap, place, length, place[column])
                     size = _drop(heap, place, length, size)
@@ -153,7 +158,7 @@ def _find_path(root, network, patience, matching, search):
 @compiled
 @no_type_check
 def _exchange(root, end, parent, matching):
-    """Exchange matched and unmatched edges along the path from the free row `root` to the free column `end`."""
+    """Match the pairs that were unmatched on the path from row `root` to column `end`, and unmatch the others."""
     row, column = -1, end
     while row != root:
         row = parent[column]
@@ -166,16 +171,18 @@ def _exchange(root, end, parent, matching):
 @compiled
 @no_type_check
 def bid(network, order, part, steps, matching, loose):
-    """Let free rows bid for columns: each takes its cheapest column, and the row that loses it bids next.
+    """Let free rows bid for columns, one chain of bids after the other.
 
-    One chain of bids ends after `steps` bids, or with a column that was free. The price that a bid raises (it lowers v)
-    is chosen so that the second cheapest column costs the row as much as the one it takes:
+    A free row takes the column with the smallest cost - v, its cheapest. If that column had a mate, the mate becomes
+    free and bids next. A chain ends when a row takes a free column, or after `steps` bids. Each bid also lowers v of
+    the column it takes, which makes the column more expensive for other rows:
 
-    - `part` = 0: exactly so much. Potentials stay feasible and the new edge is tight: augmenting row reduction. Where
-      the two cheapest columns cost the same, the bid could not raise the price, and the row that lost would only win
-      the column back. So the row then takes the column only if it is free.
-    - `part` > 0: by `part` of the row's cap more. Close contests then end after fewer bids: an auction. The edge is not
-      tight; the row is marked in `loose` until `release` looks at it.
+    - `part` = 0: the column becomes exactly as expensive for the row as its second cheapest. Potentials stay feasible
+      and the new pair is tight. This is augmenting row reduction. If the two cheapest columns cost the same, v does not
+      change, and the row that loses the column could win it straight back, without end. In that case the row takes the
+      column only if it is free, and otherwise the chain ends.
+    - `part` > 0: v falls by a further `part` times the row's cap, so rows that compete for the same few columns settle
+      after fewer bids. This is an auction. The new pair is not tight: `loose` marks its row until `release` repairs it.
 
     loose : (n,) bool
     """
@@ -194,7 +201,7 @@ def bid(network, order, part, steps, matching, loose):
                 elif candidate < second:
                     second = candidate
             if start[row] == start[row + 1]:
-                second = cost  # the row has its loop alone, for which no other row bids
+                second = cost  # a row without edges has only its loop, for which no other row bids
             loser = mate_column[column]
             fall = second - cost + part * caps[row]
             if loser >= 0 and fall <= _ROUNDING * (abs(second) + abs(cost)):
@@ -211,13 +218,13 @@ def bid(network, order, part, steps, matching, loose):
 
 
 _ROUNDING = 1e-12
-"""Costs that differ by less than this part of them count as equal."""
+"""Costs whose relative difference is smaller than this count as equal."""
 
 
 @compiled
 @no_type_check
 def release(network, matching, loose):
-    """Raise u of every loose row as far as it goes, and free the row where the edge to its mate is then not tight."""
+    """Raise u of every loose row as far as is feasible; free the row if the pair with its mate is still not tight."""
     start, neighbour, distance, caps = network
     u, v, mate_row, mate_column = matching
     for row in range(loose.size):
@@ -240,7 +247,7 @@ def release(network, matching, loose):
 @compiled
 @no_type_check
 def match_tight(network, radii, order, mate_row, mate_column):
-    """Match rows with columns along loops and edges that are tight for u = v = radii, first come, first served."""
+    """Match free rows with free columns wherever the pair is tight for u = v = radii: loops first, then edges."""
     start, neighbour, distance, caps = network
     for k in order:
         if radii[k] >= caps[k]:
@@ -256,13 +263,13 @@ def match_tight(network, radii, order, mate_row, mate_column):
                     break
 
 
-# A binary heap of columns: `key` is what they are sorted by, and `place` says where each of them is.
+# A binary heap of columns with the smallest `key` first; `place` holds the position of every column in it.
 
 
 @compiled
 @no_type_check
 def _rise(heap, place, key, k):
-    """Move entry k up to where it belongs after its key has fallen."""
+    """Restore the order of the heap after the key of entry k has become smaller."""
     node = heap[k]
     while k > 0:
         above = (k - 1) >> 1
@@ -278,7 +285,7 @@ def _rise(heap, place, key, k):
 @compiled
 @no_type_check
 def _sink(heap, place, key, size):
-    """Move the first entry down to where it belongs."""
+    """Restore the order of the heap after its first entry has been replaced."""
     k = 0
     node = heap[0]
     while 2 * k + 1 < size:
@@ -297,7 +304,7 @@ def _sink(heap, place, key, size):
 @compiled
 @no_type_check
 def _drop(heap, place, key, size):
-    """Drop the first entry; return how many are left."""
+    """Remove the first entry of the heap; return how many are left."""
     size -= 1
     if size > 0:
         heap[0] = heap[size]

@@ -1,4 +1,4 @@
-"""Connected components, a few at a time: no edge leads from one to another, so each can be solved on its own."""
+"""Splitting a graph into parts of whole connected components. No edge joins two parts, so each is solved by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 Part = tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]
-"""Vertices, edges, and the two ends of each edge as positions among these vertices."""
+"""Vertices and edges of a part, and the two ends of each edge as positions among these vertices."""
 
 
 def parts(
@@ -16,7 +16,7 @@ def parts(
 ) -> Iterator[
     tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]
 ]:
-    """Split a graph into parts of about so many edges, each of one or more whole components. O(n + m log m).
+    """Split a graph into parts of about `edges` edges. A part has one or more whole components. O(n + m log m).
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def parts(
     i, j : (m,) int64
         Ends of the edges.
     edges : int or None
-        About how many edges a part has; a component with more is a part of its own. None: all are one part.
+        About how many edges a part has. A larger component is not split. None: one part has all edges.
 
     Yields
     ------
     vertices : (p,) int64
-        The vertices of the part, ascending. Those without an edge belong to no part.
+        The vertices of the part, ascending. Vertices without an edge belong to no part.
     which : (q,) int64
-        Its edges, ascending.
+        The edges of the part, ascending.
     i, j : (q,) int64
         The ends of these edges, as positions in `vertices`.
     """

@@ -1,4 +1,4 @@
-"""What every method is given, and what it hands back to the front door."""
+"""What every method receives from `allocate`, and what it returns to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regions._graph import OverlapGraph
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Eq. 10 as the methods see it: validated arrays only."""
+    """Eq. 10 and the options of a method, all validated."""
 
     graph: OverlapGraph
     weights: Float64[np.ndarray, " n"] | None
@@ -27,7 +27,7 @@ class Problem:
     parallel: int | str | None = None
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
-        """Sum of the radii, correctly rounded; if weighted, of products rounded down."""
+        """Sum of the radii, correctly rounded. With weights: the sum of the products w_i r_i, each rounded down."""
         if self.weights is None:
             return math.fsum(radii)
         return math.fsum(np.nextafter(self.weights * radii, 0.0))
@@ -35,17 +35,17 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a method hands back to the front door, which trims the radii to strict feasibility."""
+    """What a method returns. `allocate` then lowers the radii where rounding left them infeasible."""
 
     radii: Float64[np.ndarray, " n"]
     bounds: Float64[np.ndarray, " n"]
-    """Radii are cut to these before they are trimmed."""
+    """No radius may exceed its bound here: `allocate` cuts those that do."""
     method: str
     status: str
     upper_bound: float | None
     stats: Mapping[str, float]
     certificate: Certificate | None = None
     warning: str | None = None
-    """Why the method stopped before the end: the front door warns of it."""
+    """Why the method stopped early, if it did: `allocate` issues it as a warning."""
     graph: OverlapGraph | None = None
-    """With the edges that constrain the radii, where these are others than the problem's."""
+    """The graph whose edges constrain the radii, if it is not the problem's."""

@@ -1,4 +1,4 @@
-"""Making radii strictly feasible, whatever a solver returned."""
+"""Repairing radii, whatever a solver returned, until they are feasible in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def trim(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> Float64[np.nd
 def fill(
     graph: OverlapGraph, bounds: Float64[np.ndarray, " n"], radii: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
-    """A copy in which each ball in turn, by ascending degree, has grown as far as neighbours and bound allow. O(m)."""
+    """A copy in which balls have grown, one after the other by ascending degree, to what bound and neighbours leave.
+
+    O(n log n + m).
+    """
     radii = radii.copy()
     order = np.argsort(graph.degree, kind="stable")
     _grow_in_turn(*graph.adjacency, bounds, order, radii)
@@ -36,9 +39,10 @@ def first_overlap(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> int:
 @compiled
 @no_type_check
 def trim_edges(i, j, distance, empty, radii):
-    """Shrink radii until r_i + r_j <= distance for every edge; unless `empty`, where both balls are non-empty.
+    """Shrink radii, in place, until r_i + r_j <= distance for every edge.
 
-    One pass is enough: radii only fall, so an edge that holds keeps holding.
+    Without `empty`, only edges between two non-empty balls are looked at. One pass is enough: radii only fall, so an
+    edge that is satisfied stays satisfied.
     """
     for e in range(i.size):
         a, b = i[e], j[e]
@@ -51,7 +55,7 @@ def trim_edges(i, j, distance, empty, radii):
 @compiled
 @no_type_check
 def _grow_in_turn(start, neighbour, distance, bounds, order, radii):
-    """Grow every ball in turn to what its neighbours and its bound leave. Keeps feasible radii feasible."""
+    """Grow every ball in turn to what its neighbours and its bound leave. Feasible radii stay feasible."""
     for k in order:
         room = bounds[k]
         for e in range(start[k], start[k + 1]):

@@ -1,1 +1,1 @@
-"""Points that arrive one at a time (Algorithm 2): regions in a file that processes share."""
+"""Algorithm 2: points that arrive one at a time, and regions in a file that several processes share."""

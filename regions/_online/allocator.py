@@ -1,4 +1,4 @@
-"""Algorithm 2 of the paper with a memory that lasts: points arrive one at a time, regions live in one SQLite file."""
+"""Algorithm 2 of the paper: points arrive one at a time, and their regions are stored in one SQLite file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._map import RegionMap
+from regions._map import Location, RegionMap
 from regions._online.balls import GrowingBalls
 from regions._online.clearance import Surroundings, survey
-from regions._online.results import Arrival, Place, PointHeld, Region
-from regions._online.store import Rows, Store
+from regions._online.results import Arrival, PointHeld, Region
+from regions._online.store import Store, StoredRegions
 
 Certify = Callable[[float | None], tuple[float, float, int]]
-"""certify(sigma) -> (sigma, R, class): at the sigma given, or at one of its own choice (Eq. 7) where that is None."""
+"""certify(sigma) -> (sigma, R, class). Given None, it chooses sigma itself (Eq. 7)."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -31,10 +31,11 @@ _Method = Callable[Concatenate["OnlineAllocator", _P], _T]
 
 
 def _one_at_a_time(method: _Method[_P, _T]) -> _Method[_P, _T]:
-    """Let one thread in at a time, with memory and file in agreement.
+    """Let one thread at a time run the method, after memory and file have been brought into agreement.
 
-    An operation inside another one is refused: that of a signal handler would end the transaction of the outer one. So
-    is any operation after an exception has come between the end of one and saying so.
+    An operation that a signal handler begins inside another one is refused, because it would end the transaction of the
+    outer one. `_busy` marks a running operation. If an exception from outside strikes just before the mark is removed,
+    the mark stays, and all later operations are refused as well.
     """
 
     @wraps(method)
@@ -42,8 +43,8 @@ def _one_at_a_time(method: _Method[_P, _T]) -> _Method[_P, _T]:
         with self._lock:
             if self._busy:
                 raise ValueError(
-                    f"{self._store.path} is in the midst of an operation, which an exception or a signal handler "
-                    "interrupted: let it end, or open the file again"
+                    f"{self._store.path} is in the midst of an operation, which a signal handler or an exception "
+                    "interrupted: let that operation end, or open the file again"
                 )
             try:
                 self._busy = True
@@ -61,46 +62,51 @@ class OnlineAllocator:
     Parameters
     ----------
     path : str or path-like
-        The file; created if it does not exist and `dimension` is given.
+        The file. It is created if it does not exist and `dimension` is given.
     dimension : int, default=None
-        Number of coordinates of a point; None: what the file says.
+        Number of coordinates of a point. None: the number that the file has.
     groups : {"none", "sigma"}, default=None
-        Which regions conflict. "none", for new files the default: every pair (the paper). "sigma": pairs of different
-        sigma only, so that regions of one sigma may overlap. None: what the file says.
+        Which regions conflict. "none": every pair (the paper). "sigma": only pairs of different sigma, so that regions
+        of one sigma may overlap. None: what the file says; "none" for a new file.
     read_only : bool, default=False
-        Look points up and never write. In a folder that may not be written, the file is read as it is now.
+        Only look points up, and never write. Without permission to write in the folder, the file is read as it is when
+        it is opened.
     synchronous : {"full", "normal"}, default="full"
-        "full": a region that was returned outlives a power failure, at the price of one wait for the disk each.
-        "normal": it outlives the end of every process, SIGKILL included, but perhaps not a power failure, after which
-        the same space could be given away again.
+        "full": a region that was returned survives a power failure; every insertion waits for the disk once. "normal":
+        it survives the end of every process, also by SIGKILL, but may be lost in a power failure. Another region could
+        then get the same space.
     timeout : float, default=30.0
-        Seconds to wait while another process writes.
+        Seconds to wait for another process that writes.
 
     Raises
     ------
     ValueError
-        If the file is damaged, of another program, dimension, version or kind of `groups`, or an argument is wrong.
+        If an argument is wrong, or if the file is damaged, belongs to another program, or has another version,
+        dimension or `groups`.
     OSError
-        If it cannot be opened, read or written; `TimeoutError` where other processes keep it busy.
+        If the file cannot be opened, read or written. `TimeoutError` if other processes keep it busy.
 
     Notes
     -----
-    *Guarantee.* Whatever processes do at the same time, and wherever they are killed: no two conflicting regions
-    overlap, in exact arithmetic on their float64 numbers; what was returned is stored; what is stored never changes, so
-    a certificate never becomes wrong. If an error is raised, no region was stored, or (where the machine failed or an
-    exception came from outside while it was being stored) one that conflicts with nobody.
+    *Guarantee.* The following holds whatever several processes do at the same time, and wherever they are killed. No
+    two conflicting regions overlap, in exact arithmetic on their float64 numbers. Every region that was returned is
+    stored. A stored region never changes, so its certificate stays valid. If an operation raises an error, it has
+    stored nothing; only if the machine failed or an exception came from outside while a region was being stored, that
+    region may be in the file, and then it conflicts with no other.
 
-    Exceptions from outside, such as KeyboardInterrupt, may come at any moment. The next operation brings memory and
-    file together again, or refuses to work until the file is opened anew. Operations inside another one, as a signal
-    handler might begin, are refused.
+    Exceptions from outside, such as KeyboardInterrupt, may strike at any moment. The next operation then brings memory
+    and file into agreement, or refuses to work until the file is opened again. An operation that a signal handler
+    begins inside another one is refused.
 
-    A region of radius 0 would be empty and is not stored. Certified classes do not relax conflicts here: that would
-    take certificates at level alpha / n, and n is unknown.
+    A region of radius 0 is empty and is not stored. Regions of one certified class still conflict here: to let them
+    overlap, every certificate would have to hold at level alpha / n, and n is unknown.
 
-    Every process that may register points can take space from those that come later, though never from those before.
+    Every process that may insert points can take space from points that arrive later, but never from regions that
+    exist.
 
-    Memory: 8 bytes a coordinate and region. An insertion looks at a float32 projection of all regions and measures few
-    of them. A copy of the file is complete only while no process has it open; `region_map` gives one at any time.
+    *Cost.* Memory: 8 bytes for each coordinate of each region. An insertion compares the point with a float32
+    projection of all regions, and measures few of them exactly. A copy of the file is complete only while no process
+    has it open; `region_map` returns all regions at any time.
 
     Examples
     --------
@@ -145,11 +151,11 @@ class OnlineAllocator:
 
     @_one_at_a_time
     def _prepare(self) -> None:
-        """Build and compile what the first look would have to wait for."""
-        with _signals_wait():  # what a handler raised in the midst of a compilation would break the compiler for good
-            for unit in (1.0, 1e-200):  # tiny lengths have a loop of their own
+        """Compile the loops and build the filter, so that the first operation does not have to wait for that."""
+        with _signals_wait():  # an exception that a signal handler raises during compilation breaks the compiler
+            for unit in (1.0, 1e-200):  # tiny lengths use a compiled loop of their own
                 balls = GrowingBalls(1)
-                balls.add(Rows(np.array([[0.0]]), np.array([unit]), np.array([1.0]), np.array([-1])))
+                balls.add(StoredRegions(np.array([[0.0]]), np.array([unit]), np.array([1.0]), np.array([-1])))
                 survey(balls, np.array([unit]), unit)
         self._balls.prepare()
 
@@ -166,22 +172,22 @@ class OnlineAllocator:
     @property
     @_one_at_a_time
     def content_hash(self) -> str:
-        """SHA-256 in hexadecimal over dimension, `groups` and all regions so far, in order of arrival."""
+        """SHA-256, in hexadecimal, of the dimension, `groups` and all regions so far, in order of arrival."""
         return self._store.digest.hex()
 
     @_one_at_a_time
     def __len__(self) -> int:
-        """Number of regions, those of other processes included."""
+        """Number of regions, including those that other processes have stored."""
         return len(self._balls)
 
     def __iter__(self) -> Iterator[Region]:
-        """Regions in order of arrival, as many as there are now."""
+        """Regions in order of arrival, as many as there are when the iteration begins."""
         for k in range(len(self)):
             yield self[k]
 
     @_one_at_a_time
     def __getitem__(self, index: int) -> Region:
-        """Return the region of this index, which may count from the end."""
+        """Return the region of this index. A negative index counts from the end."""
         balls, n = self._balls, len(self._balls)
         if not -n <= index < n:
             raise IndexError(f"region {index} of {n}")
@@ -190,38 +196,42 @@ class OnlineAllocator:
         return Region(k, centre, float(balls.radii[k]), float(balls.sigma[k]), int(balls.classes[k]))
 
     @_one_at_a_time
-    def locate(self, point: ArrayLike) -> Place:
-        """Find the region that holds a point: certify at its sigma, or where none does at one you choose (Eq. 7)."""
+    def locate(self, point: ArrayLike) -> Location[int, float]:
+        """Find the region that holds a point.
+
+        Certify the point at the sigma of that region, or, if no region holds it, at a sigma of your choice (Eq. 7).
+        """
         return survey(self._balls, _validate.as_point(point, self.dimension), 0.0).place
 
     @_one_at_a_time
     def insert(
         self, point: ArrayLike, sigma: SupportsFloat, R: SupportsFloat, *, class_: SupportsIndex = -1
     ) -> Arrival:
-        """Give a point that was certified at `sigma` with radius `R` what it can have.
+        """Give a radius to a point certified at `sigma` with radius `R`, and a region of its own if possible.
 
         Parameters
         ----------
         point : array-like, shape (d,) or any that flattens to it
         sigma : float
-            Noise level of the certificate: that of the region that holds the point, if one does.
+            Noise level of the certificate. If a region holds the point, it must be the sigma of that region.
         R : float
             Certified radius, in the units of the points; 0 if the classifier abstained.
         class_ : int, default=-1
-            Certified class, kept with the region.
+            Certified class, which is stored with the region.
 
         Returns
         -------
         Arrival
-            Outside every region: a new one of radius min(R, distance to the nearest conflicting region), Eq. 8. Inside
-            one of the same sigma: radius min(R, distance to its boundary), Eq. 6; with `groups="sigma"` a new region
-            around the point if that reaches farther, because it may overlap those of its sigma.
+            If no region holds the point: a new region of radius min(R, distance to the nearest conflicting region),
+            Eq. 8. If a region of the same sigma holds it: the radius min(R, distance to the region's boundary), Eq. 6,
+            and no new region. With `groups="sigma"`, regions of one sigma may overlap; the point then gets a new region
+            nevertheless if that has a larger radius.
 
         Raises
         ------
         PointHeld
-            If a region of another sigma holds the point, which another process may have stored since you looked; its
-            `place` says which. Nothing was stored.
+            If a region of another sigma holds the point; another process may have stored it since you called `locate`.
+            The exception's `place` says which region. Nothing was stored.
         ValueError, OSError
             As for the class.
         """
@@ -231,7 +241,7 @@ class OnlineAllocator:
         label = int(_validate.as_classes([operator.index(class_)], 1, "class_")[0])
         harmless = level if self.groups == "sigma" else None
         seen = len(self._balls)
-        around = survey(self._balls, x, R, harmless)  # regions never change: this is done before others must wait
+        around = survey(self._balls, x, R, harmless)  # before the file is locked: stored regions never change
 
         def store() -> Arrival | None:
             nonlocal around
@@ -258,9 +268,10 @@ class OnlineAllocator:
         ----------
         point : array-like, shape (d,) or any that flattens to it
         certify : callable
-            certify(sigma) -> (sigma, R, class), with fresh samples at every call. Given a sigma, that of the region
-            that holds the point, it must use it; given None it chooses (Eq. 7). It is called a second time, and its
-            first certificate discarded, only if another process took the point's place meanwhile.
+            certify(sigma) -> (sigma, R, class), with fresh samples at every call. If a region holds the point, it is
+            given the region's sigma and must use it. Otherwise it is given None and chooses sigma itself (Eq. 7). If
+            another process stores a region of another sigma around the point meanwhile, the first certificate is
+            discarded, and `certify` is called a second time.
 
         Returns
         -------
@@ -277,17 +288,17 @@ class OnlineAllocator:
                 )
             try:
                 return self.insert(point, sigma, R, class_=class_)
-            except PointHeld as held:  # for good: regions never change, so the next certificate is at its sigma
+            except PointHeld as held:  # that region never changes, so the second certificate is at the right sigma
                 place = held.place
 
     @_one_at_a_time
     def region_map(self) -> RegionMap:
-        """All regions so far as a frozen table, to look many points up at once or to save."""
+        """All regions so far as a frozen table, which can locate many points at once and can be saved."""
         balls = self._balls
-        return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, balls.classes)
+        return RegionMap(balls.centres(np.arange(len(balls))), balls.radii, balls.sigma, classes=balls.classes)
 
     def close(self) -> None:
-        """Close the file. Every region that was returned is in it already."""
+        """Close the file. Every region that was returned is stored already."""
         with self._lock:
             if self._process == os.getpid():
                 self._store.close()
@@ -302,25 +313,25 @@ class OnlineAllocator:
         self.close()
 
     def _agree(self) -> None:
-        """Make memory what the file says now, whatever the last operation has left behind."""
+        """Bring memory into agreement with the file, whatever state the last operation has left."""
         if self._process is None:
             raise ValueError(f"{self._store.path} is closed: open it again")
         if self._process != os.getpid():
             raise ValueError(f"{self._store.path} was opened before this process was forked: open it again in here")
         self._store.settle()
-        if self._store.count != len(self._balls):  # it was interrupted between taking rows in and counting them
+        if self._store.count != len(self._balls):  # an exception struck after regions were added, before they counted
             self._balls = GrowingBalls(self.dimension)
             self._store.rewind()
         self._read()
 
     def _read(self) -> None:
-        """Take in the regions that this and other processes have stored since the last look."""
+        """Add the regions that this and other processes have stored since the last call."""
         self._store.read(self._balls.add)
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let signals to this thread wait until the block ends, where the system can."""
+    """Block signals to this thread until the block ends, on systems that can."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -332,7 +343,10 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _deserves_region(around: Surroundings, sigma: float, R: float, harmless: float | None) -> bool:
-    """Whether a region around the point would hold more than the one that holds the point already."""
+    """Whether the point gets a region of its own.
+
+    It does if the radius would be larger than what an existing region gives it, and if no conflicting region holds it.
+    """
     place = around.place
     if place.held and (harmless is None or place.sigma != sigma):
         return False

@@ -1,4 +1,4 @@
-"""Balls that are added one at a time, and what is around a point: distances by float64, decisions exact."""
+"""A growing set of balls in memory, and the search for those near a point."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions._online.nearby import BallFilter
-from regions._online.store import Rows
+from regions._online.store import StoredRegions
 
-_CHUNK = 1024  # rows held in one array ...
-_COORDINATES = 1 << 22  # ... unless they have more coordinates than this together
-_FEW = 64  # balls that are all measured
-_SAMPLE = 2048  # balls whose principal directions are taken
-_GROWN = 8  # times as many balls as the filter was made for, and another one is made
+_CHUNK = 1024  # centres kept in one array ...
+_COORDINATES = 1 << 22  # ... or fewer, so that the array has no more coordinates than this
+_FEW = 64  # among at most this many balls, all are measured and no filter is used
+_SAMPLE = 2048  # number of balls whose principal directions the filter uses
+_GROWN = 8  # when there are this many times as many balls as a filter was made for, a new one is made
 
 
 class GrowingBalls:
     """Centres, radii, sigmas and classes in order of arrival.
 
-    Balls count from one assignment on, after all of them are in place. What an exception leaves behind is beyond the
-    count and is written again.
+    `add` first writes the new balls beyond the present count, and then raises the count by one assignment. So an
+    exception at any moment leaves a valid set, and what it left beyond the count is overwritten.
     """
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self._rows = max(1, min(_CHUNK, _COORDINATES // dimension))
-        self._chunks: list[Float64[np.ndarray, "c d"]] = []  # all full but the last; never copied
+        self._chunks: list[Float64[np.ndarray, "c d"]] = []  # all but the last are full; they are never copied
         self._count = 0
         self._columns = {"radii": np.empty(0), "sigma": np.empty(0), "classes": np.empty(0, dtype=np.int64)}
         self._filter: BallFilter | None = None
@@ -41,23 +41,23 @@ class GrowingBalls:
 
     @property
     def sigma(self) -> Float64[np.ndarray, " n"]:
-        """Noise levels."""
+        """Noise levels of the balls."""
         return self._columns["sigma"][: self._count]
 
     @property
     def classes(self) -> Int64[np.ndarray, " n"]:
-        """Classes."""
+        """Classes certified at the centres."""
         return self._columns["classes"][: self._count]
 
     def centres(self, which: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
-        """Some centres, copied."""
+        """A copy of the centres with these indices."""
         found = np.empty((which.size, self.dimension))
         for k, i in enumerate(which.tolist()):
             found[k] = self._chunks[i // self._rows][i % self._rows]
         return found
 
-    def add(self, rows: Rows) -> None:
-        """Append balls."""
+    def add(self, rows: StoredRegions) -> None:
+        """Append the balls of these regions."""
         end = self._count + rows.radii.size
         for name, column in self._columns.items():
             if end > column.size:
@@ -77,9 +77,9 @@ class GrowingBalls:
     def near(
         self, x: Float64[np.ndarray, " d"], reach: float, start: int = 0
     ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Balls from `start` on, among them every one with |x - centre| < radius + reach.
+        """Indices, from `start` on, that include every ball with |x - centre| < radius + reach.
 
-        With each, a lower bound of |x - centre| - radius, by which they are sorted.
+        Also returns a lower bound on |x - centre| - radius for each; balls are sorted by it.
         """
         if self._count - start <= _FEW:
             return np.arange(start, self._count), np.full(self._count - start, -np.inf)
@@ -89,7 +89,7 @@ class GrowingBalls:
         return found[kept], slack[kept]
 
     def prepare(self) -> None:
-        """Build what the first look would have to wait for."""
+        """Build the filter, so that the first call of `near` does not have to wait for that."""
         if self._count > _FEW:
             self._whole_filter()
 

@@ -1,4 +1,12 @@
-"""What the regions leave to a point: the one that holds it, and the distance to those it must stay clear of."""
+"""The room that stored regions leave for a new point.
+
+What is computed. The region that holds the point, if one does, and the largest radius at which a ball around the point
+overlaps no conflicting region (docs/mathematics.md, Eq. M15).
+
+Guarantee. Whether a region holds the point is decided exactly, and the radius is rounded down.
+
+Cost. A filter proposes the regions near the point. They are measured nearest first, until the others cannot matter.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +18,21 @@ from jaxtyping import Bool, Float64
 
 from regions._arithmetic.distances import distances_below, margins_below
 from regions._arithmetic.loops import subtract_down
+from regions._map import Location
 from regions._online.balls import GrowingBalls
-from regions._online.results import Place
 
-_FIRST, _MOST = 16, 512  # balls measured at once
+_FIRST, _MOST = 16, 512  # number of balls measured at once: at first, and at most
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The region that holds a point, if any, and the largest radius (<= R) at which a ball around it is clear."""
+    """The region that holds a point, if any, and the room: the largest radius, at most R, without an overlap."""
 
-    place: Place
+    place: Location[int, float]
     room: float
 
     def joined(self, other: Surroundings) -> Surroundings:
-        """Both looked at different regions: what all of them leave."""
+        """The surroundings among the regions of both surveys, which looked at different regions."""
         place = max(self.place, other.place, key=lambda place: (place.held, place.margin))
         return Surroundings(place, min(self.room, other.room))
 
@@ -36,12 +44,13 @@ def survey(
     sigma: float | None = None,
     start: int = 0,
 ) -> Surroundings:
-    """Look at the balls from index `start` on; those with this `sigma` do not conflict with x (None: all do).
+    """Find the surroundings of x among the balls from index `start` on.
 
-    Membership is decided exactly, and room + radius <= |x - centre| in exact arithmetic for every conflicting ball
-    (docs/mathematics.md, Eq. M15). Balls are measured nearest first, until the rest provably cannot matter.
+    Balls of noise level `sigma` do not conflict with x (None: all conflict). For every conflicting ball, room + radius
+    <= |x - centre| in exact arithmetic, unless the ball contains x: then the room is 0.
     """
-    place, room = Place(-1, math.nan, 0.0), R
+    place: Location[int, float] = Location(-1, math.nan, 0.0)
+    room = R
     found, slack = balls.near(x, R, start)
     done, size = 0, _FIRST
     while done < found.size and slack[done] < max(room, 0.0):
@@ -57,7 +66,7 @@ def survey(
         for k in np.flatnonzero(inside):
             if not place.held or margin[k] > place.margin:
                 index = int(block[within[k]])
-                place = Place(index, float(balls.sigma[index]), float(margin[k]))
+                place = Location(index, float(balls.sigma[index]), float(margin[k]))
         done, size = done + block.size, min(2 * size, _MOST)
     return Surroundings(place, max(room, 0.0))
 
@@ -65,6 +74,6 @@ def survey(
 def _measured(
     x: Float64[np.ndarray, " d"], centres: Float64[np.ndarray, "k d"], radii: Float64[np.ndarray, " k"], more: float
 ) -> tuple[Bool[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """Whether |x - centre| < radius + more, and the distances, rounded down, where it is."""
+    """For each ball: whether |x - centre| < radius + more; and, if so, the distance |x - centre|, rounded down."""
     k = radii.size
     return distances_below(x[None], centres, np.zeros(k, dtype=np.int64), np.arange(k), radii, np.full(k, more))

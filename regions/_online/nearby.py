@@ -1,8 +1,13 @@
-"""Which of many balls may be near a point: inner products in float32, with margins that provably miss nothing.
+"""A filter that proposes the balls near a point.
 
-Balls are mapped, projected and lifted as for the search of pairs (docs/mathematics.md, Eq. M11 and M12), so FAISS
-compares all of them with one threshold. Balls are appended; the projection is chosen anew only when there are many
-times as many as it was chosen for.
+What is computed. Balls are mapped, projected and lifted as in the search for pairs (`regions._search.embedding`). For
+one point, a float32 inner product with each ball and one threshold then tell which balls may be near; FAISS computes
+them.
+
+Guarantee. No ball that is near is missed (docs/mathematics.md, Eq. M11 and M12).
+
+Cost. O(m) for each ball and query, with m mapped coordinates. Balls can be appended; the projection stays that of the
+sample the filter was made for.
 """
 
 from __future__ import annotations
@@ -15,12 +20,13 @@ from jaxtyping import Float64, Int64
 from regions._search.embedding import SKEW, TINY, Frame, asked
 from regions._search.projection import principal_directions
 
-_DIRECTIONS = 64
-_WILD = 1e15  # scaled lengths beyond this could overflow float32 when they are squared
+_DIRECTIONS = 64  # principal directions to project on, if there are at least twice as many coordinates
+_SPARE = 1e-12  # more than the relative errors of the few float64 operations on a lower bound
+_WILD = 1e15  # scaled lengths beyond this could overflow float32 when squared
 
 
 class BallFilter:
-    """Projected centres of balls, chosen for a sample of them."""
+    """Lifted balls in a FAISS index. The projection is chosen for a sample of their centres."""
 
     def __init__(self, sample: Float64[np.ndarray, "s d"]) -> None:
         import faiss  # loaded only where something is searched
@@ -40,7 +46,7 @@ class BallFilter:
         """Append balls."""
         mapped, norms = self._frame.map(centres, np.arange(radii.size))
         reach = self._frame.reach(radii, norms)
-        wild = ~(np.maximum(norms, reach) < _WILD)  # always candidates
+        wild = ~(np.maximum(norms, reach) < _WILD)  # too large for float32: these balls are proposed for every point
         mapped[wild], reach[wild], norms[wild] = 0.0, 0.0, 0.0
         rows = self._frame.lift(mapped, reach, norms)
         rows[wild, -1], norms[wild] = np.inf, np.inf
@@ -53,7 +59,10 @@ class BallFilter:
     def near(
         self, x: Float64[np.ndarray, " d"], radii: Float64[np.ndarray, " n"], reach: float
     ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-        """Balls, among them every one with |x - centre| < radius + reach, and lower bounds of |x - centre| - radius."""
+        """Indices that include every ball with |x - centre| < radius + reach.
+
+        Also returns a lower bound on |x - centre| - radius for each.
+        """
         mapped, norms = self._frame.map(x[None], np.zeros(1, dtype=np.int64))
         least = self._frame.reach(np.array([reach]), norms)
         norm = float(norms[0])
@@ -62,7 +71,7 @@ class BallFilter:
         query, limit = asked(self._frame.lift(mapped, least, norms))
         found = self._index.range_search(query, float(limit[0]))[2]
         centres = self._index.reconstruct_batch(found)[:, :-2]
-        distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - 1e-12)
+        distance = np.linalg.norm(centres - mapped[0].astype(np.float64), axis=1) * (1 - _SPARE)
         below = distance - self._frame.moved * (self._norms[found] + norm) - TINY
         below /= self._frame.scale * (1 + 2 * SKEW)
-        return found, below * (1 - np.copysign(1e-12, below)) - radii[found] * (1 + 1e-12)
+        return found, below * (1 - np.copysign(_SPARE, below)) - radii[found] * (1 + _SPARE)

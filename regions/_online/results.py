@@ -1,4 +1,4 @@
-"""What Algorithm 2 says about a point that arrives."""
+"""What the online allocator returns: stored regions, what an arriving point was given, and a refusal."""
 
 from __future__ import annotations
 
@@ -7,46 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where one point lies among the regions.
-
-    Attributes
-    ----------
-    region : int
-        Index of the region that holds the point, -1 where none does. Among overlapping regions, which then all have
-        one sigma: the one whose boundary is farthest away.
-    sigma : float
-        The region's noise level, NaN outside.
-    margin : float
-        Distance to the region's boundary, rounded down; 0 outside.
-    """
-
-    region: int
-    sigma: float
-    margin: float
-
-    @property
-    def held(self) -> bool:
-        """Whether a region holds the point."""
-        return self.region >= 0
+from regions._map import Location
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a point was given.
+    """What an arriving point was given.
 
     Attributes
     ----------
     region : int
-        Index of the region that holds the point from now on, -1 if none does (radius 0).
+        Index of the region that now holds the point; -1 if no region does, and the radius is then 0.
     sigma : float
-        The noise level of its certificate.
+        The noise level of the point's certificate.
     radius : float
-        What is certified: B(point, radius) lies in the union of regions of this sigma, and radius <= R.
+        The certified radius. It is at most R, and B(point, radius) lies in the union of regions of this sigma.
     class_ : int
-        The class of its certificate.
+        The class of the point's certificate.
     created : bool
         Whether this arrival stored a new region.
     """
@@ -69,16 +46,16 @@ class Region:
     class_: int
 
 
-class PointHeld(RuntimeError):  # noqa: N818 (nothing went wrong: another process was faster)
-    """A region of another sigma holds the point: certify it at that sigma, with fresh samples, and insert again.
+class PointHeld(RuntimeError):  # noqa: N818 (not an error: another process was faster)
+    """A region of another sigma holds the point. Certify it at that sigma, with fresh samples, and insert it again.
 
     Attributes
     ----------
-    place : Place
+    place : Location
         The region, its sigma and the distance to its boundary.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Location[int, float]) -> None:
         super().__init__(place)
         self.place = place
 

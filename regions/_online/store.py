@@ -1,16 +1,16 @@
-"""The file behind `OnlineAllocator`: an append-only table of regions in SQLite, every row chained to the one before.
+"""The file behind `OnlineAllocator`: a table of regions in SQLite to which rows are only appended.
 
-Write-ahead logging lets readers go on while one process writes. Each row carries a SHA-256 over itself and the digest
-of the row before, and a second table the number of rows and the last digest: a flipped bit, a lost row and a file that
-somebody put in place of another one are noticed.
+Concurrency. Write-ahead logging lets processes read while one process writes.
 
-The digests have no key, so whoever writes a file on purpose can make them fit. Therefore the file is looked at before
-anything in it is used: it must hold our two tables and nothing else, and values that `insert` would take.
+Damage. Each row contains a SHA-256 digest of itself and of the digest of the row before. A second table has the number
+of rows and the last digest. So a flipped bit, a lost row, or another file in place of this one is detected. The digests
+have no key: someone who writes a file on purpose can compute them. Therefore the file is checked before anything in it
+is used. It must contain our two tables and nothing else, and only values that `insert` would accept.
 
-An exception may come at any moment, also from outside (KeyboardInterrupt, MemoryError, a signal handler). The position
-advances in one assignment, after the rows are where they belong. A transaction that is left open is ended by
-`settle`. Nothing here is a generator: one that was interrupted would end its transaction whenever it is thrown away, in
-the midst of the next one.
+Exceptions. An exception may strike at any moment, also from outside (KeyboardInterrupt, MemoryError, a signal handler).
+The position in the file advances by one assignment, after the rows have been delivered. `settle` ends a transaction
+that an exception left open. No function here is a generator: an interrupted generator would roll back its transaction
+when it is garbage-collected, and that may happen during the next transaction.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ APPLICATION_ID = 0x53525347  # "SRSG"
 SCHEMA = 1
 _PAGE = 8192  # bytes: a region of 784 coordinates fits into one page
 _BLOCK = 1024  # rows read at once ...
-_COORDINATES = 1 << 22  # ... unless they have more coordinates than this together
-_LONGEST = 8 * MOST_COORDINATES + 4096  # bytes of a row
+_COORDINATES = 1 << 22  # ... or fewer, so that they have no more coordinates than this together
+_LONGEST = 8 * MOST_COORDINATES + 4096  # largest size of a row in bytes
 
 _TABLES = (
     """CREATE TABLE state (
@@ -46,17 +46,17 @@ _TABLES = (
     """CREATE TABLE regions (
         id INTEGER PRIMARY KEY, radius REAL NOT NULL CHECK (radius > 0), sigma REAL NOT NULL CHECK (sigma > 0),
         class INTEGER NOT NULL, centre BLOB NOT NULL, digest BLOB NOT NULL)""",
-)  # centres: little-endian float64; ids 1, 2, 3, ... in order of arrival
+)  # centres are little-endian float64; ids are 1, 2, 3, ... in order of arrival
 _CONTENT = (("table", "state", _TABLES[0]), ("table", "regions", _TABLES[1]))
 _TYPES = (int, float, float, int, bytes)
-_SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # what a journal ends with that names another file
+_SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # the last bytes of a journal that names another file
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Consecutive regions."""
+class StoredRegions:
+    """Some consecutive regions of the file."""
 
     centres: Float64[np.ndarray, "k d"]
     radii: Float64[np.ndarray, " k"]
@@ -65,7 +65,7 @@ class Rows:
 
 
 class Store:
-    """One connection to the file. It remembers how many rows it has handed out, and the digest of the last one."""
+    """One connection to the file. It remembers how many rows it has delivered, and the digest of the last one."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class Store:
 
     @property
     def count(self) -> int:
-        """Number of rows that were handed out."""
+        """Number of rows delivered so far."""
         return self._position[0]
 
     @property
     def digest(self) -> bytes:
-        """Digest of the last of them."""
+        """Digest of the last row delivered."""
         return self._position[1]
 
     def _check_path(self, *, may_create: bool) -> None:
@@ -128,7 +128,7 @@ class Store:
         self._check_journal()
 
     def _check_journal(self) -> None:
-        """Refuse a journal that names another file: SQLite would delete that file. Ours never do."""
+        """Refuse a journal that names another file, which our journals never do: SQLite would delete that file."""
         journal = Path(f"{self.path}-journal")
         if journal.exists() and not journal.is_file():
             raise ValueError(f"{journal} is no regular file: remove it")
@@ -144,12 +144,13 @@ class Store:
     def _mode(self) -> str:
         if not self.read_only:
             return "mode=rwc"
-        # Readers share an index in the folder; where none may be made, the file is read as it is, if it is complete.
+        # Readers share an index file in the folder. If the folder may not be written and the log is empty, the file is
+        # opened as one that never changes, which needs no index.
         log, folder = Path(f"{self.path}-wal"), self.path.absolute().parent
         return "mode=ro" if log.exists() or os.access(folder, os.W_OK) else "immutable=1"
 
     def _prepare(self, dimension: int | None, groups: str | None, synchronous: str, timeout: float) -> None:
-        """Look at the file, which may be new, before anything in it is changed or its tables are read."""
+        """Check the file, or create its tables if it is new, before it is changed or its tables are read."""
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {int(self.read_only)}"):
             self._connection.execute(f"PRAGMA {pragma}")
@@ -176,7 +177,7 @@ class Store:
         self.rewind()
 
     def _is_empty(self) -> bool:
-        """A new file, or one whose maker was killed before it wrote anything."""
+        """Whether the file is new, or was left empty by a process that was killed before it wrote anything."""
         application, tables = self._pragma("application_id"), "SELECT count(*) FROM sqlite_master"
         return application == 0 and self._connection.execute(tables).fetchone()[0] == 0
 
@@ -185,15 +186,18 @@ class Store:
             raise ValueError(f"{self.path} is a SQLite file of another program: give another path")
         version = self._pragma("user_version")
         if version != SCHEMA:
-            raise ValueError(f"{self.path} has schema version {version}, this program reads {SCHEMA}: use its version")
+            raise ValueError(
+                f"{self.path} has schema version {version}, and this program reads version {SCHEMA}: use the program's "
+                "version that wrote the file"
+            )
 
     def _check_content(self) -> None:
-        """Refuse what this program did not make: triggers, views, indexes, other tables or columns."""
+        """Refuse a file with anything that this program does not make: triggers, views, indexes, other tables."""
         found = self._connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 3").fetchall()
         foreign = [entry for entry in found if entry not in _CONTENT]
         if foreign:
             what = " ".join(str(word)[:40] for word in foreign[0][:2])
-            raise ValueError(f"{self.path} holds the {what!r}, which this program did not make so: restore a copy")
+            raise ValueError(f"{self.path} holds a {what!r} that this program does not write: restore a copy")
         if len(found) != len(_CONTENT):
             raise damaged(self.path)
 
@@ -201,7 +205,7 @@ class Store:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _use_wal(self, timeout: float) -> None:
-        """Switch to write-ahead logging; SQLite does not wait for other processes here, so we do."""
+        """Switch to write-ahead logging. SQLite itself does not wait for other processes here, so we retry."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -239,7 +243,7 @@ class Store:
             raise OSError(f"{self.path} was replaced while it was open: open it again")
 
     def write(self, work: Callable[[], Result]) -> Result:
-        """Do this while no other process can write; what it appends is stored when it returns, or nothing is."""
+        """Call `work` while no other process can write. If it returns, all that it appended is stored; else nothing."""
         if self.read_only:
             raise PermissionError(f"{self.path} was opened with read_only=True: open it without to insert")
         self._check_identity()
@@ -261,16 +265,16 @@ class Store:
             self._connection.execute("ROLLBACK")
 
     def settle(self) -> None:
-        """End a transaction that an exception has left open."""
+        """Roll back a transaction that an exception has left open."""
         with in_words(self.path):
             self._roll_back()
 
     def rewind(self) -> None:
-        """Begin anew with the first row."""
+        """Go back to the beginning, so that the next `read` delivers all rows."""
         self._position = (0, _seed(self.dimension, self.groups))
 
-    def read(self, take: Callable[[Rows], None]) -> None:
-        """Hand out, in blocks, the rows that were stored since this was last called, by whichever process."""
+    def read(self, take: Callable[[StoredRegions], None]) -> None:
+        """Call `take` with blocks of the rows that any process has stored since the last call."""
         self._check_identity()
         with in_words(self.path):
             if self._state() == self._position:
@@ -278,7 +282,7 @@ class Store:
             if self._connection.in_transaction:
                 self._read(take)
             else:
-                self._within("BEGIN", lambda: self._read(take), "ROLLBACK")  # one snapshot for both tables
+                self._within("BEGIN", lambda: self._read(take), "ROLLBACK")  # both tables as of one moment
 
     def _state(self) -> tuple[int, bytes]:
         count, digest = self._row("SELECT regions, digest FROM state", int, bytes)
@@ -290,7 +294,7 @@ class Store:
             raise damaged(self.path)
         return row
 
-    def _read(self, take: Callable[[Rows], None]) -> None:
+    def _read(self, take: Callable[[StoredRegions], None]) -> None:
         state = self._state()
         query = "SELECT id, radius, sigma, class, centre, digest FROM regions WHERE id > ? ORDER BY id LIMIT ?"
         size = max(1, min(_BLOCK, _COORDINATES // self.dimension))
@@ -301,8 +305,11 @@ class Store:
         if self._position != state:
             raise damaged(self.path)
 
-    def _checked(self, block: list[tuple[Any, ...]]) -> tuple[Rows, bytes]:
-        """The rows that follow those handed out, and the digest of the last, if all are as they were written."""
+    def _checked(self, block: list[tuple[Any, ...]]) -> tuple[StoredRegions, bytes]:
+        """Check that these rows follow those delivered and are as they were written.
+
+        Returns them and the digest of the last one.
+        """
         centres, digest = np.empty((len(block), self.dimension)), self.digest
         for k, (*row, stored) in enumerate(block):
             if tuple(map(type, row)) != _TYPES or row[0] != self.count + k + 1 or len(row[4]) != 8 * self.dimension:
@@ -312,14 +319,17 @@ class Store:
                 raise damaged(self.path)
             centres[k] = np.frombuffer(row[4], "<f8")
         _, radii, sigma, classes, _, _ = zip(*block, strict=True)
-        rows = Rows(centres, np.array(radii), np.array(sigma), np.array(classes, dtype=np.int64))
+        rows = StoredRegions(centres, np.array(radii), np.array(sigma), np.array(classes, dtype=np.int64))
         for values, least in ((rows.radii, 0.0), (rows.sigma, 0.0), (np.abs(centres), -1.0)):
             if not ((values > least) & (values <= LARGEST)).all():
                 raise damaged(self.path)
         return rows, digest
 
     def append(self, centre: Float64[np.ndarray, " d"], radius: float, sigma: float, class_: int) -> int:
-        """Store one region, inside a transaction in which all rows before it have been read; return its index."""
+        """Store one region and return its index.
+
+        This must be called inside a transaction, after all rows in the file have been read.
+        """
         number, blob = self.count + 1, centre.astype("<f8").tobytes()
         digest = _digest(self.digest, number, radius, sigma, class_, blob)
         row = (number, radius, sigma, class_, blob, digest)
@@ -328,7 +338,7 @@ class Store:
         return number - 1
 
     def close(self) -> None:
-        """Close the connection; the last process to do so moves everything into the one file."""
+        """Close the connection. The last process to do so moves everything from the log into the file."""
         with in_words(self.path):
             self._connection.close()
 

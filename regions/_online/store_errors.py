@@ -1,4 +1,4 @@
-"""SQLite's errors in one line that names the file and the remedy."""
+"""Messages for SQLite's errors: one line that names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _WORDS: Mapping[int, tuple[type[Exception], str]] = {
 
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite into OSError, or ValueError where the file is not what it should be."""
+    """Turn SQLite's errors into OSError, or into ValueError if the content of the file is wrong."""
     try:
         yield
-    except sqlite3.ProgrammingError as error:  # a signal handler, or another thread, closed it meanwhile
+    except sqlite3.ProgrammingError as error:  # a signal handler or another thread has closed it meanwhile
         raise ValueError(f"{path} was closed while it was in use: open it again") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
@@ -40,5 +40,5 @@ def in_words(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path) -> ValueError:
-    """Rows that are not as they were written."""
+    """The error for a file whose rows are not as they were written."""
     return ValueError(f"{path} is damaged (its regions are not as they were written): restore a copy")

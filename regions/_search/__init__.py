@@ -1,1 +1,1 @@
-"""Which balls may overlap: candidates, of which none is missed."""
+"""Finding the pairs of balls that may overlap. The candidates include every pair that does overlap."""

@@ -1,9 +1,14 @@
-"""Candidate pairs of balls that may overlap: nothing is missed, and what is too much is sorted out by exact distances.
+"""Search for candidate pairs: pairs of balls that may overlap.
 
-Three backends. "tree": k-d trees in float64. "blocks" and "faiss": float32 inner products, by NumPy or FAISS. For
-these, points are mapped, in high dimension projected, and lifted so that one product and one comparison tell whether
-two balls may overlap, each with its own radius (docs/mathematics.md, Eq. M11, M12 and M16). "auto": trees in up to ten
-dimensions; beyond, products by whichever of the two is quicker on the first tiles of a long search.
+What is computed. Blocks of pairs. Three backends find them. "tree" searches k-d trees in float64. "blocks" and "faiss"
+compute inner products in float32, by NumPy or by FAISS: points are mapped, projected in high dimension, and lifted, so
+that one inner product and one comparison tell whether two balls with radii of their own may overlap
+(docs/mathematics.md, Eq. M11, M12 and M16). "auto" takes trees in up to ten dimensions. In more dimensions it takes
+"blocks", or, for a long search, whichever of "blocks" and "faiss" is quicker on the first tiles.
+
+Guarantee. The candidates include every pair that overlaps. The caller measures them exactly and drops the others.
+
+Cost. At most about n^2 / 2 inner products of the mapped coordinates; trees take much less in few dimensions.
 """
 
 from __future__ import annotations
@@ -24,12 +29,12 @@ from regions._search.products import TILE, backend_for, overlapping
 from regions._search.projection import SAMPLE, choose_basis
 from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
 
-_CELLS_FROM = 20_000  # points from which nearest neighbours are looked for in ...
-_CELLS = 8  # ... so many of 4 sqrt(n) cells
-_QUERIES = 1 << 14  # points whose neighbours are looked up at once
-_TOGETHER = 1 << 20  # pairs handed on at once, if there are as many
-_FEWEST = 256  # points that are mapped at once however wide
-_HELD = 1 << 28  # bytes of mapped coordinates that are kept; if there are more, blocks are mapped when their turn comes
+_CELLS_FROM = 20_000  # from this many points on, nearest neighbours are searched in some of 4 sqrt(n) cells only ...
+_CELLS = 8  # ... namely in this many
+_QUERIES = 1 << 14  # points whose neighbours are searched at once
+_TOGETHER = 1 << 20  # small blocks are joined until they hold this many pairs
+_FEWEST = 256  # a block has at least this many points, however many coordinates they have
+_HELD = 1 << 28  # bytes of mapped coordinates that are kept; if they need more, each block is mapped when it is used
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) from time to time."""
@@ -42,11 +47,13 @@ def near_pairs(
     centres: Int64[np.ndarray, " e"] | None = None,
     search: str = "auto",
 ) -> Iterator[Pairs]:
-    """Blocks of pairs (i, j), each at most once, among them EVERY pair with R_i, R_j > 0 and |x_i - x_j| < R_i + R_j.
+    """Yield blocks of pairs (i, j), each at most once, that include EVERY pair of overlapping balls.
 
-    `centres` lists points with R = 0 that are paired with every ball they may lie in; pairs of two centres may occur.
-    Memory is bounded by blocks whatever the number of candidates. Small blocks are put together, because threads that
-    wait for the next search get in the way of those that measure its candidates.
+    Two balls overlap if R_i, R_j > 0 and |x_i - x_j| < R_i + R_j. `centres` lists points with R = 0 that are wanted as
+    well: each of them is paired with every ball that may contain it, and perhaps with other points of `centres`.
+
+    Memory is bounded by the size of a block, whatever the number of candidates. Small blocks are joined: while the
+    threads of the search wait for the next block to be asked for, they slow down those that measure the candidates.
     """
     waiting: list[Pairs] = []
     extra = np.empty(0, dtype=np.int64) if centres is None else centres
@@ -65,10 +72,11 @@ def near_pairs(
 
 
 def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], k: int) -> Iterator[Pairs]:
-    """Blocks of pairs (i, j) where j is about one of the k points nearest to i, both with R > 0; i itself included.
+    """Yield blocks of pairs (i, j) where j is, as a rule, one of the k nearest points to i; j = i occurs as well.
 
-    A heuristic: in a projection, float32, duplicates, or beyond the cells that are looked into, some may be missed.
-    Copies of a point are paired with each other, and one of them is searched, since no index can divide them.
+    Only points with R > 0 take part. This is a heuristic: it may miss near points because it searches a projection, in
+    float32 and in some cells only. Copies of one point are paired with each other, and only one of them is searched,
+    because an index cannot divide equal points into cells.
     """
     positive = np.flatnonzero(R > 0)
     one, member = distinct(points, positive)
@@ -90,7 +98,10 @@ def near_neighbours(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"
 def distinct(
     points: Real[np.ndarray, "n d"], which: Int64[np.ndarray, " k"], *more: Real[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " k"]]:
-    """One of each kind among these points, and the kind of each: the same coordinates, and values of `more`."""
+    """Find which of these points are copies of each other: equal in all coordinates and in all arrays of `more`.
+
+    Returns the index of one point of each kind, and for every point of `which` the number of its kind.
+    """
     place: dict[bytes, int] = {}
     member = np.empty(which.size, dtype=np.int64)
     for k, i in enumerate(which.tolist()):
@@ -128,14 +139,15 @@ def _near_neighbours(
             both = np.concatenate([nearest[q], squared], axis=1)
             best = np.argsort(both, axis=1, kind="stable")[:, :k]
             nearest[q] = np.take_along_axis(both, best, axis=1)
-            both = np.concatenate([neighbour[q], block.members[found]], axis=1)  # -1, none, counts as the last: any may
+            # FAISS reports -1 where it found too few; that picks the last member, and any pair is permitted here
+            both = np.concatenate([neighbour[q], block.members[found]], axis=1)
             neighbour[q] = np.take_along_axis(both, best, axis=1)
     for rows, found in zip(queries, neighbour, strict=True):
         yield np.repeat(rows, k), found.ravel()
 
 
 def _index(rows: Float32[np.ndarray, "m v"]) -> Any:
-    """A FAISS index for nearest neighbours: among all rows, or, where these are many, those in a few cells nearby."""
+    """A FAISS index for nearest neighbours. It compares all rows, or, if these are many, those in the nearest cells."""
     import faiss  # loaded only where something is searched
 
     count, width = rows.shape
@@ -165,17 +177,20 @@ def _tree_pairs(
 
 
 def by_trees(search: str, d: int) -> bool:
-    """Whether the search of this name uses trees in d dimensions."""
+    """Whether this search uses k-d trees in d dimensions."""
     return search == "tree" or (search == "auto" and d <= TREE_DIMENSION)
 
 
 def searched(R: Float64[np.ndarray, " n"], centres: Int64[np.ndarray, " e"]) -> Int64[np.ndarray, " m"]:
-    """Points with R > 0, then those of `centres`."""
+    """The points that take part in a search: those with R > 0, then those of `centres`."""
     return np.append(np.flatnonzero(R > 0), centres)
 
 
 def frame_for(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], rows: Int64[np.ndarray, " p"]) -> Frame:
-    """The frame for a search among some of the points, with the projection that is likely to pay. Deterministic."""
+    """The frame for a search among some of the points.
+
+    It has a projection if one is likely to make the search faster. The choice is deterministic.
+    """
     frame = Frame.around(points, rows)
     sample = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows.size), replace=False))
     z = (points[sample] - frame.centre) * frame.scale
@@ -191,7 +206,10 @@ def product_pairs(
     progress: Progress | None = None,
     search: str = "auto",
 ) -> Iterator[Pairs]:
-    """Pairs of rows and columns, or (None) each pair of rows once, that may overlap; points with R = 0 come last."""
+    """Yield the pairs of a point of `rows` and a point of `columns` that may overlap.
+
+    Without `columns`, each pair of two points of `rows` comes once. Points with R = 0 must come last in `rows`.
+    """
 
     def lifted(members: Int64[np.ndarray, " m"]) -> Float32[np.ndarray, "m v"]:
         mapped, norms = frame.map(points, members)
@@ -208,7 +226,7 @@ def product_pairs(
             for start in range(0, len(queries), TILE):
                 tile = queries[start : start + TILE]
                 i = a.members[start : start + TILE]
-                if R[i[0]] > 0:  # else none of them and of what follows is a ball
+                if R[i[0]] > 0:  # otherwise this tile and all after it hold no ball, because R = 0 comes last
                     for row, column in overlapping(tile, targets, start if a is b else None, backend):
                         yield i[row], b.members[column]
                 done += len(tile)
@@ -217,13 +235,13 @@ def product_pairs(
 
 
 def _widest(frame: Frame) -> float:
-    """A scaled radius that reaches any point the frame was made for."""
+    """A scaled radius so large that its ball reaches every point the frame was made for."""
     return 2 * math.sqrt(frame.centre.size) + 1
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some points, and what they are mapped to: held, or mapped when asked for."""
+    """Some points and their mapped rows, which are kept or else computed each time they are used."""
 
     members: Int64[np.ndarray, " m"]
     _source: Float32[np.ndarray, "m v"] | Callable[[], Float32[np.ndarray, "m v"]]
@@ -239,7 +257,10 @@ def _blocks(
     width: int,
     mapped: Callable[[Int64[np.ndarray, " p"]], Float32[np.ndarray, "p v"]],
 ) -> list[_Block]:
-    """All members if their coordinates may be held; else parts of them that take an eighth of that, not held."""
+    """One block of all members if their mapped rows take little enough memory to be kept.
+
+    Otherwise several blocks, whose rows are computed when they are used and take an eighth of that memory each.
+    """
     if 4 * width * members.size <= _HELD:
         return [_Block(members, mapped(members))] if members.size else []
     size = max(_FEWEST, _HELD // (32 * width))

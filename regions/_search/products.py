@@ -1,8 +1,11 @@
-"""Which of some lifted balls may overlap which others: one inner product and one comparison for each pair.
+"""Testing lifted balls against each other: one float32 inner product and one comparison for each pair.
 
-Two backends compute the products in float32, NumPy's and FAISS's. The lift has paid for the error of either
-(docs/mathematics.md, Eq. M12 and M16), so neither misses a pair. Both take the same tiles and list what they find in
-the same order.
+What is computed. The pairs (query, target) that may overlap, in order. NumPy or FAISS computes the products.
+
+Guarantee. Neither misses a pair that overlaps: lifting has made the test pass in spite of float32's errors
+(docs/mathematics.md, Eq. M12, M16 and M17). Both backends process the same tiles and list pairs in the same order.
+
+Cost. One product of mapped coordinates for each pair.
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ from regions._search.embedding import asked
 from regions._search.trees import Pairs
 
 TILE = 1024  # balls on each side of one matrix product
-_SAMPLED_FROM = 1 << 29  # pairs from which the time that a sample takes, and that of loading FAISS, is nothing
-_TRIALS = 3  # tiles each backend is timed on
+_SAMPLED_FROM = 1 << 29  # in a search of this many pairs, trying both backends costs little in comparison
+_TRIALS = 3  # number of tiles on which each backend is timed
 
 Lifted = Float32[np.ndarray, "_ v"]
 Finder = Callable[[Lifted], Pairs]
-"""Given some targets, the pairs (query, target) that may overlap, in order."""
+"""A function that takes targets, and returns the pairs (query, target) that may overlap, in order."""
 Backend = Callable[[Lifted], Finder]
-"""Given some queries, what finds targets for them."""
+"""A function that takes queries, and returns the finder for them."""
 
 
 def by_blocks(queries: Lifted) -> Finder:
-    """By NumPy's matrix products: each query compares with a threshold of its own."""
+    """Find pairs by NumPy's matrix products. Every query has its own threshold (Eq. M12)."""
     rows, least = asked(queries)
 
     def find(targets: Lifted) -> Pairs:
@@ -38,9 +41,10 @@ def by_blocks(queries: Lifted) -> Finder:
 
 
 def by_faiss(queries: Lifted) -> Finder:
-    """By FAISS's range search of a flat index for inner products: it computes every product and has one threshold.
+    """Find pairs by FAISS's range search of a flat index for inner products, which computes every product.
 
-    So each query's own threshold is moved into the product, as a coordinate whose partner is 1 (Eq. M16).
+    FAISS takes one threshold for all queries. So a query's own threshold becomes one more coordinate, which is
+    multiplied by 1 (Eq. M16), and the common threshold is 0.
     """
     import faiss  # loaded only where something is searched
 
@@ -58,7 +62,7 @@ def by_faiss(queries: Lifted) -> Finder:
 
 
 def quicker() -> Backend:
-    """Whichever of both backends takes less time on the first tiles, which they take in turn."""
+    """The faster of the two backends: they process the first tiles in turn, and the faster one processes the rest."""
     seconds: dict[Backend, list[float]] = {by_blocks: [], by_faiss: []}
 
     def of(queries: Lifted) -> Finder:
@@ -81,7 +85,7 @@ def quicker() -> Backend:
 
 
 def backend_for(search: str, pairs: int) -> Backend:
-    """The backend that this name stands for where so many pairs are looked at."""
+    """The backend for the search of this name, in which `pairs` pairs will be tested."""
     if search == "auto":
         return quicker() if pairs >= _SAMPLED_FROM else by_blocks
     return {"blocks": by_blocks, "faiss": by_faiss}[search]
@@ -90,9 +94,10 @@ def backend_for(search: str, pairs: int) -> Backend:
 def overlapping(
     queries: Lifted, targets: Lifted, place: int | None = None, backend: Backend = by_blocks
 ) -> Iterator[Pairs]:
-    """Blocks of pairs (query, target) of lifted balls that may overlap.
+    """Yield blocks of pairs (query, target) of lifted balls that may overlap.
 
-    With `place`, the queries are targets[place : place + p], and each pair among the targets from there on comes once.
+    With `place`, the p queries are also the targets [place : place + p]. The targets before them are then passed over,
+    and a pair of two queries comes only once.
     """
     find = backend(queries)
     for start in range(place or 0, len(targets), TILE):

@@ -1,7 +1,12 @@
-"""Whether to search in a projection, and in which: decided by what it would cost on a sample.
+"""Choosing a projection in which the search for pairs is fast, or none.
 
-Any orthonormal projection is safe, since it only shrinks distances. A good one has few components and still tells most
-far pairs apart: the leading principal directions of the data.
+What is computed. The leading principal directions of a sample, as an orthonormal basis, with the number of directions
+for which an estimate of the cost is least. Few directions make each product cheap. Many keep far points apart, so that
+fewer pairs are proposed in vain.
+
+Guarantee. The choice affects only the time: an orthonormal projection lengthens no distance, so no pair is missed.
+
+Cost. O(s^2 d + s^3) for a sample of s points.
 """
 
 from __future__ import annotations
@@ -11,24 +16,24 @@ from jaxtyping import Float64
 
 from regions._search.embedding import SKEW
 
-SAMPLE = 512  # points whose pairs are looked at
-_SIZES = (16, 32, 64, 128)  # numbers of components that are tried
-_FEWEST_POINTS = 2000  # below, a search takes no time worth saving
+SAMPLE = 512  # number of points from whose pairs the cost is estimated
+_SIZES = (16, 32, 64, 128)  # numbers of directions that are tried
+_FEWEST_POINTS = 2000  # a search among fewer points takes too little time to be worth a projection
 
-# Nanoseconds on one machine of two cores; only their proportions matter, and they only affect speed.
-_PAIR = 0.5  # looking at one float32 product
-_PAIR_COMPONENT = 0.0085  # computing it, per component
-_CANDIDATE = 10.0  # listing one candidate ...
-_CANDIDATE_COORDINATE = 0.07  # ... and measuring it in float64, per coordinate
-_MAP = 0.025  # projecting one point, per coordinate and component
+# The cost of each step, in nanoseconds on a machine of two cores. Only their proportions matter.
+_PAIR = 0.5  # comparing one float32 product with its threshold
+_PAIR_COMPONENT = 0.0085  # computing that product, for each coordinate
+_CANDIDATE = 10.0  # listing one candidate pair
+_CANDIDATE_COORDINATE = 0.07  # measuring a candidate in float64, for each coordinate
+_MAP = 0.025  # projecting one point, for each coordinate and direction
 
 
 def choose_basis(
     z: Float64[np.ndarray, "s d"], radii: Float64[np.ndarray, " s"], n: int
 ) -> Float64[np.ndarray, "d m"] | None:
-    """Orthonormal columns to project on, or None where searching all coordinates is estimated to be faster.
+    """Orthonormal columns to project on, or None if a search in all coordinates is estimated to be faster.
 
-    z, radii : centred points, a sample of n, and their radii
+    z, radii : a sample of the n points, centred and scaled, and their radii
     """
     d = z.shape[1]
     if n < _FEWEST_POINTS or d <= 2 * _SIZES[0]:
@@ -57,7 +62,7 @@ def choose_basis(
 
 
 def principal_directions(z: Float64[np.ndarray, "s d"], m: int) -> Float64[np.ndarray, "d m"] | None:
-    """The m leading principal directions of centred points, in order, or None where they are not orthonormal."""
+    """The m leading principal directions of centred points, in order; None if rounding keeps them from orthonormal."""
     return _orthonormal(z.T @ _components(z)[1][:, :m])
 
 

@@ -1,8 +1,11 @@
-"""The pair search of `_search` cut into shards that workers can take: one piece of the points against another.
+"""Sharing the search for pairs among workers.
 
-Every worker maps what its shard needs, so that only points and indices travel (a memory map by its name). Which pairs a
-shard proposes may depend on how the search is cut; which of them are edges, and at what distance, does not: float64 and
-exact arithmetic decide, pair by pair.
+What is computed. The points are split into pieces. A shard is one piece searched against another, or against itself.
+Every worker maps the points of its shard itself, so that only points and indices are sent (for a memory map, only the
+name of its file).
+
+Guarantee. Every pair belongs to exactly one shard. The number of shards may change which pairs are proposed in vain,
+but not which pairs overlap: that is decided afterwards in float64 and in exact arithmetic, pair by pair.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from regions._search.embedding import Frame
 from regions._search.pairs import Progress, by_trees, frame_for, product_pairs, searched
 from regions._search.trees import Layer, Pairs, in_units, layers, tree_pairs
 
-_FEWEST = 1 << 11  # points that are worth a piece of their own
-_EACH = 8  # shards for each worker, since some take longer than others
+_FEWEST = 1 << 11  # a piece has about this many points or more
+_EACH = 8  # shards for each worker: many, because some take longer than others
 
 Piece = Int64[np.ndarray, " _"]
 
@@ -33,7 +36,11 @@ def shards(
     workers: int,
     search: str = "auto",
 ) -> tuple[Frame | None, list[tuple[Piece, Piece | None]]]:
-    """How to search (None: by k-d trees), and what with what (None: with itself)."""
+    """Split a search into shards.
+
+    Returns the frame to map points by, or None for a search by k-d trees; and the shards, each a piece and the piece it
+    is searched against, or None where that is itself.
+    """
     members = searched(R, centres)
     tree = by_trees(search, points.shape[1])
     size = max(_FEWEST, math.ceil(members.size / math.sqrt(2 * _EACH * workers)))
@@ -55,7 +62,7 @@ def shard_pairs(
     columns: Piece | None,
     search: str = "auto",
 ) -> Iterator[Pairs]:
-    """Blocks of pairs of one shard, as `near_pairs` would yield them; each pair is in one shard, once."""
+    """Yield blocks of the candidate pairs of one shard, as `near_pairs` does for the whole search."""
     if frame is not None:
         return product_pairs(points, R, frame, rows, columns, None, search)
     points, R = in_units(points, R)
@@ -72,7 +79,11 @@ def shared_out(
     progress: Progress | None,
     search: str = "auto",
 ) -> Iterator[Any]:
-    """What a function makes of every shard: it is called as f(points, R, frame, rows, columns, search, *arguments)."""
+    """Let workers apply a function to every shard, and yield what it returns, in the order of the shards.
+
+    edges_of : the function f and further arguments; it is called as
+        f(points, R, frame, rows, columns, search, *arguments)
+    """
     function, arguments = edges_of
     frame, parts = shards(points, R, centres, _workers.count(parallel), search)
     calls = ((function, (points, R, frame, *part, search, *arguments)) for part in parts)

@@ -1,6 +1,6 @@
 """Sigma per image and regions from logs of constant sigmas (Eq. 7, 10, 11). Labels enter when answers are counted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -194,16 +194,16 @@ def compare(
             joint = regions.allocate_levels(points, logs.sigmas, admitted(logs.predict, table, rule))
             level, allocation = joint.level, joint.allocation
         else:
-            groups = GROUPS[mode.overlap](level, _at(logs.predict, level)) or []
+            groups = GROUPS[mode.overlap](level, _at(logs.predict, level))
             how: dict[str, Any] = {"method": mode.how}
             if mode.how in GREEDY:
                 how = {"method": "greedy", "order": mode.how}
             elif mode.how != "max-min":
                 how |= {"parallel": parallel, **(options if mode.how == "lp" else {})}
             if near is None:
-                allocation = regions.allocate(points, _at(table, level), groups=groups or None, search=search, **how)
+                allocation = regions.allocate(points, _at(table, level), groups=groups, search=search, **how)
             else:
-                allocation = regions.allocate_graph(_overlaps(near, _at(table, level), groups), **how)
+                allocation = regions.allocate_graph(near.restricted(_at(table, level), groups=groups), **how)
         R, r = _at(table, level), allocation.radii
         predict = np.where(r > 0, _certified(logs, level, R), ABSTAIN)
         sound = bounds.certified or not mode.simultaneous
@@ -220,18 +220,6 @@ def _near(
         return regions.overlap_graph(points, R, search=search, parallel=parallel, most=most)
     except regions.TooManyOverlaps:
         return None
-
-
-def _overlaps(
-    near: regions.OverlapGraph, R: Float64[np.ndarray, " n"], groups: Sequence[Int64[np.ndarray, " n"]]
-) -> regions.OverlapGraph:
-    """Return the overlaps of smaller bounds that share no label. Pairs that only touch may stay: they do no harm."""
-    i, j = near.i, near.j
-    keep = R[i] + R[j] > near.distance * (1 - 2.0**-50)
-    for labels in groups:
-        keep &= labels[i] != labels[j]
-    keep &= (R[i] > 0) & (R[j] > 0)
-    return replace(near, R=R, i=i[keep], j=j[keep], distance=near.distance[keep])
 
 
 def describe(answers: Mapping[str, Answer], labels: Int64[np.ndarray, " n"]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ class Predictor:
 
     def _levels(
         self, images: Float32[np.ndarray, "m c h w"], n0: int
-    ) -> tuple[Location, Float64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    ) -> tuple[Location[np.ndarray, np.ndarray], Float64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
         """Look the inputs up, settle the level of those outside, and give everyone a number."""
         check_images(images)  # before the lookup: outside every region nobody else would look at them
         where = self.table.locate(images)
@@ -192,7 +192,7 @@ class Predictor:
         return np.array([self.table.sigma[filled[gap.argmin()]] for gap in gaps])
 
 
-def _nothing(where: Location, sigma: Float64[np.ndarray, " m"]) -> Answers:
+def _nothing(where: Location[np.ndarray, np.ndarray], sigma: Float64[np.ndarray, " m"]) -> Answers:
     """Return answers before anyone voted."""
     m = len(sigma)
     count, n = np.zeros(m, np.int64), np.zeros(m, np.int64)

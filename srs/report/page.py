@@ -129,7 +129,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
         "hashes": {
             "images": run.manifest["data"]["sha256"],
             "weights": run.manifest["classifier"]["weights"],
-            "regions": regions.RegionMap(results.points, results.radii, results.sigma, main.predict).content_hash,
+            "regions": results.table.content_hash,
         },
         "versions": run.manifest["versions"],
         "data": visible(run.manifest["data"]["name"]),

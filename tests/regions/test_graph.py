@@ -2,9 +2,10 @@ import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
 
-from regions import overlap_graph
+from regions import allocate, overlap_graph
 from regions._search import pairs as pair_search
 from regions._search import products
 from tests import oracles, strategies
@@ -24,6 +25,55 @@ def test_edges_are_exactly_the_overlapping_conflicts(instance):
     points, R, groups = instance
     graph = overlap_graph(points, R, groups=groups or None)
     assert pairs(graph) == oracles.edges(points, R, groups)
+
+
+@given(strategies.grouped_instances(max_points=14), st.integers(0, 2**32 - 1), st.data())
+def test_a_restricted_graph_is_the_one_that_a_search_finds(instance, seed, data):
+    points, R, groups = instance
+    first = groups[: data.draw(st.integers(0, len(groups)), label="groups of the graph")]
+    more = groups[len(first) :]
+    rng = np.random.default_rng(seed)
+    smaller = R * rng.choice([0.0, 0.5, 1.0, np.nextafter(1.0, 0.0), rng.random()], size=len(R))  # ties stay ties
+    restricted = overlap_graph(points, R, groups=first or None).restricted(smaller, groups=more or None)
+    assert pairs(restricted) == oracles.edges(points, smaller, groups)
+    searched = overlap_graph(points, smaller, groups=groups or None)
+    for name in ("R", "i", "j", "distance", "points", "adjacency", "components"):
+        np.testing.assert_equal(getattr(restricted, name), getattr(searched, name))
+    assert restricted.distance_error == searched.distance_error
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+@pytest.mark.parametrize("d", [2, 784])
+def test_restricted_to_balls_that_touch(rng, d, dtype):
+    # steps of 3 and 4 on a lattice: halves of the distance 5 touch, one unit in the last place more overlaps
+    points = np.repeat(rng.integers(0, 9, size=(1, d)), 3, axis=0)
+    points[1:, :2] += [[3, 4], [6, 8]]
+    graph = overlap_graph(points.astype(dtype), [3.0, 3.0, 3.0])
+    assert pairs(graph) == [(0, 1), (1, 2)]
+    assert pairs(graph.restricted([2.5, 2.5, np.nextafter(2.5, 3.0)])) == [(1, 2)]
+    assert pairs(graph.restricted([2.5, 2.5, np.nextafter(2.5, 3.0)]).restricted([2.5] * 3)) == []
+
+
+def test_a_restricted_graph_of_lengths_where_squares_underflow():
+    points = np.array([[0.0], [3.0], [6.0]]) * 1e-300
+    graph = overlap_graph(points, np.full(3, 2e-300))
+    assert pairs(graph.restricted(np.array([1.0, 2.0, 1.0 + 2**-52]) * 1e-300)) == oracles.edges(
+        points, np.array([1.0, 2.0, 1.0 + 2**-52]) * 1e-300
+    )
+
+
+def test_what_restricted_refuses(rng):
+    graph = overlap_graph([[0.0], [1.0]], [1.0, 1.0])
+    with pytest.raises(ValueError, match=r"R\[1\] = 1.5 exceeds this graph's R\[1\] = 1.0: call overlap_graph anew"):
+        graph.restricted([1.0, 1.5])
+    with pytest.raises(ValueError, match=r"R has shape \(3,\): expected \(2,\)"):
+        graph.restricted([1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"groups has shape \(3,\): expected \(2,\)"):
+        graph.restricted([1.0, 1.0], groups=[1, 2, 3])
+    generated = allocate(rng.random((700, 200)), np.full(700, 30.0), "matching").graph  # not every pair is listed
+    assert generated.n_edges < 700 * 699 / 2
+    with pytest.raises(ValueError, match="this graph does not list every overlapping pair: call overlap_graph first"):
+        generated.restricted(np.zeros(700))
 
 
 @given(strategies.instances(max_points=10))

@@ -110,7 +110,7 @@ def test_any_messages_give_a_bound(problem, seed, nodes):
     labels = np.stack([np.broadcast_to(g.reshape(n, -1), (n, K)) for g in groups], axis=2) if groups else None
     labels = np.ascontiguousarray(labels) if groups else np.zeros((n, K, 0), dtype=int)
     distance = np.linalg.norm(points[i] - points[j], axis=1)
-    network = _levels_bound.rows(n, i, j, distance * (1 + 1e-12))
+    network = _levels_bound.neighbours(n, i, j, distance * (1 + 1e-12))
     rng = np.random.default_rng(seed)
     messages = rng.normal(scale=R.max() + 1e-300, size=(2 * i.size, K, nodes))
     best = optimum(points, R, groups)
@@ -220,7 +220,7 @@ def test_deterministic_and_equivariant(rng):
 
 def test_a_time_limit_still_gives_an_answer(rng):
     points, levels, R = clusters(rng)
-    check(points, levels, R, [], allocate_levels(points, levels, R, seconds=1e-9))
+    check(points, levels, R, [], allocate_levels(points, levels, R, time_limit=1e-9))
 
 
 def problem_of(points, R):
@@ -293,14 +293,14 @@ def test_messages_from_envelopes_are_near_the_exact_ones(rng, classes, nodes):
         assert np.abs(near - exact).max() < 2e-3 * np.ptp(f) * nodes
 
 
-GOOD = {"points": [[0.0], [1.0]], "levels": [0.5, 1.0], "R": [[1.0, 2.0], [2.0, 1.0]]}
+GOOD = {"points": [[0.0], [1.0]], "sigmas": [0.5, 1.0], "R": [[1.0, 2.0], [2.0, 1.0]]}
 CASES = {
-    "no levels": ({"levels": []}, r"levels has shape \(0,\): expected \(K,\)"),
-    "matrix of levels": ({"levels": [[0.5, 1.0]]}, r"levels has shape \(1, 2\)"),
-    "zero level": ({"levels": [0.0, 1.0]}, r"levels\[0\] = 0.0: a noise level must be finite and > 0"),
-    "nan level": ({"levels": [0.5, np.nan]}, r"levels\[1\] = nan"),
-    "falling levels": ({"levels": [1.0, 0.5]}, r"levels\[1\] = 0.5: noise levels must increase"),
-    "repeated level": ({"levels": [0.5, 0.5]}, r"levels\[1\] = 0.5: noise levels must increase"),
+    "no levels": ({"sigmas": []}, r"sigmas has shape \(0,\): expected \(K,\)"),
+    "matrix of levels": ({"sigmas": [[0.5, 1.0]]}, r"sigmas has shape \(1, 2\)"),
+    "zero level": ({"sigmas": [0.0, 1.0]}, r"sigmas\[0\] = 0.0: a noise level must be finite and > 0"),
+    "nan level": ({"sigmas": [0.5, np.nan]}, r"sigmas\[1\] = nan"),
+    "falling levels": ({"sigmas": [1.0, 0.5]}, r"sigmas\[1\] = 0.5: noise levels must increase"),
+    "repeated level": ({"sigmas": [0.5, 0.5]}, r"sigmas\[1\] = 0.5: noise levels must increase"),
     "vector R": ({"R": [1.0, 2.0]}, r"R has shape \(2,\): expected \(2, 2\), 2 points at 2 levels"),
     "wide R": ({"R": np.ones((2, 3))}, r"R has shape \(2, 3\)"),
     "negative R": ({"R": [[1.0, 2.0], [-0.5, 1.0]]}, r"R\[1, 0\] = -0.5: radii must be finite and >= 0"),
@@ -311,7 +311,7 @@ CASES = {
     "short second group": ({"groups": ([1, 2], [1, 2, 3])}, r"groups\[1\] has shape \(3,\)"),
     "nan group": ({"groups": [1.0, np.nan]}, r"groups\[1\] = nan"),
     "negative rounds": ({"rounds": -1}, "rounds = -1: expected an integer >= 0"),
-    "no time": ({"seconds": 0.0}, "seconds = 0.0: expected a positive number of seconds"),
+    "no time": ({"time_limit": 0.0}, "time_limit = 0.0: expected a positive number of seconds"),
     "negative seed": ({"seed": -1}, "seed = -1: expected an integer >= 0"),
     "negative sweeps": ({"sweeps": -3}, "sweeps = -3: expected an integer >= 0"),
 }

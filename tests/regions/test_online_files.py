@@ -81,7 +81,7 @@ def test_the_database_of_another_program(path):
 
 def test_a_newer_schema(path, filled):
     change(path, "PRAGMA user_version = 2")
-    with pytest.raises(ValueError, match="has schema version 2, this program reads 1: use its version"):
+    with pytest.raises(ValueError, match="has schema version 2, and this program reads version 1: use the program"):
         OnlineAllocator(path)
 
 
@@ -195,7 +195,7 @@ FOREIGN = {
 def test_what_the_program_did_not_make_is_refused(path, filled, statement, what, options):
     change(path, statement)
     content = path.read_bytes()
-    with pytest.raises(ValueError, match=f"holds the '{what}', which this program did not make so") as caught:
+    with pytest.raises(ValueError, match=f"holds a '{what}' that this program does not write") as caught:
         OnlineAllocator(path, **options)
     one_line(caught)
     assert path.read_bytes() == content
@@ -203,7 +203,7 @@ def test_what_the_program_did_not_make_is_refused(path, filled, statement, what,
 
 def test_a_view_in_place_of_a_table(path, filled):
     change(path, "ALTER TABLE regions RENAME TO kept", "CREATE VIEW regions AS SELECT * FROM kept")
-    with pytest.raises(ValueError, match="which this program did not make so"):
+    with pytest.raises(ValueError, match="that this program does not write"):
         OnlineAllocator(path)
 
 

@@ -11,7 +11,7 @@ from regions import OnlineAllocator, allocate
 from regions._online.balls import GrowingBalls
 from regions._online.clearance import survey
 from regions._online.nearby import BallFilter
-from regions._online.store import Rows
+from regions._online.store import StoredRegions
 from tests import oracles
 
 
@@ -19,7 +19,7 @@ def grown(centres, radii, parts=1):
     balls = GrowingBalls(centres.shape[1])
     for part in np.array_split(np.arange(len(radii)), parts):
         labels = np.zeros(part.size, dtype=np.int64)
-        balls.add(Rows(centres[part], radii[part], np.full(part.size, 0.5), labels))
+        balls.add(StoredRegions(centres[part], radii[part], np.full(part.size, 0.5), labels))
         balls.prepare()
     return balls
 
@@ -98,7 +98,7 @@ def test_lengths_that_float32_cannot_hold(d, rng):
     late = GrowingBalls(d)  # made for the near ones only
     for part in (slice(0, 150), slice(150, None)):
         k = radii[part].size
-        late.add(Rows(centres[part], radii[part], np.full(k, 0.5), np.zeros(k, dtype=np.int64)))
+        late.add(StoredRegions(centres[part], radii[part], np.full(k, 0.5), np.zeros(k, dtype=np.int64)))
         late.prepare()
     for x in (*centres[[0, 5]], *far, far[0] * 0.99, far[1] + 1e44, np.zeros(d)):
         for reach in (0.0, 1.0, 1e100):
@@ -123,7 +123,7 @@ def test_the_filter_is_seldom_made_anew(monkeypatch, rng):
     monkeypatch.setattr(BallFilter, "add", lambda self, c, r: (mapped.append(len(r)), add(self, c, r))[1])
     balls = GrowingBalls(4)
     for x in rng.normal(size=(3000, 1, 4)):
-        balls.add(Rows(x, np.ones(1), np.ones(1), np.zeros(1, dtype=np.int64)))
+        balls.add(StoredRegions(x, np.ones(1), np.ones(1), np.zeros(1, dtype=np.int64)))
         balls.near(x[0], 0.1)
     assert made == [65, 520]
     assert sum(mapped) == (519) + 3000

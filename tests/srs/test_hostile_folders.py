@@ -405,7 +405,7 @@ def test_a_map_alone_may_overlap_in_one_class_only(run, monkeypatch, capsys):
     image = np.full((1, 64), 0.5)
     for name, classes, sigma in (("same", [3, 3], [0.2, 0.4]), ("none", None, [0.2, 0.4]), ("two", [3, 4], [0.2, 0.4]),
                                  ("abstained", [-1, -1], [0.2, 0.4]), ("one sigma", [3, 4], [0.2, 0.2])):  # fmt: skip
-        table = regions.RegionMap(np.concatenate([image, image + 0.01]), [0.5, 0.5], sigma, classes)
+        table = regions.RegionMap(np.concatenate([image, image + 0.01]), [0.5, 0.5], sigma, classes=classes)
         table.save("map.npz")
         monkeypatch.setattr("sys.argv", ["srs-predict", "map.npz", "one.npy", "--checkpoint", "model.pt", "--n", "20"])
         np.save("one.npy", np.full((8, 8), 0.5, dtype=np.float32))

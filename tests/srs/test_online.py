@@ -31,7 +31,7 @@ def a_map(rng, groups):
     R = 0.7 * Halfspace(W, B).radius(torch.from_numpy(images)).numpy()
     classes = Halfspace(W, B)(torch.from_numpy(images)).argmax(dim=1).numpy()
     r = regions.allocate(images, R, groups=sigma if groups == "sigma" else None).radii
-    return regions.RegionMap(images, r, sigma, classes)
+    return regions.RegionMap(images, r, sigma, classes=classes)
 
 
 @pytest.mark.parametrize(("overlap", "groups"), [("paper", "none"), ("sigma", "sigma"), ("joint", "sigma")])

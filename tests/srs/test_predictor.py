@@ -62,7 +62,7 @@ def test_the_certified_class_everywhere_in_certified_balls(rng, overlap):
     images, classes, R, sigma = instance(rng)
     r = regions.allocate(images, R, groups=GROUPS[overlap](sigma, classes)).radii
     kept = r > 1e-3
-    table = regions.RegionMap(images, r, sigma, classes)
+    table = regions.RegionMap(images, r, sigma, classes=classes)
     predictor = Predictor(classifier(), table, alpha=1e-6)
     for distance in (0.6, 0.9999):
         points = inside(rng, images[kept], r[kept], distance)
@@ -92,7 +92,7 @@ def test_the_certified_class_where_regions_overlap(rng, overlap):
     where = [np.linalg.norm((points - images[k].astype(np.float64)).reshape(len(i), -1), axis=1) < r[k] for k in (i, j)]
     points, i = points[where[0] & where[1]], i[where[0] & where[1]]
     assert len(points) > 20
-    table = regions.RegionMap(images, r, sigma, classes)
+    table = regions.RegionMap(images, r, sigma, classes=classes)
     found = Predictor(classifier(), table, alpha=1e-6)(points, n=8000)
     assert (found.predict == classes[i]).all()
     assert (found.region <= i).all()
@@ -136,7 +136,7 @@ def test_with_discrete_noise_radii_leave_room_for_looking_up_float_images(rng):
 
 # Two regions on a line of images, at 0.2 and 0.8, and a point between them that is nearer to the first centre but
 # nearer to the second boundary.
-LINE = regions.RegionMap([[0.2, 0.5, 0.5, 0.5], [0.8, 0.5, 0.5, 0.5]], [0.05, 0.25], [0.1, 0.25], [1, 1])
+LINE = regions.RegionMap([[0.2, 0.5, 0.5, 0.5], [0.8, 0.5, 0.5, 0.5]], [0.05, 0.25], [0.1, 0.25], classes=[1, 1])
 BETWEEN = np.array([0.45, 0.5, 0.5, 0.5], dtype=np.float32).reshape(1, 1, 2, 2)
 
 
@@ -179,7 +179,7 @@ def test_a_radius_ends_where_an_overlapping_region_of_another_sigma_decides(rng)
     """The map's own certificates may be wrong: G is certified by fresh samples, and only where they speak of it."""
     images, classes, R, sigma = instance(rng, n=150)
     r = regions.allocate(images, R, groups=[sigma, classes]).radii
-    table = regions.RegionMap(images, r, sigma, classes)
+    table = regions.RegionMap(images, r, sigma, classes=classes)
     points = inside(rng, images[r > 1e-3], r[r > 1e-3], 0.5)
     found = Predictor(classifier(model=Constant(0.0, 1.0)), table).certify(points, n=1000)
     flat, centres = points.reshape(len(points), -1).astype(np.float64), table.centres

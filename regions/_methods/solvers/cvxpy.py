@@ -1,4 +1,4 @@
-"""The same model in cvxpy, for people who want to look at it, add constraints or try other solvers."""
+"""Eq. 10 in cvxpy, for readers who want to look at the model, add constraints or try other solvers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def solve(model: LinearProgram, time_limit: float | None) -> Solution:
     options: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": the status says it, and we check
+            warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": the status says so, and we check
             problem.solve(solver=cp.HIGHS, **options)  # type: ignore[no-untyped-call]
         status = problem.status
-    except cp.SolverError as error:  # cvxpy raises this also where the solver stopped at its limit
+    except cp.SolverError as error:  # cvxpy also raises this if the solver stopped at its time limit
         status = " ".join(str(error).split())
     return Solution(
         radii=np.zeros(model.weights.size) if r.value is None else np.asarray(r.value, dtype=np.float64),

@@ -1,4 +1,4 @@
-"""HiGHS through highspy: arrays in, arrays out."""
+"""Eq. 10 by HiGHS, through its Python interface highspy."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _STATUS = {
 
 
 class _Quiet(highspy.Highs):
-    """HiGHS without its banner, which version 1.16 prints before anyone could set an option."""
+    """HiGHS without its banner, which version 1.16 prints before a caller can set an option."""
 
-    def enableCallbacks(self) -> None:  # noqa: N802 - highspy calls it while it is being made
-        """Set what silences it, then go on."""
+    def enableCallbacks(self) -> None:  # noqa: N802 - highspy calls this method while it makes the object
+        """Switch output off first."""
         self.setOptionValue("output_flag", False)
         super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
 def solve(model: LinearProgram, time_limit: float | None) -> Solution:
-    """Dual simplex after presolve, HiGHS's default for programs of this kind."""
+    """Solve by the dual simplex method after presolve, HiGHS's default for programs of this kind."""
     n, m = model.weights.size, model.i.size
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = n, m

@@ -1,4 +1,4 @@
-"""What solvers are given and what they return."""
+"""What linear programming solvers receive, and what they return."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 
 @dataclass(frozen=True, eq=False)
 class LinearProgram:
-    """Maximise weights @ r subject to r[i] + r[j] <= distance and 0 <= r <= upper; lengths and weights about 1."""
+    """Maximise weights @ r subject to r[i] + r[j] <= distance and 0 <= r <= upper. Lengths and weights are about 1."""
 
     weights: Float64[np.ndarray, " n"]
     upper: Float64[np.ndarray, " n"]
@@ -21,7 +21,7 @@ class LinearProgram:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A solver's last point, feasible or not, as far as it has one (zeros otherwise).
+    """The point at which a solver ended, feasible or not; zeros if it has none.
 
     `edge_duals` are the multipliers of r[i] + r[j] <= distance, >= 0 up to the solver's tolerance.
     """
