@@ -75,7 +75,7 @@ def alpha_shares(alpha: Any, share: Any) -> tuple[np.ndarray, np.ndarray]:
     total = _validate.check_array("alpha", alpha).astype(np.float64)
     part = _validate.check_array("share", share).astype(np.float64)
     _validate.refuse_first("share", part, (part >= 0) & (part < 1), "a share of alpha lies in [0, 1)")
-    others = total * part
+    others = np.asarray(total * part)
     return np.where(part > 0, np.nextafter(total - others, 0.0), total), others
 
 
