@@ -13,9 +13,9 @@ from jaxtyping import Float64
 from smoothing import _validate
 from smoothing.confidence import lower_confidence_bound, shared_alpha, signed_radius, upper_confidence_bound
 
-#: The shares of alpha that `split_alpha` chooses from where there are more than two classes. The best share was nearly
-#: always 1/2, or else 0, if the runner-up has almost all that the class leaves. 1/32 stands for 0: it costs less than
-#: 0.2 % of the radius there, and 0 would cost 5 to 30 % wherever selection votes did not show the other classes.
+#: The shares of alpha that `split_alpha` chooses from where there are more than two classes. 1/2 was nearly always the
+#: best, or else 0, where the runner-up has nearly all that the class leaves. 1/32 stands for 0: it loses less than 0.2 %
+#: of the radius there, and insures against classes that selection votes did not show (M18).
 SHARES = (1 / 32, 1 / 2)
 
 
@@ -85,7 +85,7 @@ def runner_up_bounds(
     """Bound the probability of a class from below, and those of all other classes from above.
 
     With probability at least 1 - alpha, per image, p_lower does not exceed the probability of the class, and p_upper
-    is not below that of the most probable other class. `certified_radius` makes Eq. 2 of them.
+    is not below that of the most probable other class. `certified_radius` makes Eq. 2 of them (M19).
 
     p_lower is the Clopper-Pearson bound at (1 - share) alpha. p_upper is the smaller of 1 - p_lower and of the largest
     upper bound of another class at share * alpha, which is that of the most voted one (M18).
