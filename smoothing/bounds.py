@@ -14,8 +14,8 @@ from smoothing import _validate
 from smoothing.confidence import lower_confidence_bound, shared_alpha, signed_radius, upper_confidence_bound
 
 #: The shares of alpha that `split_alpha` chooses from where there are more than two classes. 1/2 was nearly always the
-#: best, or else 0, where the runner-up has nearly all that the class leaves. 1/32 stands for 0: it loses less than 0.2 %
-#: of the radius there, and insures against classes that selection votes did not show (M18).
+#: best, or else 0, where the runner-up has nearly all that the class leaves. 1/32 stands for 0: there it loses less
+#: than 0.2 % of the radius, and it insures against classes that selection votes did not show (M18).
 SHARES = (1 / 32, 1 / 2)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
+from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound, upper_confidence_bound
 from smoothing.bounds import SHARES, ladder_bounds, runner_up_bounds, split_alpha
 
 from .oracles import Stump, compositions, two_sided_radius
@@ -72,6 +72,25 @@ def test_exact_coverage(n, alpha, share):
 @pytest.mark.parametrize("share", [0.0, *SHARES])
 def test_enumeration_finds_out_three_times_alpha(share):
     assert max(failure(p, 30, 3 * ALPHA, share) for p in tight(30, 3 * ALPHA * (1 - share))) > ALPHA
+
+
+def pair_failure(p, alpha, share):
+    """Probability that one of both bounds of 30 votes fails, exactly: more often than the radius that they make."""
+    votes = compositions(30, 3)
+    p_lower, p_upper = runner_up_bounds(*top_two(votes, 0), 30, alpha, share)
+    return stats.multinomial.pmf(votes, 30, p)[(p_lower > p[0]) | (p_upper < max(p[1:]))].sum()
+
+
+def test_exact_coverage_of_the_pair():
+    def corners(alpha):  # where both bounds fail with probability close to half of alpha
+        own = lower_confidence_bound(np.arange(10, 28), 30, alpha / 2) * (1 - 1e-9)
+        other = upper_confidence_bound(np.arange(1, 12), 30, alpha / 2) * (1 + 1e-9)
+        return [(a, b, 1 - a - b) for a in own for b in other if a + 2 * b > 1 > a + b]
+
+    for share in (0.0, *SHARES):
+        for p in BOUNDARY + tight(30, ALPHA * (1 - share)) + corners(ALPHA):
+            assert pair_failure(p, ALPHA, share) <= ALPHA, p
+    assert max(pair_failure(p, 2 * ALPHA, 0.5) for p in corners(2 * ALPHA)) > ALPHA  # each bound at alpha is too much
 
 
 def test_enumeration_finds_out_a_runner_up_that_selection_chose():
