@@ -25,7 +25,7 @@ def tail_margin(n: Any) -> np.ndarray:
     return np.asarray(MARGIN + n * 2.0**-50)
 
 
-def lower_confidence_bound(counts: Any, n: Any, alpha: float) -> Float64[np.ndarray, "*shape"]:
+def lower_confidence_bound(counts: Any, n: Any, alpha: Any) -> Float64[np.ndarray, "*shape"]:
     """One-sided Clopper-Pearson lower bound for the probability of a class, rounded down.
 
     The exact bound p solves P(Binomial(n, p) >= count) = alpha. What is returned is slightly below it, so that with
@@ -37,12 +37,12 @@ def lower_confidence_bound(counts: Any, n: Any, alpha: float) -> Float64[np.ndar
         Votes for a class that was fixed before these votes were drawn, each in [0, n].
     n : int or array-like of int
         Votes drawn, from 1 to 10**9: one number, or an array that broadcasts with `counts`.
-    alpha : float
-        Failure probability, in [1e-100, 1).
+    alpha : float or array-like of float
+        Failure probability, each in [1e-100, 1): one number, or an array that broadcasts with the votes.
 
     Returns
     -------
-    float array of the shape to which counts and n broadcast
+    float array of the shape to which counts, n and alpha broadcast
         In [0, 1); 0 where the count is 0. Not decreasing in the count.
 
     Raises
@@ -50,17 +50,16 @@ def lower_confidence_bound(counts: Any, n: Any, alpha: float) -> Float64[np.ndar
     ValueError
         For counts that are not whole numbers in [0, n], and for alpha out of range; the message names the value.
     """
-    k, size = _counts_of(counts, n)
-    alpha = _validate.check_alpha(alpha)
+    k, size, error = _votes_of(counts, n, alpha)
     bound = np.zeros(k.shape)
     some = k > 0
     a, b = k[some].astype(np.float64), (size - k + 1)[some].astype(np.float64)
-    bound[some] = _quantile_below(a, b, alpha)
+    bound[some] = _quantile_below(a, b, error[some])
     return bound
 
 
 def _quantile_below(
-    a: Float64[np.ndarray, " some"], b: Float64[np.ndarray, " some"], alpha: float
+    a: Float64[np.ndarray, " some"], b: Float64[np.ndarray, " some"], alpha: Float64[np.ndarray, " some"]
 ) -> Float64[np.ndarray, " some"]:
     """Return numbers p with I_p(a, b) <= alpha, the regularized incomplete beta function, close to the largest.
 
@@ -77,21 +76,25 @@ def _quantile_below(
     return found
 
 
-def upper_confidence_bound(counts: Any, n: Any, alpha: float) -> Float64[np.ndarray, "*shape"]:
+def upper_confidence_bound(counts: Any, n: Any, alpha: Any) -> Float64[np.ndarray, "*shape"]:
     """One-sided Clopper-Pearson upper bound for the probability of a class, rounded up: see `lower_confidence_bound`.
 
     Returns values in (0, 1]; 1 where every vote was for the class.
     """
-    k, size = _counts_of(counts, n)
-    return np.asarray(np.minimum(1.0, (1.0 - lower_confidence_bound(size - k, size, alpha)) * (1 + MARGIN)))
+    k, size, error = _votes_of(counts, n, alpha)
+    return np.asarray(np.minimum(1.0, (1.0 - lower_confidence_bound(size - k, size, error)) * (1 + MARGIN)))
 
 
-def _counts_of(counts: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return votes and their totals, broadcast to one shape."""
+def _votes_of(counts: Any, n: Any, alpha: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return votes, their totals and failure probabilities, broadcast to one shape."""
     size, k = _broadcast("n", _validate.check_votes("n", n), "counts", _validate.check_votes("counts", counts))
     _validate.refuse_first("n", size, size >= 1, "at least one vote must be drawn")
     _validate.refuse_first("counts", k, k <= size, "more votes for a class than were drawn")
-    return k, size
+    error = _validate.check_array("alpha", alpha).astype(np.float64)
+    for extreme in (error.min(), error.max()) if error.size else ():  # both are NaN where one of them is
+        _validate.check_alpha(extreme)
+    k, error = _broadcast("counts", k, "alpha", error)
+    return k, np.broadcast_to(size, k.shape), error
 
 
 def _broadcast(name: str, values: np.ndarray, other: str, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,28 +123,60 @@ def shared_alpha(alpha: float, events: int) -> float:
     return share
 
 
-def certified_radius(sigma: Any, p_lower: Any) -> Float64[np.ndarray, "*shape"]:
-    """Return sigma * Phi^-1(p_lower), rounded down: Eq. 2 with p_B bounded by 1 - p_lower.
+def certified_radius(sigma: Any, p_lower: Any, p_upper: Any = None) -> Float64[np.ndarray, "*shape"]:
+    """Return the radius of Eq. 2, sigma/2 (Phi^-1(p_lower) - Phi^-1(p_upper)), rounded down; 0 where one abstains.
 
-    Radii are l2 in the units of sigma. The radius is 0 where p_lower <= 1/2, which is where one abstains. Both
-    arguments are numbers or array-likes that broadcast.
+    If p_lower does not exceed the probability of a class and p_upper is not below that of any other class, then the
+    class is what the smoothed classifier returns everywhere in the open ball of this radius. Without `p_upper`, the
+    others' probability is bounded by 1 - p_lower: the radius is sigma * Phi^-1(p_lower), and 0 where p_lower <= 1/2.
+
+    Parameters
+    ----------
+    sigma, p_lower, p_upper : float or array-like of float
+        Numbers that broadcast. Radii are l2 in the units of sigma.
+
+    Returns
+    -------
+    float array of the shape to which the arguments broadcast
+        Finite and >= 0. It is 0 where p_lower = 0, p_upper = 1 or p_lower <= p_upper.
 
     Raises
     ------
     ValueError
-        For sigma that is not finite and > 0, and for p_lower outside [0, 1): no number of votes proves certainty.
+        For sigma that is not finite and > 0, for p_lower outside [0, 1), and for p_upper outside (0, 1]: no number of
+        votes proves certainty.
+    """
+    radius = signed_radius(sigma, p_lower, p_upper)
+    return np.where(radius > 0, radius, 0.0)
+
+
+def signed_radius(sigma: Any, p_lower: Any, p_upper: Any = None) -> Float64[np.ndarray, "*shape"]:
+    """Return what `certified_radius` returns, but negative where p_lower < p_upper, and down to -inf.
+
+    It certifies nothing where it is not positive, but ranks levels at which one abstains.
     """
     level, p = _validate.check_array("sigma", sigma), _validate.check_array("p_lower", p_lower)
     level, p = _broadcast("sigma", level.astype(np.float64), "p_lower", p.astype(np.float64))
     _validate.refuse_first("sigma", level, np.isfinite(level) & (level > 0), "noise levels must be finite and > 0")
     _validate.refuse_first("p_lower", p, (p >= 0) & (p < 1), "a lower bound of a probability lies in [0, 1)")
-    certain = p > 0.5
-    quantile = special.ndtri(np.where(certain, p, 0.5)) * (1 - MARGIN)
+    if p_upper is None:
+        half_gap = _normal_quantile(p, -MARGIN)
+    else:
+        q = _validate.check_array("p_upper", p_upper).astype(np.float64)
+        _validate.refuse_first("p_upper", q, (q > 0) & (q <= 1), "an upper bound of a probability lies in (0, 1]")
+        p, q = _broadcast("p_lower", p, "p_upper", q)
+        half_gap = (_normal_quantile(p, -MARGIN) - _normal_quantile(q, MARGIN)) / 2
     with np.errstate(over="ignore"):
-        radius = np.minimum(level * quantile, np.finfo(np.float64).max)
-    # where float64 has fewer digits than the margin takes off, a product may be rounded up
-    tiny = (radius > 0) & (radius < 1e-290)
-    return np.asarray(np.where(tiny, np.nextafter(radius, 0.0), radius))
+        radius = np.minimum(level * half_gap, np.finfo(np.float64).max)
+    # where float64 has fewer digits than the margins take off, a product may be rounded up
+    tiny = (radius != 0) & (np.abs(radius) < 1e-290)
+    return np.asarray(np.where(tiny, np.nextafter(radius, -np.inf), radius))
+
+
+def _normal_quantile(p: Float64[np.ndarray, "*shape"], margin: float) -> Float64[np.ndarray, "*shape"]:
+    """Return Phi^-1(p) moved by so much of its size, whatever its sign: up by a positive margin, down by a negative."""
+    quantile = special.ndtri(p)
+    return np.asarray(quantile + np.abs(quantile) * margin)
 
 
 def top_two_p_value(first: Any, second: Any) -> Float64[np.ndarray, "*shape"]:

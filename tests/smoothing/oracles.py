@@ -4,6 +4,8 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from math import comb
 
+import mpmath
+import numpy as np
 import torch
 from scipy import optimize, stats
 from torch import nn
@@ -41,6 +43,35 @@ def normal_cdf(x: float) -> Decimal:
             term *= z * z / (2 * i + 1)
             total += term
         return Decimal("0.5") + total * (-z * z / 2).exp() / (2 * pi).sqrt()
+
+
+def normal_quantile(p: float) -> mpmath.mpf:
+    """Phi^-1(p) with more than 50 digits, for 0 < p < 1: by Newton's method on log Phi, which is concave."""
+    with mpmath.workdps(80):
+        if p > 0.5:
+            return -_quantile_of_tail(1 - mpmath.mpf(p))
+        return _quantile_of_tail(mpmath.mpf(p)) if p < 0.5 else mpmath.mpf(0)
+
+
+def _quantile_of_tail(p: mpmath.mpf) -> mpmath.mpf:
+    x, step = mpmath.mpf(-40), mpmath.mpf(1)
+    while abs(step) > mpmath.mpf(10) ** -60 * abs(x):
+        tail, density = mpmath.erfc(-x / mpmath.sqrt(2)) / 2, mpmath.npdf(x)
+        step = (mpmath.log(p) - mpmath.log(tail)) * tail / density
+        x += step
+    return x
+
+
+def compositions(n: int, parts: int) -> np.ndarray:
+    """All ways in which n votes can fall on so many classes, one a row."""
+    if parts == 1:
+        return np.array([[n]])
+    return np.concatenate([np.insert(compositions(n - k, parts - 1), 0, k, axis=1) for k in range(n + 1)])
+
+
+def two_sided_radius(p: np.ndarray, a: int) -> float:
+    """Eq. 2 at sigma = 1 for class a, with the true probabilities; negative where another class is more likely."""
+    return float(stats.norm.ppf(p[a]) - stats.norm.ppf(np.delete(p, a).max())) / 2
 
 
 class Halfspace(nn.Module):

@@ -4,13 +4,13 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smoothing import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
-from smoothing.confidence import shared_alpha, tail_margin
+from smoothing.confidence import shared_alpha, signed_radius, tail_margin
 
-from .oracles import binomial_tail, binomial_tail_decimal, normal_cdf
+from .oracles import binomial_tail, binomial_tail_decimal, normal_cdf, normal_quantile
 
 
 def bound(k: int, n: int, alpha: float) -> float:
@@ -36,6 +36,24 @@ def test_the_bound_is_below_the_exact_one_for_many_samples(n, k, alpha):
     assert binomial_tail_decimal(n, k, p * (1 + 4e-11)) > Decimal(alpha)
 
 
+def test_every_count_may_have_an_alpha_of_its_own():
+    counts, alphas = np.array([0, 3, 9, 10]), np.array([1e-100, 1e-3, 0.05, 0.9])
+    for call in (lower_confidence_bound, upper_confidence_bound):
+        found = call(counts, 10, alphas[:, None])
+        assert found.shape == (4, 4)
+        for row, alpha in zip(found, alphas, strict=True):
+            assert np.array_equal(row, call(counts, 10, alpha))
+        assert np.array_equal(call(5, 10, alphas), [call(5, 10, alpha) for alpha in alphas])
+
+
+def test_alphas_that_do_not_fit_are_refused():
+    for alpha in (1.5, 0.0, 1e-101, float("nan")):
+        with pytest.raises(ValueError, match=f"alpha = {alpha}"):
+            lower_confidence_bound([5, 6], 10, [0.01, alpha])
+    with pytest.raises(ValueError, match=r"counts of shape \(2,\) and alpha of shape \(3,\): no one shape"):
+        upper_confidence_bound([5, 6], 10, [0.01, 0.02, 0.03])
+
+
 def test_all_votes_give_the_nth_root_of_alpha():
     assert bound(100, 100, 0.001) == pytest.approx(0.001 ** (1 / 100), rel=1e-10)
 
@@ -57,6 +75,51 @@ def test_the_radius_is_below_the_exact_one(p, sigma):
     assert radius >= 0
     assert normal_cdf(z) <= Decimal(p)
     assert normal_cdf(z * (1 + 1e-9) + 1e-300) >= Decimal(p) or p - 0.5 < 1e-300
+
+
+#: Everything from the smallest number to 1, dense near 0, 1/2 and 1.
+PROBABILITIES = st.one_of(
+    st.floats(0, 1),
+    st.floats(-323, 0).map(lambda x: 10.0**x),
+    st.floats(-53, -1).map(lambda x: 1 - 2.0**x),
+    st.tuples(st.floats(-53, -1), st.sampled_from([-1, 1])).map(lambda t: 0.5 + t[1] * 2.0 ** t[0]),
+)
+
+
+@given(st.floats(1e-3, 1e3), PROBABILITIES.filter(lambda p: 0 < p < 1), PROBABILITIES.filter(lambda p: 0 < p < 1))
+@example(1.0, 5e-324, 5e-324)
+@example(1.0, 1 - 2.0**-53, 5e-324)
+@example(1.0, 0.5, 0.5)
+@example(1.0, 0.5, float(np.nextafter(0.5, 0)))
+@example(1.0, 0.3, 0.29999999999)
+@example(0.25, 2e-5, 1e-5)
+def test_the_radius_of_two_bounds_is_below_the_exact_one(sigma, low, high):
+    radius, signed = float(certified_radius(sigma, low, high)), float(signed_radius(sigma, low, high))
+    with mpmath.workdps(60):
+        first, second = normal_quantile(low), normal_quantile(high)
+        exact = mpmath.mpf(sigma) / 2 * (first - second)
+        assert signed <= exact
+        assert signed >= exact - mpmath.mpf(sigma) * (abs(first) + abs(second)) * 2.0**-36
+    assert radius == max(signed, 0.0)
+
+
+@given(PROBABILITIES.filter(lambda p: p < 1))
+def test_the_complement_as_an_upper_bound_gives_the_one_sided_radius(p):
+    one, two = certified_radius(0.7, p), certified_radius(0.7, p, 1 - p)
+    assert two == one if p >= 0.5 else two == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.5), (0.0, 1.0), (0.9, 1.0), (0.0, 5e-324), (0.3, 0.3), (0.2, 0.4)])
+def test_no_radius_where_nothing_is_known(low, high):
+    radius, signed = certified_radius(0.5, low, high), signed_radius(0.5, low, high)
+    assert radius == 0
+    assert not np.signbit(radius)
+    assert signed == -np.inf if low == 0 or high == 1 else -np.inf < signed <= 0
+
+
+def test_two_bounds_certify_without_a_majority():
+    assert certified_radius(1.0, 0.4, 0.2) == pytest.approx(0.29413706525, rel=1e-9)
+    assert np.array_equal(certified_radius([1.0, 2.0], 0.4, [[0.2], [0.5]]) > 0, [[True, True], [False, False]])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
@@ -191,12 +254,30 @@ def test_radii_of_nonsense_are_refused(sigma, p, message):
         certified_radius(sigma, p)
 
 
+@pytest.mark.parametrize(
+    ("p_upper", "message"),
+    [
+        (0.0, r"p_upper = 0.0: an upper bound of a probability lies in \(0, 1\]"),
+        ([0.1, 1.5], r"p_upper\[1\] = 1.5"),
+        (-0.1, "p_upper = -0.1"),
+        (float("nan"), "p_upper = nan"),
+        (True, "p_upper: type bool"),
+        ([0.1, 0.2, 0.3], r"p_lower of shape \(2,\) and p_upper of shape \(3,\): no one shape"),
+    ],
+)
+def test_upper_bounds_that_are_none_are_refused(p_upper, message):
+    with pytest.raises(ValueError, match=message):
+        certified_radius([0.5, 1.0], 0.9, p_upper)
+
+
 @pytest.mark.parametrize("sigma", [5e-324, 1e-320, 1e-300, 1e308])
 @pytest.mark.parametrize("p", [0.5000001, 0.7, 0.76, 0.9999999])
 def test_radii_are_rounded_down_at_the_ends_of_float64(sigma, p):
     with mpmath.workdps(40):
         exact = mpmath.mpf(sigma) * mpmath.erfinv(2 * mpmath.mpf(p) - 1) * mpmath.sqrt(2)
         assert 0 <= mpmath.mpf(float(certified_radius(sigma, p))) <= exact
+        other = mpmath.mpf(sigma) / 2 * (normal_quantile(p) - normal_quantile(0.4))
+        assert 0 <= mpmath.mpf(float(certified_radius(sigma, p, 0.4))) <= other
 
 
 @pytest.mark.parametrize("m", [10**6, 362_047_502 + 361_612_324, 476_631_568 + 476_111_774, 10**9])
