@@ -101,6 +101,9 @@ class CertifySettings:
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
     """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
+    bound: Literal["runner-up", "top-class"] = "runner-up"
+    """What the radius R is made of. runner-up: Eq. 2, with a bound for the probability of every other class as well.
+    top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself."""
     rungs: tuple[int, ...] = ()
     """Stop early: numbers of estimation samples, increasing and below n, after which an image gets no more where more
     would add little to its radius. Each of them, and n, spends an equal share of alpha."""
@@ -210,6 +213,7 @@ def settings_of(values: Mapping[str, Any]) -> CertifySettings:
         Where one is missing, unknown, of another type, or cannot be honoured.
     """
     kinds = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
+    values = {"bound": "top-class", **values}  # which was the only one before it was a setting
     for name in values:
         if name not in kinds:
             raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")

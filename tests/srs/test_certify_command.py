@@ -14,6 +14,7 @@ from rich.table import Table
 from scipy.stats import beta, norm
 
 import regions
+from smoothing.bounds import split_alpha
 from srs.commands._cli import console, one_line_errors
 from srs.run.folder import RUN_FILES
 from tests.srs.programs import TINY, assert_refused, call
@@ -67,7 +68,8 @@ def test_it_prints_every_rule(finished):
 
 def test_the_table_starts_with_the_usual_columns(rows):
     usual = ["idx", "label", "predict", "radius", "correct", "time"]
-    assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n"]
+    assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n",
+                             "p_upper", "runner_up", "runner_up_counts"]  # fmt: skip
     assert [int(row["idx"]) for row in rows] == list(range(0, 180, 3))
 
 
@@ -90,7 +92,11 @@ def test_certificates_agree_with_what_was_counted(run, rows):
     for row in table(run / "selection.tsv"):
         votes = votes_of(row["votes"])
         most[row["idx"], row["sigma"]] = winner = max(votes, key=lambda one: (votes[one], -one))
-        radius = float(row["sigma"]) * max(0.0, norm.ppf(beta.ppf(0.001, votes[winner], 51 - votes[winner])))
+        own, other = votes.pop(winner), max(votes.values(), default=0)
+        share = float(split_alpha(own, other, 50, 10, 300, 0.001))  # its 50 votes choose how 300 others spend alpha
+        p_lower = beta.ppf(0.001 * (1 - share), own, 51 - own)
+        p_upper = min(1 - p_lower, beta.ppf(1 - 0.001 * share, other + 1, 50 - other))
+        radius = max(0.0, float(row["sigma"]) / 2 * (norm.ppf(p_lower) - norm.ppf(p_upper)))
         ranked.setdefault(row["idx"], []).append((round(radius, 9), row["sigma"]))
     for row in rows:
         counted = drawn[row["idx"], row["sigma"]]
