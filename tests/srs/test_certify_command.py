@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from decimal import Decimal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import yaml
 from rich.table import Table
 
 import regions
-from srs.commands._cli import console, one_line_errors
+from srs.commands._cli import console
+from srs.commands.certify import main
 from srs.run.folder import RUN_FILES
 from tests.srs.programs import TINY, assert_refused, call
 
@@ -236,16 +238,20 @@ def test_help_names_every_flag_without_importing_torch(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError("a\nb"), 2), (OSError("disk"), 2), (KeyboardInterrupt(), 130)])
-def test_errors_become_one_line_and_an_exit_code(capsys, error, code):
-    with pytest.raises(SystemExit) as caught, one_line_errors("name"):
-        raise error
+def test_errors_become_one_line_and_an_exit_code(capsys, monkeypatch, error, code):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=error))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(SystemExit) as caught:
+        main()
     assert caught.value.code == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_defects_keep_their_traceback():
-    with pytest.raises(KeyError), one_line_errors("name"):
-        raise KeyError("defect")
+def test_defects_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=KeyError("defect")))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(KeyError):
+        main()
 
 
 def test_no_table_is_folded_in_a_pipe(capsys):
