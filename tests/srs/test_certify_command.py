@@ -17,6 +17,7 @@ import regions
 from srs.commands._cli import console
 from srs.commands.certify import main
 from srs.run.folder import RUN_FILES
+from tests.programs import python
 from tests.srs.programs import TINY, assert_refused, call
 
 FILES = RUN_FILES - {"model.pt"}  # which is the checkpoint's own affair
@@ -166,10 +167,7 @@ MOMENTS = (
 def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folder):
     flags = [*TINY, "--out", "run", "--batch", "77"]
     for number, (name, count, left) in enumerate(MOMENTS):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, name, str(count), *flags, *(["--resume"] if number else [])],
-            cwd=folder, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        process = python(KILLED, name, count, *flags, *(["--resume"] if number else []), folder=folder)
         assert process.returncode == -signal.SIGKILL, process.stderr
         held = {file.name for file in (folder / "run").iterdir() if not file.name.endswith(".partial")}
         assert held - {".lock"} == left - {".lock"}

@@ -1,7 +1,7 @@
-"""A process that has imported what our commands need, and copies itself for every command that a test runs.
+"""A process that has imported what our programs need, and copies itself for every program that a test runs.
 
 Importing PyTorch takes seconds; copying a process that has takes none. The copy is a process as any other, with its own
-memory, folder, open files, signals, exit handlers and exit code. `tests.srs.programs.call` starts the server and asks.
+memory, folder, open files, signals, exit handlers and exit code. `tests.programs.python` starts the server and asks.
 """
 
 import gc
@@ -14,15 +14,16 @@ import socket
 import sys
 
 PACKAGES = ("regions", "smoothing", "training", "srs")
-#: What our packages load where it is first needed; cvxpy and torchvision, which few commands need, take seconds.
+#: What our packages load where it is first needed; cvxpy and torchvision, which few programs need, take seconds.
 LATER = (
     "accelerate", "faiss", "highspy", "joblib", "matplotlib.backends.backend_agg", "numba", "rich.progress",
     "safetensors.torch", "scipy.sparse.csgraph", "scipy.spatial", "sklearn.datasets", "sklearn.model_selection",
+    "torch.utils.tensorboard",
 )  # fmt: skip
 
 
 def load() -> None:
-    """Import what commands need."""
+    """Import what programs need."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith(".cvxpy"):
@@ -59,7 +60,7 @@ def serve(requests: socket.socket) -> dict | None:
 
 
 def run(request: dict) -> None:
-    """Do what `python -c "from srs.commands.NAME import main; main()" ARGUMENTS` does."""
+    """Do what `python -c PROGRAM ARGUMENTS` does."""
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(request["folder"])
@@ -67,7 +68,7 @@ def run(request: dict) -> None:
     os.environ.update(request["environment"])
     sys.argv = ["-c", *request["arguments"]]
     sys.path[:0] = request["path"]
-    importlib.import_module(f"srs.commands.{request['command']}").main()
+    exec(compile(request["program"], "<string>", "exec"), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
