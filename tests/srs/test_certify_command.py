@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from decimal import Decimal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from scipy.stats import beta, norm
 
 import regions
 from smoothing.bounds import split_alpha
-from srs.commands._cli import console, one_line_errors
+from srs.commands._cli import console
+from srs.commands.certify import main
 from srs.run.folder import RUN_FILES
+from tests.programs import python
 from tests.srs.programs import TINY, assert_refused, call
 
 FILES = RUN_FILES - {"model.pt"}  # which is the checkpoint's own affair
@@ -183,10 +186,7 @@ MOMENTS = (
 def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folder):
     flags = [*TINY, "--out", "run", "--batch", "77"]
     for number, (name, count, left) in enumerate(MOMENTS):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, name, str(count), *flags, *(["--resume"] if number else [])],
-            cwd=folder, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        process = python(KILLED, name, count, *flags, *(["--resume"] if number else []), folder=folder)
         assert process.returncode == -signal.SIGKILL, process.stderr
         held = {file.name for file in (folder / "run").iterdir() if not file.name.endswith(".partial")}
         assert held - {".lock", ".lock0"} == left - {".lock"}
@@ -313,16 +313,20 @@ def test_help_names_every_flag_without_importing_torch(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError("a\nb"), 2), (OSError("disk"), 2), (KeyboardInterrupt(), 130)])
-def test_errors_become_one_line_and_an_exit_code(capsys, error, code):
-    with pytest.raises(SystemExit) as caught, one_line_errors("name"):
-        raise error
+def test_errors_become_one_line_and_an_exit_code(capsys, monkeypatch, error, code):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=error))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(SystemExit) as caught:
+        main()
     assert caught.value.code == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_defects_keep_their_traceback():
-    with pytest.raises(KeyError), one_line_errors("name"):
-        raise KeyError("defect")
+def test_defects_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=KeyError("defect")))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(KeyError):
+        main()
 
 
 def test_no_table_is_folded_in_a_pipe(capsys):
