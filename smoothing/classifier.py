@@ -504,6 +504,7 @@ class SmoothedClassifier:
             p_upper=p_upper,
             runner_up=counts.runner_up[:, 0],
             runner_up_counts=counts.last_other[:, 0],
+            share=share[:, 0],
             alpha=alpha,
             simultaneous=simultaneous,
             identity=self._voting,

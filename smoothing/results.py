@@ -126,6 +126,8 @@ class Certificates:
         The class with most votes but for the one to be certified; -1 where no other has any.
     runner_up_counts : int array of shape (n,)
         Its votes.
+    share : array of shape (n,)
+        The share of alpha that p_upper spends; p_lower spends the rest.
     alpha : float
         Failure probability, as given.
     simultaneous : bool
@@ -143,6 +145,7 @@ class Certificates:
     p_upper: Float64[np.ndarray, " n"]
     runner_up: Int64[np.ndarray, " n"]
     runner_up_counts: Int64[np.ndarray, " n"]
+    share: Float64[np.ndarray, " n"]
     alpha: float
     simultaneous: bool
     identity: Identity

@@ -79,7 +79,7 @@ def certify_to_file(
     ----------
     path : path
         The table to write, tab separated: idx, label, predict, radius, correct, time, then sigma, counts, n, p_lower,
-        p_upper, runner_up, runner_up_counts (`Certificates` explains them; p_upper is rounded up).
+        p_upper, runner_up, runner_up_counts, share (`Certificates` explains them; p_upper is rounded up).
         Where it exists already, finished by the same run, it is read and returned. The votes are kept in a folder
         beside it, called as the table with `.votes` at its end.
     classifier : SmoothedClassifier
@@ -272,5 +272,6 @@ class _Run:
                 "p_upper": p_upper,
                 "runner_up": counts.runner_up[:, 0],
                 "runner_up_counts": counts.last_other[:, 0],
+                "share": share[at],
             },
         )

@@ -22,7 +22,7 @@ COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 DIGITS = 6
 
 #: Columns that are settings, not bounds: written with every digit they have.
-EXACT = frozenset({"sigma"})
+EXACT = frozenset({"sigma", "share"})
 
 #: Columns of upper bounds: rounded up. All others are lower bounds.
 UPPER = frozenset({"p_upper"})

@@ -42,6 +42,7 @@ def certificates(results: Results) -> CertificateTable:
             "p_upper": results.bounds.p_upper,
             "runner_up": record.counts.runner_up[at],
             "runner_up_counts": record.counts.last_other[at],
+            "share": record.share[at],
         },
     )
 

@@ -26,7 +26,7 @@ CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curve
 
 #: Columns of `certificates.tsv` after the six usual ones; those of format 1, which knew nothing of the runner-up.
 OLD_EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
-EXTRA = (*OLD_EXTRA, "p_upper", "runner_up", "runner_up_counts")
+EXTRA = (*OLD_EXTRA, "p_upper", "runner_up", "runner_up_counts", "share")
 
 RUN_FILES = frozenset(
     {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}

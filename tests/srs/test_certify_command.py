@@ -72,7 +72,7 @@ def test_it_prints_every_rule(finished):
 def test_the_table_starts_with_the_usual_columns(rows):
     usual = ["idx", "label", "predict", "radius", "correct", "time"]
     assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n",
-                             "p_upper", "runner_up", "runner_up_counts"]  # fmt: skip
+                             "p_upper", "runner_up", "runner_up_counts", "share"]  # fmt: skip
     assert [int(row["idx"]) for row in rows] == list(range(0, 180, 3))
 
 

@@ -164,8 +164,10 @@ def test_another_alpha_changes_bounds_and_never_the_levels(finished, tmp_path):
     before, after = table(folder / "run/certificates.tsv"), table(tmp_path / "out/run/certificates.tsv")
     for old, new in zip(before, after, strict=True):
         assert (old["sigma"], old["counts"], old["n"]) == (new["sigma"], new["counts"], new["n"])
-        p = stats.binomtest(int(new["counts"]), int(new["n"])).proportion_ci(0.8).low  # two-sided 80%: one-sided 90%
-        expected = max(0.0, float(new["sigma"]) * stats.norm.ppf(p))
+        own, other, n, share = int(new["counts"]), int(new["runner_up_counts"]), int(new["n"]), float(new["share"])
+        lower = stats.beta.ppf(0.1 * (1 - share), own, n - own + 1) if own else 0.0
+        upper = min(1 - lower, stats.beta.ppf(1 - 0.1 * share, other + 1, n - other))
+        expected = max(0.0, float(new["sigma"]) / 2 * (stats.norm.ppf(lower) - stats.norm.ppf(upper)))
         assert float(new["R"]) == pytest.approx(expected, abs=2e-6)
         assert Decimal(new["R"]) >= Decimal(old["R"])
     summary = json.loads((tmp_path / "out/run/summary.json").read_text())
