@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
 from smoothing.storage import forget_partial, locked, replacing
 from srs.run.description import check_manifest
-from srs.run.settings import CIRCUMSTANCES, settings_of
+from srs.run.run_settings import RunSettings, settings_of
+from srs.run.settings import CIRCUMSTANCES
 
 FORMAT = 2
 """Of the folder: a program that knows a smaller one cannot read it. Format 1 kept the votes for one class."""
@@ -42,6 +44,23 @@ _BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
 IDENTITY = ("data", "sigmas")
 
 _REMEDY = "restore it, or begin in another folder"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run says about itself.
+
+    Attributes
+    ----------
+    config, manifest : dict
+        What `config.yaml` and `manifest.json` hold.
+    settings : RunSettings
+        The run's settings, as `config` has them.
+    """
+
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    settings: RunSettings
 
 
 def is_run_file(name: str) -> bool:
@@ -120,8 +139,8 @@ def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
         stream.write(yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
-def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `config.yaml` and `manifest.json` of a run hold.
+def read_description(out: str | os.PathLike[str]) -> Description:
+    """Return what a run says about itself, checked.
 
     Raises
     ------
@@ -149,12 +168,13 @@ def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         check_manifest(manifest, settings)
     except ValueError as error:
         raise ValueError(f"{out / file} is damaged: {_REMEDY} ({error})") from error
-    return config, manifest
+    return Description(config, manifest, settings)
 
 
 def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuse to put two configurations into one folder."""
-    before, described = read_description(out)
+    found = read_description(out)
+    before, described = found.config, found.manifest
     if described["format"] < FORMAT:
         raise ValueError(
             f"--out {out}: was written by an earlier version, which cannot be gone on with; srs-report shows it if it "
@@ -169,9 +189,9 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
             )
     if (what := classifier_difference(manifest, described)) is not None:
         raise ValueError(f"--out {out}: belongs to a run with another {what}; name another --out")
-    found = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
-    if found is not None:
-        key, here, there = found
+    differs = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
+    if differs is not None:
+        key, here, there = differs
         raise ValueError(f"--out {out}: belongs to a run with another {key} ({there}, here {here}); name another --out")
 
 

@@ -2,17 +2,15 @@
 
 import math
 import re
-import types
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import tyro
 
 from srs.limits import check_alpha
-from srs.modes import Mode
+from srs.run.sources import check_one
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
@@ -27,22 +25,9 @@ INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
-DECIDED = (
-    "dataset", "data_dir", "rule", "racing", "chosen_only", "overlap", "method", "sampler",
-    "n0", "n", "alpha", "precision", "seed", "skip",
-)  # fmt: skip
-"""Settings that no run leaves open."""
-
-LEFT_OPEN = (
-    "checkpoint", "model", "expert", "arch", "normalizer", "image_size", "sigma_min", "sigma_max", "sigma_step",
-    "order", "batch", "device", "max",
-)  # fmt: skip
-"""The others that every run has held since the first format; a setting that is added later may be missing."""
-
-
 @dataclass(frozen=True)
 class CertifySettings:
-    """Settings of one run; the flags of `srs-certify` carry the same names.
+    """What the user says of a run, None where that is left open; the flags of `srs-certify` carry the same names.
 
     Noise levels and radii are l2 distances between images whose pixels lie in [0, 1].
     """
@@ -141,11 +126,6 @@ class CertifySettings:
     """Certify at most this many test images; all of them unless given."""
 
     @property
-    def mode(self) -> Mode:
-        """How regions are sized, once it is settled which may overlap."""
-        return Mode.of(str(self.overlap), self.method, self.order)
-
-    @property
     def share(self) -> tuple[int, int] | None:
         """Which share of how many `shard` names, from 0; None for all. `ValueError` where it names none."""
         if self.shard is None:
@@ -184,9 +164,7 @@ class CertifySettings:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
         if self.indices is not None and self.image_order == "shuffled":
             raise ValueError(f"--indices {self.indices}: gives an order of its own; leave --image-order out")
-        sources = [name for name in ("checkpoint", "model", "expert") if getattr(self, name)]
-        if len(sources) > 1:
-            raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")
+        check_one(checkpoint=self.checkpoint, model=self.model, expert=self.expert)
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
         if self.racing and self.overlap == "joint":
@@ -194,67 +172,3 @@ class CertifySettings:
         for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings that a run keeps, as plain values: what `config.yaml` holds."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INVOCATION}
-        return {name: _plain(value) for name, value in values.items()}
-
-
-def settings_of(values: Mapping[str, Any]) -> CertifySettings:
-    """Return the settings of a run from what its `config.yaml` holds, as `CertifySettings.to_dict` gave it.
-
-    Raises
-    ------
-    ValueError
-        Where one is missing, unknown, of another type, or cannot be honoured.
-    """
-    kinds = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
-    for name in values:
-        if name not in kinds:
-            raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")
-    for name in (*DECIDED, *LEFT_OPEN):
-        if name not in values or (name in DECIDED and values[name] is None):
-            raise ValueError(f"it lacks {name}")
-    for name, value in values.items():
-        if not _fits(value, kinds[name]):
-            raise ValueError(f"{name} = {str(value)[:60]!r} is no such setting")
-    settings = CertifySettings(**{name: _typed(value, kinds[name]) for name, value in values.items()})
-    settings.check()
-    return settings
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a plain value may stand for a setting of this type."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is Literal:
-        return isinstance(value, str) and value in inner
-    if origin is tuple:
-        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    if kind in (str, Path):
-        return isinstance(value, str) and value != "" and "\0" not in value
-    return isinstance(value, kind)
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    """Turn what `_plain` made of a setting into the setting again."""
-    if isinstance(value, list):
-        return tuple(value)
-    if Path in (kind, *get_args(kind)) and value is not None:
-        return Path(value)
-    return float(value) if float in (kind, *get_args(kind)) and value is not None else value
-
-
-def own_code(name: str | None) -> bool:
-    """Whether a model or an architecture is `package.module:factory`: building it runs the user's own code."""
-    return name is not None and ":" in name
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
