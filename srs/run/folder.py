@@ -15,7 +15,7 @@ from smoothing.drawing.draw import LOCK, owned_by_nobody_else
 from smoothing.drawing.files import ESTIMATION, LEVELS, SELECTION
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
-from smoothing.storage import forget_partial, locked, replacing
+from smoothing.storage import check_folder, forget_partial, locked, replacing
 from srs.run.description import check_manifest
 from srs.run.run_settings import RunSettings, settings_of
 from srs.run.settings import CIRCUMSTANCES
@@ -70,13 +70,8 @@ def is_run_file(name: str) -> bool:
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; name a folder")
     held = _names(out) if out.is_dir() else set()
-    for name in sorted(RUN_FILES | {name for name in held if is_run_file(name)}):
-        # a link in a folder from somebody else may name any file, which would be cut, appended to or replaced
-        if (out / name).is_symlink() or ((out / name).exists() and not (out / name).is_file()):
-            raise ValueError(f"--out {out}: {name} is a link or no regular file; put a file in its place")
+    check_folder(out, "--out", sorted(RUN_FILES | {name for name in held if is_run_file(name)}))
     if out.is_dir() and not held <= _BEGINNING:
         if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
             raise ValueError(f"--out {out}: holds files but no run; name another folder")
@@ -90,9 +85,6 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         foreign = sorted(name for name in held if not is_run_file(name))
         if overwrite and foreign:
             raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
-    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
 
 
 @contextmanager

@@ -351,6 +351,10 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(replace(TINY, out=tmp_path / "file"))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/.lock").symlink_to(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"linked: \.lock is a link or no regular file; put a file in its place"):
+        run(replace(TINY, out=tmp_path / "linked", resume=True))
     with pytest.raises(ValueError, match="holds files but no training run"):
         run(replace(TINY, out=tmp_path, resume=True))
     (tmp_path / "config.yaml").write_text(": : :\n")
