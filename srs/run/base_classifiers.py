@@ -90,7 +90,7 @@ def _demonstration(start: Start, data: ImageData, device: str, progress: bool) -
     )
     images, labels = data.train_images, data.train_labels
     with one_thread_each():
-        fit(model, images, labels, stage, Engine(device=device), seed=seed, progress=progress)
+        fit(model, images, labels, stage=stage, engine=Engine(device=device), seed=seed, progress=progress)
     return model
 
 

@@ -44,7 +44,7 @@ def make_inputs(sigmas=SIGMAS, base=None, **settings):
     known = {"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32"}
     known |= {"dataset": "balls", "data_dir": Path("data"), "sigma_min": 0.1, "sigma_max": 0.5, "sigma_step": 0.05}
     settings = settled(CertifySettings(**(known | settings)))
-    data = ImageData("balls", 2, images, labels, images, labels)
+    data = ImageData("balls", 2, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     return Inputs(settings, data, base or Ball(), sigmas, np.arange(n) * 3, labels, images, "cpu")
 
 

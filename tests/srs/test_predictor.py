@@ -256,7 +256,7 @@ def test_an_attack_inside_certified_balls_changes_no_answer(finished):
         noise = table.sigma[k] * torch.randn((16, *image.shape), generator=generator)
         attack = SmoothAdv(epsilon=0.999 * float(table.radii[k]), steps=10)
         noise = noise.to(image.dtype)
-        target = attack(model, image, label, noise)
+        target = attack(model, image, label, noise=noise)
         moved.append(target.numpy())
         with torch.inference_mode():
             clean.append(float(model(image + noise[:, 0]).softmax(1)[:, label].mean()))

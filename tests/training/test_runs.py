@@ -198,13 +198,13 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     out = tmp_path / "run"
     fit, seen = runs.fit, []
 
-    def poisoned(model, images, labels, stage, *arguments, after_epoch, **options):
+    def poisoned(model, images, labels, *, after_epoch, **options):
         def keep(state):
             after_epoch(state)
             seen.append((out / "checkpoint.pt").read_bytes())
             torch.nn.init.constant_(next(model.parameters()), float("nan"))
 
-        return fit(model, images, labels, stage, *arguments, after_epoch=keep, **options)
+        return fit(model, images, labels, after_epoch=keep, **options)
 
     monkeypatch.setattr(runs, "fit", poisoned)
     with pytest.raises(FloatingPointError, match="training diverged"):
