@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from srs.modes import Mode
-from srs.run.settings import INVOCATION, MOST, CertifySettings
+from srs.run.settings import (
+    INVOCATION,
+    MOST,
+    CertifySettings,
+    ImageOrder,
+    Method,
+    Order,
+    Overlap,
+    Precision,
+    Rule,
+    Sampler,
+)
 from srs.run.sources import Files, experts, files_of
 
 _KINDS = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
@@ -79,23 +90,23 @@ class RunSettings:
     dataset: str
     data_dir: Path
     image_size: int | None
-    rule: Literal["max-radius", "expected-radius", "anchor"]
+    rule: Rule
     racing: bool
     chosen_only: bool
-    overlap: Literal["paper", "sigma", "joint", "class"]
-    method: Literal["lp", "matching", "greedy"]
-    order: Literal["ascending", "descending", "arrival"] | None
-    sampler: Literal["gaussian", "discrete"]
+    overlap: Overlap
+    method: Method
+    order: Order | None
+    sampler: Sampler
     n0: int
     n: int
     rungs: tuple[int, ...]
     min_gain: float | None
     alpha: float
-    precision: Literal["float32", "tf32", "bfloat16"]
+    precision: Precision
     batch: int | None
     seed: int
     device: str
-    image_order: Literal["sorted", "shuffled"] | None
+    image_order: ImageOrder | None
     indices: Path | None
     skip: int
     max: int | None

@@ -25,6 +25,15 @@ INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
+Rule = Literal["max-radius", "expected-radius", "anchor"]
+Overlap = Literal["paper", "sigma", "joint", "class"]
+Method = Literal["lp", "matching", "greedy"]
+Order = Literal["ascending", "descending", "arrival"]
+Sampler = Literal["gaussian", "discrete"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+ImageOrder = Literal["sorted", "shuffled"]
+
+
 @dataclass(frozen=True)
 class CertifySettings:
     """What the user says of a run, None where that is left open; the flags of `srs-certify` carry the same names.
@@ -62,7 +71,7 @@ class CertifySettings:
     sigma_step: float | None = None
     """Distance between levels (sigma_interval): the grid is the multiples of it within [sigma_min, sigma_max]. Default:
     the checkpoint's; 0.1 without one."""
-    rule: Literal["max-radius", "expected-radius", "anchor"] = "max-radius"
+    rule: Rule = "max-radius"
     """What chooses each image's sigma. max-radius: the radius that its n0 samples certify (Eq. 7). expected-radius: the
     radius that n samples would certify if they voted likewise. anchor: the same, among levels that agree in class."""
     racing: bool = False
@@ -70,17 +79,17 @@ class CertifySettings:
     chosen_only: bool = False
     """Certify each image at its chosen sigma alone: as many times faster as there are levels, but without the
     comparison with every constant sigma."""
-    overlap: Literal["paper", "sigma", "joint", "class"] | None = None
+    overlap: Overlap | None = None
     """Which regions must not overlap. paper: all. sigma: those of different sigma. joint: the same, and each image's
     sigma is chosen together with the radii r, from selection samples. class: those that differ in sigma and in class;
     one certificate then relies on its neighbours', so each is made at alpha / number of images and all hold at once.
     Default: paper; sigma where the grid has one level."""
-    method: Literal["lp", "matching", "greedy"] = "lp"
+    method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
-    order: Literal["ascending", "descending", "arrival"] | None = None
+    order: Order | None = None
     """Order of greedy: by degree in the overlap graph, or as the images come. Default: ascending."""
-    sampler: Literal["gaussian", "discrete"] = "gaussian"
+    sampler: Sampler = "gaussian"
     """Noise: float32 Gaussian, or discrete Gaussian, which is exact for 8-bit pixels."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
@@ -94,7 +103,7 @@ class CertifySettings:
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
-    precision: Literal["float32", "tf32", "bfloat16"] | None = None
+    precision: Precision | None = None
     """Of the network's arithmetic, a part of what is certified; tf32 on CUDA only. Default: the checkpoint's; float32
     without one."""
     batch: int | None = None
@@ -114,7 +123,7 @@ class CertifySettings:
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Do the I-th of N shares of the images, and leave the others to other starts with the same --out, now or later,
     on any machine that sees it: 1/4 to 4/4. The start that finds all done finishes the run."""
-    image_order: Literal["sorted", "shuffled"] | None = None
+    image_order: ImageOrder | None = None
     """How test images are lined up before --skip and --max. sorted: as the data set numbers them, which in a folder is
     class by class. shuffled: in a random order, always the same for so many images. Default: sorted."""
     indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
