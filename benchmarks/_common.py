@@ -57,8 +57,13 @@ def mnist_test() -> np.ndarray:
 
 def cifar10_files(part: str) -> dict[str, bytes]:
     """The JPEG files of CIFAR-10's "train" or "test" by name, PART/CLASS/NNNN.jpg."""
+    files = {}
     with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:  # one pass: random access in gzip is slow
-        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile() and m.name.startswith(f"{part}/")}
+        for member in tar:
+            file = tar.extractfile(member)  # None for a folder
+            if file is not None and member.name.startswith(f"{part}/"):
+                files[member.name] = file.read()
+    return files
 
 
 def decoded(jpeg: bytes) -> np.ndarray:

@@ -59,7 +59,7 @@ def prepare_linprog(path: str, reduce: bool) -> tuple[Run, Describe]:
 
     def run() -> tuple[Any, int]:
         g = reduced(graph) if reduce else graph
-        bounds = np.column_stack([np.zeros(g.n), g.R])
+        bounds: Any = np.column_stack([np.zeros(g.n), g.R])  # the stubs want a list of pairs
         cost, rows = -np.ones(g.n), constraint_matrix(g)
         return linprog(cost, A_ub=rows, b_ub=g.distance, bounds=bounds, method="highs"), g.n_edges
 
@@ -75,7 +75,8 @@ def prepare_cvxpy(path: str, solver: str) -> tuple[Run, Describe]:
     def run() -> float:
         r = cp.Variable(graph.n)
         disjoint = r[graph.i] + r[graph.j] <= graph.distance
-        return cp.Problem(cp.Maximize(cp.sum(r)), [disjoint, r >= 0, r <= graph.R]).solve(solver=solver)
+        problem = cp.Problem(cp.Maximize(cp.sum(r)), [disjoint, r >= 0, r <= graph.R])  # type: ignore[attr-defined]
+        return float(problem.solve(solver=solver))  # type: ignore[no-untyped-call]
 
     return run, lambda a: answer(a, graph.n_edges)
 
@@ -96,7 +97,7 @@ def prepare_ortools(path: str, solver: str) -> tuple[Run, Describe]:
         lp.solve(model)
         if lp.status() != helper.SolveStatus.OPTIMAL:
             raise RuntimeError(f"{solver} ended with {lp.status()}")
-        return lp.objective_value()
+        return float(lp.objective_value())
 
     return run, lambda a: answer(a, g.n_edges)
 
@@ -171,7 +172,7 @@ def prepare_flat(instance: str) -> tuple[Run, Describe]:
         parts = np.array_split(np.arange(i.size), 1 + i.size // 4096)
         distance = np.concatenate([np.linalg.norm(points[i[p]] - points[j[p]], axis=1) for p in parts])
         graph = regions.OverlapGraph(R, i, j, distance, 0.0)
-        bounds = np.column_stack([np.zeros(R.size), R])
+        bounds: Any = np.column_stack([np.zeros(R.size), R])  # the stubs want a list of pairs
         cost, rows = -np.ones(R.size), constraint_matrix(graph)
         return linprog(cost, A_ub=rows, b_ub=distance, bounds=bounds, method="highs"), i.size
 

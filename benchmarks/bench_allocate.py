@@ -74,7 +74,7 @@ def run_instance(instance: str, repeat: int, limit: float) -> list[Row]:
             if find_spec(library) is not None
         }
         if instance in LARGE:
-            measured = {}
+            measured: dict[str, Row] = {}
             for name, contender in present.items():
                 measured |= contest({name: contender}, 1, limit)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from training import build
 SIGMA, ALPHA = 0.5, 0.001
 
 #: How the engine is configured, by contender.
-OURS = {
+OURS: dict[str, dict[str, Any]] = {
     "float32": {},
     "float32, compile": {"compile": True},
     "bfloat16": {"precision": "bfloat16"},

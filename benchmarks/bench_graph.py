@@ -74,7 +74,8 @@ def prepare_global(points: np.ndarray, R: np.ndarray, sharp: bool) -> tuple[Run,
         index.add(centred)
         margin = INFLATION * float((centred**2).sum(axis=1).max())
         limits, squared, j = index.range_search(centred, float((2 * R.max()) ** 2 + margin))
-        i = np.repeat(np.arange(len(points)), np.diff(limits.astype(np.int64)))
+        starts: np.ndarray = limits.astype(np.int64)
+        i = np.repeat(np.arange(len(points)), np.diff(starts))
         keep = i < j
         if sharp:
             keep &= squared < (R[i] + R[j]) ** 2 + margin

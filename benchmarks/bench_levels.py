@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 from _common import Row, data_folder, markdown_table, mnist_test, spread, write_markdown, write_rows
@@ -20,7 +21,7 @@ import regions
 CLUSTERED = {"clusters, K = 4": (1_000, 4), "clusters, K = 18": (1_000, 18)}
 INSTANCES = ("mnist", "mnist, class groups", *CLUSTERED)
 SEED = 20260101
-JOINT = {"joint": {}, "joint, rounds=3": {"rounds": 3}}
+JOINT: dict[str, dict[str, Any]] = {"joint": {}, "joint, rounds=3": {"rounds": 3}}
 
 
 def problem(instance: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:

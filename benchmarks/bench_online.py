@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import io
 import json
 import os
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import faiss
@@ -32,8 +30,10 @@ from _common import (
     RESULTS,
     SIGMAS,
     Row,
+    cifar10_files,
     cifar10_test,
     data_folder,
+    decoded,
     markdown_table,
     mnist_test,
     write_markdown,
@@ -69,15 +69,9 @@ def mnist_train() -> tuple[np.ndarray, np.ndarray]:
 
 def cifar10_train() -> tuple[np.ndarray, np.ndarray]:
     """50,000 training images as uint8, and their classes."""
-    from PIL import Image
-
-    images, labels = [], []
-    with tarfile.open(data_folder() / "cifar10-jpeg.tar.gz") as tar:
-        for member in tar:
-            if member.isfile() and member.name.startswith("train/"):
-                images.append(np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read()))).reshape(-1))
-                labels.append(CIFAR10.index(member.name.split("/")[1]))
-    return np.array(images), np.array(labels)
+    files = cifar10_files("train")
+    labels = [CIFAR10.index(name.split("/")[1]) for name in files]
+    return np.array([decoded(jpeg) for jpeg in files.values()]), np.array(labels)
 
 
 def problem(dataset: str, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,7 +187,11 @@ def latency(largest: int) -> Iterator[Row]:
                     opened = time.perf_counter() - began
                     ks = [next(following) for _ in range(TIMED // 2)]
                     arrive(online, points[next(following)], R[0])  # loads and compiles what is left
-                    wall, cpu = timed(lambda k, online=online: arrive(online, points[k], R[k]), ks)
+
+                    def insert(k: int, online: regions.OnlineAllocator = online) -> None:
+                        arrive(online, points[k], R[k])
+
+                    wall, cpu = timed(insert, ks)
                 yield timing(n, f"ours, synchronous={synchronous}", wall, cpu, seconds_to_open=opened)
             with regions.OnlineAllocator(path) as online:
                 table = online.region_map()
@@ -230,7 +228,7 @@ def scans(n: int, table: regions.RegionMap, points: np.ndarray, ks: list[int]) -
         yield timing(n, name, wall, cpu)
 
 
-def timed(action: Callable[[int], object], ks: object) -> tuple[np.ndarray, np.ndarray]:
+def timed(action: Callable[[int], object], ks: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
     """Seconds on the clock and seconds of computing, of all threads, for each k."""
     wall, cpu = [], []
     for k in ks:

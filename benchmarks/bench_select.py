@@ -18,8 +18,9 @@ import torch
 from _common import Row, data_folder, markdown_table, write_markdown, write_rows
 
 from smoothing import SmoothedClassifier
+from smoothing.adaptive import CountVotes
 from smoothing.machine import one_thread_each
-from smoothing.selection import RACE_RUNGS, RULES, CountVotes, Outcome, select
+from smoothing.selection import RACE_RUNGS, RULES, Outcome, select
 from training import Stage, build, fit, mnist
 
 SIGMAS = np.array([0.12, 0.23, 0.34, 0.45, 0.56, 0.67, 0.78, 0.89, 1.0])

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import reduce
+from typing import Literal
 
 import numpy as np
 import torch
@@ -82,14 +84,14 @@ def load(arch: str, images: int) -> tuple[np.ndarray, np.ndarray]:
 def plain_epoch(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
     """One epoch of Smooth-Adv (Eq. 3), a noise sample per forward pass."""
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=1e-4)
-    for batch in torch.randperm(len(images)).split(BATCH):
+    for batch in torch.split(torch.randperm(len(images)), BATCH):
         x, y = images[batch], labels[batch]
         noise = [SIGMA * torch.randn_like(x) for _ in range(M)]
         model.eval()
         hard = x.clone()
         for _ in range(STEPS):
             hard.requires_grad_()
-            p = sum(functional.softmax(model(hard + eta), dim=1) for eta in noise) / M
+            p = reduce(torch.add, (functional.softmax(model(hard + eta), dim=1) for eta in noise)) / M
             loss = functional.nll_loss(torch.log(p), y, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, hard)
             with torch.no_grad():
@@ -97,8 +99,8 @@ def plain_epoch(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) ->
                 delta = hard + 2 * EPSILON / STEPS * step - x
                 hard = (x + delta.renorm(2, 0, EPSILON)).clamp(0, 1)
         model.train()
-        loss = sum(functional.cross_entropy(model(hard + eta), y) for eta in noise) / M
-        loss.backward()
+        loss = reduce(torch.add, (functional.cross_entropy(model(hard + eta), y) for eta in noise)) / M
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -118,7 +120,7 @@ def prepare(arch: str, contender: str, images: int) -> tuple[Run, Describe]:
     return lambda: fit(counted, pixels, labels, stage=stage, engine=engine), lambda _: {"passes": model.passes}
 
 
-def where_the_time_goes(arch: str, precision: str, images: int) -> Row:
+def where_the_time_goes(arch: str, precision: Literal["float32", "bfloat16"], images: int) -> Row:
     """Shares of an epoch's CPU time by kind of operation, on one thread."""
     pixels, labels = load(arch, images)
     model = build(arch, 10, seed=0)

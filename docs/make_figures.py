@@ -15,6 +15,7 @@ import regions
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
@@ -35,7 +36,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
     return points, rng.uniform(0.3, 0.8, len(points))
 
 
-def draw(ax: plt.Axes, points: np.ndarray, radii: np.ndarray, colour: str, title: str, total: float) -> None:
+def draw(ax: Axes, points: np.ndarray, radii: np.ndarray, colour: str, title: str, total: float) -> None:
     """Balls and centres; an empty ball is a cross."""
     filled = radii > 0
     circles = [Circle(x, r) for x, r in zip(points[filled], radii[filled], strict=True)]

@@ -135,6 +135,15 @@ def check_classes(name: str, classes: Any, shape: tuple[int, ...], num_classes: 
     return labels.astype(np.int64)
 
 
+def check_shares(name: str, shares: Any, shape: tuple[int, ...]) -> Float64[np.ndarray, "*shape"]:
+    """Return shares of alpha in [0, 1), one number for all or one for each entry."""
+    parts = _float_array(name, shares)
+    if parts.shape not in ((), (1,), shape):
+        raise ValueError(f"{name} has shape {parts.shape}: expected one number or an array of shape {shape}")
+    refuse_first(name, parts, (parts >= 0) & (parts < 1), "a share of alpha lies in [0, 1)")
+    return np.array(np.broadcast_to(parts, shape))
+
+
 def check_labels(labels: Any) -> Int64[np.ndarray, " n"]:
     """Return one whole number for each image."""
     array = check_array("labels", labels, "iu")

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from smoothing import _validate
+from smoothing.bounds import runner_up_bounds
 from smoothing.confidence import certified_radius, lower_confidence_bound, shared_alpha, upper_confidence_bound
-from smoothing.votes import Counts, Tally
+from smoothing.votes import Tally, others
 
 #: Draws samples start to stop - 1 of the wanted images and levels, and returns votes of shape (n, k, classes).
 CountVotes = Callable[[Bool[np.ndarray, "n k"], int, int], Int64[np.ndarray, "n k classes"]]
@@ -29,8 +30,8 @@ class Ladder:
         Increasing sample sizes, such as (1000, 10_000, 100_000). Each spends an equal share of alpha: with m rungs,
         every bound is computed at alpha / m, which costs a little radius where all rungs are needed.
     min_gain : float, default=0.05
-        Stop where the remaining rungs can add less than this share to the radius, with the probability of the class at
-        its upper confidence bound and at the same level of confidence. 0 stops only where nothing can be gained.
+        Stop where the remaining rungs can add less than this share to the radius, if the class has its upper confidence
+        bound and the runner-up its lower one. 0 stops only where nothing can be gained.
 
     Raises
     ------
@@ -52,6 +53,7 @@ def climb(
     ladder: Ladder,
     alpha: float,
     classes: Int64[np.ndarray, "n k"],
+    share: Float64[np.ndarray, "n k"],
     wanted: Bool[np.ndarray, "n k"],
     count: CountVotes,
 ) -> Tally:
@@ -64,6 +66,8 @@ def climb(
         Failure probability of each image and level, over all rungs.
     classes : int array of shape (n, k)
         The classes that are certified.
+    share : array of shape (n, k)
+        Share of alpha for the other classes (`bounds.split_alpha`).
     wanted : bool array of shape (n, k)
         Which levels of which images to certify.
     count : callable
@@ -72,48 +76,28 @@ def climb(
     Returns
     -------
     Tally
-        The votes; `lower_bounds` says what they prove.
+        The votes; `bounds.counted_bounds` says what they prove.
     """
     rungs = ladder.rungs
-    share, last = shared_alpha(alpha, len(rungs)), rungs[-1]
+    each, last = shared_alpha(alpha, len(rungs)), rungs[-1]
     active, reached = wanted.copy(), np.zeros(classes.shape, dtype=np.int64)
-    best, votes = np.zeros(classes.shape), list[np.ndarray]()
+    lower, upper, votes = np.zeros(classes.shape), np.ones(classes.shape), list[np.ndarray]()
     for start, stop in itertools.pairwise((0, *rungs)):
-        if active.any():
-            fresh = count(active, start, stop)
-            votes.append(votes[-1] + fresh if votes else fresh)
-            reached[active] += 1
-            own = np.take_along_axis(votes[-1], classes[..., None], axis=2)[..., 0][active]
-            best[active] = np.maximum(best[active], lower_confidence_bound(own, stop, share))
-            now = certified_radius(np.ones(len(own)), best[active])
-            hoped = np.floor(upper_confidence_bound(own, stop, share) * last).astype(np.int64)
-            then = certified_radius(np.ones(len(own)), lower_confidence_bound(hoped, last, share))
-            active[active] = then > now * (1 + ladder.min_gain)
-        else:
+        if not active.any():
             votes.append(votes[-1])
+            continue
+        fresh = count(active, start, stop)
+        votes.append(votes[-1] + fresh if votes else fresh)
+        reached[active] += 1
+        at = classes[active][:, None]
+        own = np.take_along_axis(votes[-1][active], at, axis=1)[:, 0]
+        other = others(votes[-1][active], at).max(axis=1)
+        p_lower, p_upper = runner_up_bounds(own, other, stop, each, share[active])
+        lower[active] = np.maximum(lower[active], p_lower)
+        upper[active] = np.minimum(upper[active], p_upper)
+        now = certified_radius(1.0, lower[active], upper[active])
+        hoped = np.floor(upper_confidence_bound(own, stop, each) * last).astype(np.int64)
+        rest = np.ceil(lower_confidence_bound(other, stop, each) * last).astype(np.int64)
+        most = runner_up_bounds(hoped, np.minimum(rest, last - hoped), last, each, share[active])
+        active[active] = certified_radius(1.0, *most) > now * (1 + ladder.min_gain)
     return Tally(rungs, np.stack(votes), reached)
-
-
-def lower_bounds(counts: Counts, alpha: float) -> Float64[np.ndarray, "n k"]:
-    """Return lower confidence bounds for the probability of each class that is certified.
-
-    With probability at least 1 - alpha, for each image and level: the bound does not exceed the probability. Each of
-    the m rounds that could be drawn spends alpha / m, whenever the drawing stopped, and the best bound is taken.
-
-    Parameters
-    ----------
-    counts : Counts
-        Votes after each of m rounds.
-    alpha : float
-        Failure probability of each image and level.
-
-    Returns
-    -------
-    array of shape (n, k)
-        0 where nothing was drawn.
-    """
-    share = shared_alpha(alpha, len(counts.n))
-    bounds = np.zeros(counts.n.shape)
-    drawn = counts.n > 0
-    bounds[drawn] = lower_confidence_bound(counts.own[drawn], counts.n[drawn], share)
-    return np.asarray(bounds.max(axis=0))

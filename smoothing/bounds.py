@@ -12,6 +12,10 @@ from jaxtyping import Float64
 
 from smoothing import _validate
 from smoothing.confidence import lower_confidence_bound, shared_alpha, signed_radius, upper_confidence_bound
+from smoothing.votes import Counts
+
+#: What certificates are made of: Eq. 2 with the runner-up's bound, or with 1 - p_lower in its place.
+BOUNDS = ("runner-up", "top-class")
 
 #: The shares of alpha that `split_alpha` chooses from where there are more than two classes. 1/2 was nearly always the
 #: best, or else 0, where the runner-up has nearly all that the class leaves. 1/32 stands for 0: there it loses less
@@ -137,10 +141,10 @@ def ladder_bounds(
     Parameters
     ----------
     counts, runner_up : int arrays of shape (rungs, *shape)
-        Votes among all that had been drawn by each rung. Where sampling stopped early, votes of the last rung
-        that was reached are repeated.
+        Votes among all that had been drawn by each rung.
     n : int or array-like of int
         How many had been drawn, in an array that broadcasts with the votes: shape (rungs, 1) for a vector of images.
+        0 at rungs that were not reached, whose bounds are 0 and 1.
     alpha : float
         Failure probability over all rungs, in [1e-100, 1).
     share : float or array-like of float
@@ -149,8 +153,35 @@ def ladder_bounds(
     first, second, drawn = _pair_of(counts, runner_up, n)
     if not first.ndim or not len(first):
         raise ValueError(f"counts of shape {first.shape}: expected an axis of at least one rung")
-    p_lower, p_upper = runner_up_bounds(first, second, drawn, shared_alpha(alpha, len(first)), share)
+    reached = drawn > 0
+    each = np.broadcast_to(_validate.check_array("share", share), first.shape)[reached]
+    p_lower, p_upper = np.zeros(first.shape), np.ones(first.shape)
+    p_lower[reached], p_upper[reached] = runner_up_bounds(
+        first[reached], second[reached], drawn[reached], shared_alpha(alpha, len(first)), each
+    )
     return p_lower.max(axis=0), p_upper.min(axis=0)
+
+
+def counted_bounds(
+    counts: Counts, alpha: float, share: Float64[np.ndarray, "n k"]
+) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]]:
+    """Return p_lower and p_upper of each class that is certified: see `ladder_bounds`.
+
+    With probability at least 1 - alpha, for each image and level, both hold, whenever drawing stopped.
+
+    Parameters
+    ----------
+    counts : Counts
+        Votes after each of m rounds, each of which spends alpha / m.
+    alpha : float
+        Failure probability of each image and level.
+    share : array of shape (n, k)
+        Share of alpha for the other classes; 0 where their votes are not known.
+    """
+    if counts.other is None and share.any():
+        raise ValueError("these votes are for one class, and prove nothing of the runner-up: the share must be 0")
+    other = np.zeros_like(counts.own) if counts.other is None else counts.other
+    return ladder_bounds(counts.own, other, counts.n, alpha, share)
 
 
 def _complement(p: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:

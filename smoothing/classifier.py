@@ -14,8 +14,9 @@ from smoothing import _validate
 from smoothing._voting.engine import VoteCounter
 from smoothing._voting.probing import fixed_images, logits_text
 from smoothing._voting.samplers import make_sampler
-from smoothing.adaptive import Ladder, climb, lower_bounds
+from smoothing.adaptive import Ladder, climb
 from smoothing.arithmetic import PRECISIONS, check_precision
+from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
@@ -165,6 +166,7 @@ class SmoothedClassifier:
         *,
         n: int | None = None,
         racing: bool = False,
+        bound: str = "runner-up",
         indices: ArrayLike | None = None,
     ) -> SigmaChoice:
         """Choose every image's noise level. No label is seen.
@@ -188,6 +190,8 @@ class SmoothedClassifier:
             Final samples per image; required by "expected-radius" and "anchor", refused by "max-radius".
         racing : bool, default=False
             Draw fewer samples for levels that cannot win: about a third, for a loss of radius well below 1%.
+        bound : {"runner-up", "top-class"}, default="runner-up"
+            What the certificates will be made of, as in `certify`.
         indices : int array of shape (n,), default=0, 1, ...
             Each image's index in its data set, which names its noise stream.
 
@@ -200,8 +204,9 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
         size, alpha = imagined(rule, n0, n), _validate.check_alpha(alpha)
-        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), n0, size, rule, alpha, racing)
-        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
+        bound = _validate.check_choice("bound", bound, BOUNDS)
+        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), n0, size, rule, alpha, racing, bound)
+        return _choice(grid, found, rule)
 
     def select_training_sigma(
         self,
@@ -217,15 +222,16 @@ class SmoothedClassifier:
         """Choose the noise level of training images: the largest radius where the label wins (Eq. 5).
 
         For finetuning only, because it looks at labels. Arguments are those of `select_sigma`; `labels` is an int array
-        of shape (n,). In the result, `classes` are the labels, and radii are 0 where the label does not win.
+        of shape (n,). In the result, `classes` are the labels, and radii are 0 where the label does not win. The radii
+        are one-sided, as in the training that this repeats.
         """
         pixels, names = self._images(images, indices)
         truth = _validate.check_classes("labels", labels, (len(pixels),), self.num_classes)
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
         alpha, rule = _validate.check_alpha(alpha), "max-radius"
         levels = _each(grid, len(pixels))
-        found, _ = self.select_votes(pixels, names, levels, n0, n0, rule, alpha, racing, labels=truth)
-        return SigmaChoice(grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule)
+        found, _ = self.select_votes(pixels, names, levels, n0, n0, rule, alpha, racing, "top-class", labels=truth)
+        return _choice(grid, found, rule)
 
     def certify(
         self,
@@ -236,6 +242,7 @@ class SmoothedClassifier:
         alpha: float = 0.001,
         *,
         simultaneous: bool = False,
+        bound: str = "runner-up",
         indices: ArrayLike | None = None,
     ) -> Certificates:
         """Guess each image's class from n0 selection samples and certify it with n fresh ones (Cohen et al., CERTIFY).
@@ -257,17 +264,24 @@ class SmoothedClassifier:
             Failure probability.
         simultaneous : bool, default=False
             True makes alpha the probability that any image of this call is wrong: each gets alpha / n images.
+        bound : {"runner-up", "top-class"}, default="runner-up"
+            "runner-up" is Eq. 2: it bounds the probability of every other class as well, at a share of alpha that the
+            selection samples fix. "top-class" bounds it by 1 - p_lower, as published tables do. With two classes both
+            are the same; with many, and large sigma, the first certifies much more. Each holds at alpha by itself: the
+            larger of the two radii of an image does not.
         indices : int array of shape (n,), default=0, 1, ...
             Each image's index in its data set, which names its noise stream.
         """
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
-        self._alpha(alpha, len(pixels) if simultaneous else 1)  # refused before the work
-        one = levels[:, None]
-        votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n0, "select")
-        guess = votes[:, 0].argmax(axis=1)
-        return self.certify_classes(pixels, levels, guess, n, alpha, simultaneous=simultaneous, indices=names)
+        each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)  # refused before the work
+        bound, rule, size = _validate.check_choice("bound", bound, BOUNDS), "expected-radius", ladder.rungs[-1]
+        found, _ = self.select_votes(pixels, names, levels[:, None], n0, size, rule, each, False, bound)
+        guess, share = found.classes[:, 0], found.share[:, 0]
+        return self.certify_classes(
+            pixels, levels, guess, n, alpha, share=share, simultaneous=simultaneous, indices=names
+        )
 
     def certify_classes(
         self,
@@ -277,6 +291,7 @@ class SmoothedClassifier:
         n: int | Ladder,
         alpha: float = 0.001,
         *,
+        share: ArrayLike = 0.0,
         simultaneous: bool = False,
         indices: ArrayLike | None = None,
     ) -> Certificates:
@@ -287,15 +302,19 @@ class SmoothedClassifier:
         classes : int array of shape (n,)
             The class to certify for each image, from `SigmaChoice.predict` or any other source that has not seen the
             estimation samples.
+        share : float or array of shape (n,), default=0
+            Share of alpha for the other classes, in [0, 1): `SigmaChoice.share`, or from any other source that has not
+            seen the estimation samples. 0 makes the certificate one-sided: nothing is known here of the selection.
         """
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         guess = _validate.check_classes("classes", classes, (len(pixels),), self.num_classes)
         ladder, each = as_ladder(n), self._alpha(alpha, len(pixels) if simultaneous else 1)
+        part = _validate.check_shares("share", share, (len(pixels),))[:, None]
         one = np.ones((len(pixels), 1), dtype=bool)
-        tally = self.estimate_votes(pixels, names, levels[:, None], one, guess[:, None], ladder, each)
+        tally = self.estimate_votes(pixels, names, levels[:, None], one, guess[:, None], part, ladder, each)
         counts = tally.counted(guess[:, None])
-        return self._certificates(counts, guess, levels, alpha, each, simultaneous)
+        return self._certificates(counts, guess, levels, alpha, each, part, simultaneous)
 
     def certify_levels(
         self,
@@ -305,6 +324,7 @@ class SmoothedClassifier:
         n: int | Ladder,
         alpha: float = 0.001,
         *,
+        shares: ArrayLike = 0.0,
         indices: ArrayLike | None = None,
     ) -> tuple[Certificates, ...]:
         """Certify every image at every level: what `certify_classes` returns for each level, for less noise to draw.
@@ -320,6 +340,8 @@ class SmoothedClassifier:
             Noise levels, increasing.
         classes : int array of shape (n, k)
             The class to certify for each image and level, from `SigmaChoice.classes`, say.
+        shares : float or array of shape (n, k), default=0
+            As `share` in `certify_classes`: `SigmaChoice.shares`.
 
         Returns
         -------
@@ -330,12 +352,13 @@ class SmoothedClassifier:
         grid = _validate.check_grid(sigmas)
         guess = _validate.check_classes("classes", classes, (len(pixels), len(grid)), self.num_classes)
         ladder, each = as_ladder(n), self._alpha(alpha, 1)
-        levels = _each(grid, len(pixels))
-        tally = self.estimate_votes(pixels, names, levels, np.ones_like(levels, dtype=bool), guess, ladder, each)
+        levels, part = _each(grid, len(pixels)), _validate.check_shares("shares", shares, guess.shape)
+        wanted = np.ones_like(levels, dtype=bool)
+        tally = self.estimate_votes(pixels, names, levels, wanted, guess, part, ladder, each)
         counts = tally.counted(guess)
         return tuple(
             self._certificates(
-                counts.at(np.full(len(pixels), k)), guess[:, k], levels[:, k], alpha, each, simultaneous=False
+                counts.at(np.full(len(pixels), k)), guess[:, k], levels[:, k], alpha, each, part[:, [k]], False
             )
             for k in range(len(grid))
         )
@@ -429,7 +452,9 @@ class SmoothedClassifier:
         rule: str,
         alpha: float,
         racing: bool,
+        bound: str,
         *,
+        final: int | None = None,
         labels: Int64[np.ndarray, " n"] | None = None,
     ) -> tuple[Outcome, Tally]:
         """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments."""
@@ -437,7 +462,7 @@ class SmoothedClassifier:
         def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
             return self._engine.count(images, indices, sigma, wanted, start, stop, "select")
 
-        return select(count, sigma, n0, size, rule, alpha, racing=racing, labels=labels)
+        return select(count, sigma, n0, size, rule, alpha, racing=racing, bound=bound, final=final, labels=labels)
 
     def estimate_votes(
         self,
@@ -446,6 +471,7 @@ class SmoothedClassifier:
         sigma: Float64[np.ndarray, "n k"],
         wanted: Bool[np.ndarray, "n k"],
         classes: Int64[np.ndarray, "n k"],
+        share: Float64[np.ndarray, "n k"],
         ladder: Ladder,
         alpha: float,
     ) -> Tally:
@@ -454,7 +480,7 @@ class SmoothedClassifier:
         def count(active: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
             return self._engine.count(images, indices, sigma, active, start, stop, "estimate")
 
-        return climb(ladder, alpha, classes, wanted, count)
+        return climb(ladder, alpha, classes, share, wanted, count)
 
     def _certificates(
         self,
@@ -463,20 +489,31 @@ class SmoothedClassifier:
         levels: Float64[np.ndarray, " n"],
         alpha: float,
         each: float,
+        share: Float64[np.ndarray, "n 1"],
         simultaneous: bool,
     ) -> Certificates:
-        p_lower = lower_bounds(counts, each)[:, 0]
+        p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(counts, each, share))
+        radius = certified_radius(levels, p_lower, p_upper)
         return Certificates(
-            predict=np.where(p_lower > 0.5, guess, ABSTAIN),
-            radius=certified_radius(levels, p_lower),
+            predict=np.where(radius > 0, guess, ABSTAIN),
+            radius=radius,
             sigma=levels,
             counts=counts.last[:, 0],
             n=counts.drawn[:, 0],
             p_lower=p_lower,
+            p_upper=p_upper,
+            runner_up=counts.runner_up[:, 0],
+            runner_up_counts=counts.last_other[:, 0],
             alpha=alpha,
             simultaneous=simultaneous,
             identity=self._voting,
         )
+
+
+def _choice(grid: Float64[np.ndarray, " k"], found: Outcome, rule: str) -> SigmaChoice:
+    return SigmaChoice(
+        grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule, found.share
+    )
 
 
 def _each(grid: Float64[np.ndarray, " k"], n: int) -> Float64[np.ndarray, "n k"]:

@@ -66,6 +66,9 @@ class SigmaChoice:
         Selection samples drawn: n0 everywhere, unless racing dropped a level early.
     rule : str
         How the level was chosen.
+    shares : array of shape (n, k)
+        At every level, which share of alpha to spend on the classes that are not certified (`bounds.split_alpha`): to
+        be passed on to `certify_classes` and `certify_levels`. 0 for one-sided certificates.
     """
 
     sigmas: Float64[np.ndarray, " k"]
@@ -75,6 +78,12 @@ class SigmaChoice:
     radii: Float64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
     rule: str
+    shares: Float64[np.ndarray, "n k"]
+
+    @property
+    def share(self) -> Float64[np.ndarray, " n"]:
+        """Each image's share of alpha at its chosen level."""
+        return np.asarray(self.shares[np.arange(len(self.level)), self.level])
 
     @property
     def predict(self) -> Int64[np.ndarray, " n"]:
@@ -104,6 +113,12 @@ class Certificates:
         Out of how many estimation samples.
     p_lower : array of shape (n,)
         Lower confidence bound for that class's probability.
+    p_upper : array of shape (n,)
+        Upper confidence bound for the probability of every other class: 1 - p_lower, or less.
+    runner_up : int array of shape (n,)
+        The class with most votes but for the one to be certified; -1 where no other has any.
+    runner_up_counts : int array of shape (n,)
+        Its votes.
     alpha : float
         Failure probability, as given.
     simultaneous : bool
@@ -118,6 +133,9 @@ class Certificates:
     counts: Int64[np.ndarray, " n"]
     n: Int64[np.ndarray, " n"]
     p_lower: Float64[np.ndarray, " n"]
+    p_upper: Float64[np.ndarray, " n"]
+    runner_up: Int64[np.ndarray, " n"]
+    runner_up_counts: Int64[np.ndarray, " n"]
     alpha: float
     simultaneous: bool
     identity: Identity

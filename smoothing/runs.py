@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from smoothing import _validate
-from smoothing.adaptive import Ladder, lower_bounds
+from smoothing.adaptive import Ladder
+from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
 from smoothing.confidence import certified_radius, shared_alpha
 from smoothing.drawing.draw import LOCK, draw, owned
@@ -63,6 +64,7 @@ def certify_to_file(
     labels: ArrayLike | None = None,
     indices: ArrayLike | None = None,
     simultaneous: bool = False,
+    bound: str = "runner-up",
     shard: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> CertificateTable:
@@ -76,7 +78,8 @@ def certify_to_file(
     Parameters
     ----------
     path : path
-        The table to write, tab separated: idx, label, predict, radius, correct, time, then sigma, counts, n, p_lower.
+        The table to write, tab separated: idx, label, predict, radius, correct, time, then sigma, counts, n, p_lower,
+        p_upper, runner_up, runner_up_counts (`Certificates` explains them; p_upper is rounded up).
         Where it exists already, finished by the same run, it is read and returned. The votes are kept in a folder
         beside it, called as the table with `.votes` at its end.
     classifier : SmoothedClassifier
@@ -84,7 +87,7 @@ def certify_to_file(
         Pixels in [0, 1].
     sigma : float, array of shape (n,), or Selection
         Noise levels, or how to choose them.
-    n0, n, alpha, indices, simultaneous
+    n0, n, alpha, indices, simultaneous, bound
         As in `SmoothedClassifier.certify`; `simultaneous` counts all images of the run.
     labels : int array of shape (n,), optional
         True classes, for the columns `label` and `correct` alone; -1 and 0 without.
@@ -106,7 +109,7 @@ def certify_to_file(
         Where an argument is wrong; where `path` belongs to a run of other images, settings or weights; where another
         process is doing the same share.
     """
-    run = _Run(Path(path), classifier, images, sigma, n0, n, alpha, labels, indices, simultaneous)
+    run = _Run(Path(path), classifier, images, sigma, n0, n, alpha, labels, indices, simultaneous, bound)
     share, wait, first = _share(shard)
     if first:
         run.begin()
@@ -152,6 +155,7 @@ class _Run:
         labels: ArrayLike | None,
         indices: ArrayLike | None,
         simultaneous: bool,
+        bound: str,
     ) -> None:
         self.path, self.folder = path, path.with_name(path.name + ".votes")
         self.images = _validate.check_images(images)
@@ -184,6 +188,7 @@ class _Run:
             alpha=shared_alpha(alpha, count) if simultaneous else alpha,
             rule=rule,
             racing=racing,
+            bound=_validate.check_choice("bound", bound, BOUNDS),
             chosen_only=True,
         )
         self.label, self.files = label, VoteFiles(self.folder, design)
@@ -199,6 +204,7 @@ class _Run:
             "min_gain": ladder.min_gain if isinstance(n, Ladder) else None,
             "alpha": alpha,
             "simultaneous": simultaneous,
+            "bound": bound,
         }
         self.about = self.folder / "manifest.json"
 
@@ -240,21 +246,31 @@ class _Run:
         selected = self.files.selected()
         design, n = self.files.design, len(self.files.design.idx)
         level, classes = np.zeros(n, dtype=np.int64), np.zeros(design.sigma.shape, dtype=np.int64)
-        seconds = np.zeros(n)
+        seconds, share = np.zeros(n), np.zeros(design.sigma.shape)
         level[selected.images], classes[selected.images] = selected.outcome.level, selected.outcome.classes
+        share[selected.images] = selected.outcome.share
         seconds[selected.images] = selected.seconds
         estimated = self.files.estimated(level)
         rows, at = estimated.images, (estimated.images, level[estimated.images])
         counts = estimated.votes.counted(classes[rows]).at(level[rows])
-        p_lower = lower_bounds(counts, design.alpha)[:, 0]
-        predict = np.where(p_lower > 0.5, classes[at], ABSTAIN)
         label, sigma = self.label[rows], design.sigma[at]
+        p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(counts, design.alpha, share[at][:, None]))
+        radius = certified_radius(sigma, p_lower, p_upper)
+        predict = np.where(radius > 0, classes[at], ABSTAIN)
         return CertificateTable(
             idx=design.idx[rows],
             label=label,
             predict=predict,
-            radius=certified_radius(sigma, p_lower),
+            radius=radius,
             correct=((predict == label) & (label >= 0)).astype(np.int64),
             seconds=seconds[rows] + estimated.seconds[np.arange(len(rows)), level[rows]],
-            extra={"sigma": sigma, "counts": counts.last[:, 0], "n": counts.drawn[:, 0], "p_lower": p_lower},
+            extra={
+                "sigma": sigma,
+                "counts": counts.last[:, 0],
+                "n": counts.drawn[:, 0],
+                "p_lower": p_lower,
+                "p_upper": p_upper,
+                "runner_up": counts.runner_up[:, 0],
+                "runner_up_counts": counts.last_other[:, 0],
+            },
         )

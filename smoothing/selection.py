@@ -6,14 +6,15 @@ label but Eq. 5, which is for training images. Nothing here needs to be sound: c
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from smoothing.adaptive import CountVotes
+from smoothing.bounds import runner_up_bounds, split_alpha
 from smoothing.confidence import certified_radius, lower_confidence_bound, upper_confidence_bound
-from smoothing.votes import Tally, Votes
+from smoothing.votes import Tally, Votes, others
 
 #: The rules, and what they maximise over the grid.
 RULES: Mapping[str, str] = {
@@ -41,59 +42,69 @@ class Ballot:
     ----------
     sigmas : array of shape (n, k)
         The noise levels.
-    classes, counts, samples : int arrays of shape (n, k)
-        The class, its votes, and out of how many.
+    classes, counts, other, samples : int arrays of shape (n, k)
+        The class, its votes, the most votes of any other class, and out of how many.
     size : int
         How many samples the radius is imagined for: n0 for "max-radius", the final n otherwise.
     alpha : float
         At which failure probability.
+    share : array of shape (n, k)
+        Share of alpha for the other classes; 0 is the one-sided bound.
     """
 
     sigmas: Float64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "n k"]
     counts: Int64[np.ndarray, "n k"]
+    other: Int64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
     size: int
     alpha: float
+    share: Float64[np.ndarray, "n k"]
 
-    def radius(self, p: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
-        """Return the radius that `size` samples certify if a share p of them votes for the class."""
-        counts = np.rint(p * self.size).astype(np.int64)
-        return certified_radius(self.sigmas, lower_confidence_bound(counts, self.size, self.alpha))
+    def radius(self, p: Float64[np.ndarray, "n k"], q: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
+        """Return the radius that `size` samples certify if a share p of them votes for the class, q for the next."""
+        counts, other = (np.rint(part * self.size).astype(np.int64) for part in (p, q))
+        other = np.minimum(other, self.size - counts)
+        return certified_radius(self.sigmas, *runner_up_bounds(counts, other, self.size, self.alpha, self.share))
 
     def expected(self) -> Float64[np.ndarray, "n k"]:
-        """Return the radius at the observed share of votes."""
-        return self.radius(self.counts / self.samples)
+        """Return the radius at the observed shares of votes."""
+        return self.radius(self.counts / self.samples, self.other / self.samples)
 
     def can_win(self, contending: Bool[np.ndarray, "n k"], m: int) -> Bool[np.ndarray, "n k"]:
         """Tell which of the contending levels, all with m samples, could still be the best of them.
 
-        The leader's share is drawn slightly towards 1/2, (count + 1/4) / (m + 1/2): a unanimous vote of 128 does not
+        The leader's shares are drawn slightly towards 1/2, (count + 1/4) / (m + 1/2): a unanimous vote of 128 does not
         mean certainty.
         """
-        leader = np.where(contending, self.radius((self.counts + 0.25) / (m + 0.5)), 0).max(axis=1, keepdims=True)
-        upper = upper_confidence_bound(np.minimum(self.counts, m), m, RACE_ERROR)
-        return np.asarray(contending & (self.radius(upper) >= leader))
+        own = np.minimum(self.counts, m)
+        other = np.minimum(self.other, m - own)
+        certain = self.radius((own + 0.25) / (m + 0.5), (other + 0.25) / (m + 0.5))
+        leader = np.where(contending, certain, 0).max(axis=1, keepdims=True)
+        upper, lower = upper_confidence_bound(own, m, RACE_ERROR), lower_confidence_bound(other, m, RACE_ERROR)
+        return np.asarray(contending & (self.radius(upper, lower) >= leader))
 
     def agreeing(self) -> tuple[Bool[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
         """Return which levels agree with the smallest level that does not abstain, and which lie below that one."""
-        bound = np.zeros(self.counts.shape)
-        for m in np.unique(self.samples):
-            drawn = self.samples == m
-            bound[drawn] = lower_confidence_bound(self.counts[drawn], int(m), self.alpha)
-        answers = np.cumsum(bound > 0.5, axis=1) > 0
+        p_lower, p_upper = runner_up_bounds(self.counts, self.other, self.samples, self.alpha, self.share)
+        answers = np.cumsum(p_lower > p_upper, axis=1) > 0
         first = self.classes[np.arange(len(answers)), answers.argmax(axis=1)]
         return answers & (self.classes == first[:, None]), ~answers
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A rule's decision: each image's level, and the table behind it; fields as in `SigmaChoice`."""
+    """A rule's decision: each image's level, and the table behind it; fields as in `SigmaChoice`.
+
+    `one_sided` is what the rule ranks by where certificates are to be one-sided.
+    """
 
     level: Int64[np.ndarray, " n"]
     classes: Int64[np.ndarray, "n k"]
     radii: Float64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
+    share: Float64[np.ndarray, "n k"]
+    one_sided: Float64[np.ndarray, "n k"]
 
 
 def selection_rungs(n0: int, racing: bool) -> tuple[int, ...]:
@@ -110,6 +121,8 @@ def select(
     alpha: float,
     *,
     racing: bool,
+    bound: str = "runner-up",
+    final: int | None = None,
     labels: Int64[np.ndarray, " n"] | None = None,
 ) -> tuple[Outcome, Tally]:
     """Choose every image's level; return the decision, and the votes that it was made by.
@@ -130,6 +143,10 @@ def select(
         Failure probability that the radii are imagined for.
     racing : bool
         Look at the votes after `RACE_RUNGS` samples, and draw no more for levels that cannot win.
+    bound : {"runner-up", "top-class"}, default="runner-up"
+        What the certificates will be made of (`bounds.BOUNDS`): the radii are imagined likewise.
+    final : int, optional
+        How many samples will certify, for which alpha is split; `size` unless given.
     labels : int array of shape (n,), optional
         Count votes for the label (Eq. 5); where another class wins, the radius is 0.
     """
@@ -143,14 +160,18 @@ def select(
         votes.append(votes[-1] + fresh if votes else fresh)
         reached[racing_still] += 1
         samples = np.array(rungs)[reached - 1]
-        ballot = _ballot(votes[-1], samples, sigmas, size, alpha, labels)
+        ballot = _ballot(votes[-1], samples, sigmas, size, alpha, bound, final or size, labels)
         agreeing, below = ballot.agreeing() if rule == "anchor" else (contending, np.zeros_like(contending))
         undecided = racing_still.any(axis=1, keepdims=True)
         if stop < n0:
             keep = ballot.can_win(contending & agreeing, stop) | (contending & below)
             contending = np.where(undecided & keep.any(axis=1, keepdims=True), keep, contending)
     radii = np.where(contending & agreeing, ballot.expected(), 0.0)
-    return Outcome(radii.argmax(axis=1), ballot.classes, radii, samples), Tally(rungs, np.stack(votes), reached)
+    alone = replace(ballot, share=np.zeros_like(ballot.share))
+    agreeing = alone.agreeing()[0] if rule == "anchor" else agreeing
+    one_sided = np.where(contending & agreeing, alone.expected(), 0.0)
+    outcome = Outcome(radii.argmax(axis=1), ballot.classes, radii, samples, ballot.share, one_sided)
+    return outcome, Tally(rungs, np.stack(votes), reached)
 
 
 def select_again(
@@ -163,6 +184,8 @@ def select_again(
     alpha: float,
     *,
     racing: bool,
+    bound: str = "runner-up",
+    final: int | None = None,
 ) -> Outcome | None:
     """Return what `select` decided, from the votes that it drew.
 
@@ -170,19 +193,21 @@ def select_again(
     """
     n, k = sigmas.shape
     together = max(1, MOST_VOTES_AT_ONCE // (k * num_classes))
-    level, classes = np.zeros(n, dtype=np.int64), np.zeros((n, k), dtype=np.int64)
-    radii, samples = np.zeros((n, k)), np.zeros((n, k), dtype=np.int64)
-    for first in range(0, n, together):
+    parts = []
+    for first in range(0, max(n, 1), together):
         part = slice(first, min(first + together, n))
         stored = _Stored(votes.dense(part, num_classes))
         try:
-            found, drawn = select(stored.count, sigmas[part], n0, size, rule, alpha, racing=racing)
+            found, drawn = select(
+                stored.count, sigmas[part], n0, size, rule, alpha, racing=racing, bound=bound, final=final
+            )
         except _LackingError:
             return None
         if not np.array_equal(drawn.reached, stored.tally.reached):
             return None
-        level[part], classes[part], radii[part], samples[part] = found.level, found.classes, found.radii, found.samples
-    return Outcome(level, classes, radii, samples)
+        parts.append(found)
+    columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Outcome)}
+    return Outcome(**columns)
 
 
 class _LackingError(Exception):
@@ -209,10 +234,16 @@ def _ballot(
     sigmas: Float64[np.ndarray, "n k"],
     size: int,
     alpha: float,
+    bound: str,
+    final: int,
     labels: Int64[np.ndarray, " n"] | None,
 ) -> Ballot:
     classes = votes.argmax(axis=2)
     if labels is not None:
         classes = np.repeat(labels[:, None], sigmas.shape[1], axis=1)
     counts = np.take_along_axis(votes, classes[..., None], axis=2)[..., 0]
-    return Ballot(sigmas, classes, counts, samples, size, alpha)
+    other = others(votes, classes[..., None]).max(axis=2)
+    share = np.zeros(sigmas.shape)
+    if bound == "runner-up":
+        share = split_alpha(counts, other, samples, votes.shape[2], final, alpha)
+    return Ballot(sigmas, classes, counts, other, samples, size, alpha, share)

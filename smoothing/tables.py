@@ -6,7 +6,7 @@ import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from os import PathLike
 from pathlib import Path
 
@@ -23,6 +23,9 @@ DIGITS = 6
 
 #: Columns that are settings, not bounds: written with every digit they have.
 EXACT = frozenset({"sigma"})
+
+#: Columns of upper bounds: rounded up. All others are lower bounds.
+UPPER = frozenset({"p_upper"})
 
 #: Longest duration, in seconds, and longest line that are taken seriously.
 MOST_SECONDS, MOST_CHARACTERS = 1e11, 4096
@@ -72,7 +75,16 @@ def floor_text(value: float, digits: int = DIGITS) -> str:
 
     The float64 that is read back from the text is never larger than the value, and is written as the same text again.
     """
-    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR), "f").rstrip("0")
+    return _rounded_text(value, digits, ROUND_FLOOR)
+
+
+def ceil_text(value: float, digits: int = DIGITS) -> str:
+    """Write a number rounded UP to so many decimals, as `floor_text` rounds it down."""
+    return _rounded_text(value, digits, ROUND_CEILING)
+
+
+def _rounded_text(value: float, digits: int, rounding: str) -> str:
+    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f").rstrip("0")
     return text + "0" if text.endswith(".") else text
 
 
@@ -107,15 +119,15 @@ def parse_time(text: str) -> float:
 
 
 def rows_of(table: CertificateTable) -> list[tuple[str, ...]]:
-    """Return a table's rows as text, without the header; bounds are rounded down to `DIGITS` decimals."""
+    """Return a table's rows as text, without the header; bounds are rounded to `DIGITS` decimals, to the safe side."""
     columns = [_texts(values) for values in (table.idx, table.label, table.predict, table.radius, table.correct)]
     columns.append([time_text(seconds) for seconds in table.seconds.tolist()])
-    columns += [_texts(values, exact=name in EXACT) for name, values in table.extra.items()]
+    columns += [_texts(values, name) for name, values in table.extra.items()]
     return list(zip(*columns, strict=True))
 
 
 def write_certificates(path: str | PathLike[str], table: CertificateTable) -> None:
-    """Write a certification table; bounds are rounded down to `DIGITS` decimals."""
+    """Write a certification table; bounds are rounded to `DIGITS` decimals: lower ones down, upper ones up."""
     write_rows(Path(path), [*COLUMNS, *table.extra], rows_of(table))
 
 
@@ -237,10 +249,12 @@ def _row(path: Path, number: int, fields: list[str], header: list[str]) -> list[
     return whole
 
 
-def _texts(values: np.ndarray, exact: bool = False) -> list[str]:
-    """Write a column: whole numbers and exact columns as they are, all others rounded down."""
-    as_is = exact or values.dtype.kind == "i"
-    return [str(value) if as_is else floor_text(value) for value in values.tolist()]
+def _texts(values: np.ndarray, name: str = "") -> list[str]:
+    """Write a column: whole numbers and exact columns as they are, bounds rounded to their safe side."""
+    if name in EXACT or values.dtype.kind == "i":
+        return [str(value) for value in values.tolist()]
+    write = ceil_text if name in UPPER else floor_text
+    return [write(value) for value in values.tolist()]
 
 
 def _parse(path: Path, line: int, name: str, text: str, parse: Callable[[str], float]) -> float:

@@ -46,9 +46,8 @@ class Tally:
         """Return what the bounds for these classes are computed from."""
         at = np.broadcast_to(classes[None, ..., None], (*self.votes.shape[:3], 1))
         own = np.take_along_axis(self.votes, at, axis=3)[..., 0]
-        others = self.votes.copy()
-        np.put_along_axis(others, at, -1, axis=3)
-        return Counts(*_only_drawn(self.rungs, self.reached, own, others.max(axis=3)))
+        rest = others(self.votes, at)
+        return _counts(self.rungs, self.reached, own, rest.max(axis=3), rest.argmax(axis=3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +62,14 @@ class Counts:
         Votes for the class that is certified.
     other : int array of shape (m, n, k), optional
         Most votes of any other class. None in runs of earlier versions, which did not keep them.
+    runner_up : int array of shape (n, k)
+        That class, after the last round that was drawn; -1 where no other class has a vote, or none is known to.
     """
 
     n: Int64[np.ndarray, "m n k"]
     own: Int64[np.ndarray, "m n k"]
     other: Int64[np.ndarray, "m n k"] | None
+    runner_up: Int64[np.ndarray, "n k"]
 
     @property
     def drawn(self) -> Int64[np.ndarray, "n k"]:
@@ -79,26 +81,55 @@ class Counts:
         """Votes for the class that is certified, among all of `drawn`."""
         return np.asarray(self.own.max(axis=0))  # votes after each round never fall
 
+    @property
+    def last_other(self) -> Int64[np.ndarray, "n k"]:
+        """Votes of the runner-up, among all of `drawn`; 0 where they are not known."""
+        return np.zeros_like(self.runner_up) if self.other is None else np.asarray(self.other.max(axis=0))
+
     def take(self, images: Int64[np.ndarray, " p"]) -> "Counts":
         """Return the counts of some of the images."""
-        return Counts(self.n[:, images], self.own[:, images], None if self.other is None else self.other[:, images])
+        return Counts(
+            self.n[:, images],
+            self.own[:, images],
+            None if self.other is None else self.other[:, images],
+            self.runner_up[images],
+        )
 
     def at(self, level: Int64[np.ndarray, " n"]) -> "Counts":
         """Return the counts of each image at one level, as at a grid of one."""
-        where = slice(None), np.arange(len(level))[:, None], level[:, None]
-        return Counts(self.n[where], self.own[where], None if self.other is None else self.other[where])
+        one = np.arange(len(level))[:, None], level[:, None]
+        where = slice(None), *one
+        return Counts(
+            self.n[where],
+            self.own[where],
+            None if self.other is None else self.other[where],
+            self.runner_up[one],
+        )
 
 
-def _only_drawn(
+def others(
+    votes: Int64[np.ndarray, "*shape classes"], classes: Int64[np.ndarray, "*shape one"]
+) -> Int64[np.ndarray, "*shape classes"]:
+    """Return votes with -1 in the place of these classes."""
+    rest = votes.copy()
+    np.put_along_axis(rest, classes, -1, axis=-1)
+    return rest
+
+
+def _counts(
     rungs: Sequence[int],
     reached: Int64[np.ndarray, "n k"],
     own: Int64[np.ndarray, "m n k"],
     other: Int64[np.ndarray, "m n k"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return samples and votes with 0 in the rounds that were not drawn."""
+    rival: Int64[np.ndarray, "m n k"],
+) -> Counts:
+    """Return counts with 0 in the rounds that were not drawn; `rival` is the class with most votes but one."""
     drawn = np.arange(len(rungs))[:, None, None] < reached
     sizes = np.array(rungs, dtype=np.int64)[:, None, None]
-    return np.where(drawn, sizes, 0), np.where(drawn, own, 0), np.where(drawn, other, 0)
+    last = np.maximum(reached - 1, 0)[None]
+    most = np.take_along_axis(np.where(drawn, other, 0), last, axis=0)[0]
+    runner_up = np.where(most > 0, np.take_along_axis(rival, last, axis=0)[0], -1)
+    return Counts(np.where(drawn, sizes, 0), np.where(drawn, own, 0), np.where(drawn, other, 0), runner_up)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +198,12 @@ class Votes:
         mine = self.classes == classes[self.image, self.level]
         own, other = np.zeros((2, len(self.rungs), *self.reached.shape), dtype=np.int64)
         own[self.round[mine], self.image[mine], self.level[mine]] = self.counts[mine]
-        np.maximum.at(other, (self.round[~mine], self.image[~mine], self.level[~mine]), self.counts[~mine])
-        return Counts(*_only_drawn(self.rungs, self.reached, own, other))
+        cells = self.round[~mine], self.image[~mine], self.level[~mine]
+        np.maximum.at(other, cells, self.counts[~mine])
+        rival = np.full(other.shape, np.iinfo(np.int64).max)
+        most = self.counts[~mine] == other[cells]
+        np.minimum.at(rival, tuple(axis[most] for axis in cells), self.classes[~mine][most])
+        return _counts(self.rungs, self.reached, own, other, rival)
 
 
 def read_votes(

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-# Every annotation of ours, array shapes included, is checked while testing. An int counts as a float.
-install_import_hook(
-    ["regions", "smoothing", "training", "srs"],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-)
+import tests.checked  # noqa: F401  (for the hook)
+
+# Every annotation of ours, array shapes included, is checked while testing.
+install_import_hook(["regions", "smoothing", "training", "srs"], "tests.checked.check")
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("default")

@@ -56,6 +56,7 @@ def near_pairs(
     threads of the search wait for the next block to be asked for, they slow down those that measure the candidates.
     """
     waiting: list[Pairs] = []
+    held = 0
     extra = np.empty(0, dtype=np.int64) if centres is None else centres
     if by_trees(search, points.shape[1]):
         found = _tree_pairs(points, R, extra, progress)
@@ -64,9 +65,11 @@ def near_pairs(
         found = product_pairs(points, R, frame_for(points, R, members), members, None, progress, search)
     for pairs in found:
         waiting.append(pairs)
-        if sum(i.size for i, _ in waiting) >= _TOGETHER:
+        held += pairs[0].size
+        if held >= _TOGETHER:
             yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
             waiting.clear()
+            held = 0
     if waiting:
         yield np.concatenate([i for i, _ in waiting]), np.concatenate([j for _, j in waiting])
 

@@ -175,12 +175,21 @@ class _Work:
             began = time.perf_counter()
             pixels, sigma, idx = self._begin(positions), design.sigma[positions], design.idx[positions]
             _, tally = self.classifier.select_votes(
-                pixels, idx, sigma, design.n0, design.size, design.rule, design.alpha, design.racing
+                pixels,
+                idx,
+                sigma,
+                design.n0,
+                design.size,
+                design.rule,
+                design.alpha,
+                design.racing,
+                design.bound,
+                final=design.final,
             )
             clean = self.classifier.clean_classes(pixels, sigma)
-            share = time_text((time.perf_counter() - began) / sigma.size)
+            each = time_text((time.perf_counter() - began) / sigma.size)
             append(
-                (str(idx[i]), str(self.labels[at]), repr(value), str(clean[i, j]), *tally.text(i, j), share)
+                (str(idx[i]), str(self.labels[at]), repr(value), str(clean[i, j]), *tally.text(i, j), each)
                 for i, at in enumerate(positions.tolist())
                 for j, value in enumerate(sigma[i].tolist())
             )
@@ -189,8 +198,8 @@ class _Work:
         """Draw the estimation samples that the share lacks, of the classes that selection samples voted for."""
         design, stage = self.files.design, self.files.estimation
         selected = self.files.selected()
-        classes = np.zeros(design.sigma.shape, dtype=np.int64)
-        classes[selected.images] = selected.outcome.classes
+        classes, share = np.zeros(design.sigma.shape, dtype=np.int64), np.zeros(design.sigma.shape)
+        classes[selected.images], share[selected.images] = selected.outcome.classes, selected.outcome.share
         for positions, append in self._chunks(stage, design.ladder.rungs[0] * stage.each):
             began = time.perf_counter()
             pixels, sigma, idx = self._begin(positions), design.sigma[positions], design.idx[positions]
@@ -198,11 +207,11 @@ class _Work:
             if design.chosen_only:
                 wanted = np.arange(sigma.shape[1]) == level[positions, None]
             tally = self.classifier.estimate_votes(
-                pixels, idx, sigma, wanted, classes[positions], design.ladder, design.alpha
+                pixels, idx, sigma, wanted, classes[positions], share[positions], design.ladder, design.alpha
             )
-            share = time_text((time.perf_counter() - began) / np.count_nonzero(wanted))
+            each = time_text((time.perf_counter() - began) / np.count_nonzero(wanted))
             append(
-                (str(idx[i]), repr(float(sigma[i, j])), *tally.text(i, j), share)
+                (str(idx[i]), repr(float(sigma[i, j])), *tally.text(i, j), each)
                 for i, j in np.argwhere(wanted).tolist()
             )
 

@@ -43,6 +43,8 @@ class Design:
         How an image's level is chosen (`selection.RULES`).
     racing : bool
         Draw no more selection samples at levels that cannot win.
+    bound : str
+        What certificates are made of (`bounds.BOUNDS`).
     chosen_only : bool
         Draw estimation samples at each image's own level alone.
     """
@@ -55,12 +57,18 @@ class Design:
     alpha: float
     rule: str
     racing: bool
+    bound: str
     chosen_only: bool
 
     @property
     def size(self) -> int:
         """For how many samples the rule imagines radii."""
-        return self.n0 if self.rule == "max-radius" else self.ladder.rungs[-1]
+        return self.n0 if self.rule == "max-radius" else self.final
+
+    @property
+    def final(self) -> int:
+        """How many samples an image gets at most at a level to certify it."""
+        return self.ladder.rungs[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +153,8 @@ class VoteFiles:
             design.rule,
             design.alpha,
             racing=design.racing,
+            bound=design.bound,
+            final=design.final,
         )
         if outcome is None:
             raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 
 import regions
 from smoothing import ABSTAIN, certified_radius, make_sampler
-from smoothing.adaptive import lower_bounds
+from smoothing.bounds import counted_bounds
 from smoothing.confidence import shared_alpha
 from smoothing.tables import floor_text
 from srs.modes import COMPARED, OVERLAPPING, Mode
@@ -26,6 +26,7 @@ class Bounds:
     predict: Int64[np.ndarray, " n"]
     radius: Float64[np.ndarray, " n"]
     p_lower: Float64[np.ndarray, " n"]
+    p_upper: Float64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +173,14 @@ def rows(predict: Int64[np.ndarray, " n"], radius: Float64[np.ndarray, " n"], la
 
 def bounds_at(record: Record, level: Int64[np.ndarray, " n"], alpha: float) -> Bounds:
     """Certify each image at one level from its counts: as `SmoothedClassifier.certify_classes` does."""
-    classes = record.classes[np.arange(len(level)), level]
-    p_lower = lower_bounds(record.counts.at(level), alpha)[:, 0]
-    radius = certified_radius(record.sigmas[level], p_lower)
-    return Bounds(np.where(p_lower > 0.5, classes, ABSTAIN), radius, p_lower)
+    at = np.arange(len(level)), level
+    found = counted_bounds(record.counts.at(level), alpha, record.share[at][:, None])
+    p_lower, p_upper = (bound[:, 0] for bound in found)
+    radius = certified_radius(record.sigmas[level], p_lower, p_upper)
+    return Bounds(np.where(radius > 0, record.classes[at], ABSTAIN), radius, p_lower, p_upper)
 
 
 def radii_of_image(record: Record, j: int, alpha: float) -> Float64[np.ndarray, " k"]:
     """Return what one image's counts certify at every level, NaN where it was not certified."""
-    counts = record.counts.take(np.array([j]))
-    radius = certified_radius(record.sigmas, lower_bounds(counts, alpha)[0])
-    return np.where(record.certified[j], radius, np.nan)
+    p_lower, p_upper = counted_bounds(record.counts.take(np.array([j])), alpha, record.share[[j]])
+    return np.where(record.certified[j], certified_radius(record.sigmas, p_lower[0], p_upper[0]), np.nan)

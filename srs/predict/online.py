@@ -173,7 +173,9 @@ def arrive(
             name = np.array([next(names)])
             if sigma is None:
                 choice = classifier.select_sigma(image, grid, n0, indices=name)
-                found = classifier.certify_classes(image, choice.sigma, choice.predict, n, alpha, indices=name)
+                found = classifier.certify_classes(
+                    image, choice.sigma, choice.predict, n, alpha, share=choice.share, indices=name
+                )
             else:
                 found = classifier.certify(image, sigma, n0, n, alpha, indices=name)
             made.append(found)

@@ -20,7 +20,7 @@ from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 
 def certificates(results: Results) -> CertificateTable:
-    """Return the run's table: the six usual columns, then sigma, R, r, p_lower, region (-1: none), counts and n."""
+    """Return the run's table: the six usual columns, then those of `folder.EXTRA`; region and runner_up -1: none."""
     record, r = results.record, results.radii
     rows = results.rules[results.main.name]
     at = np.arange(len(r)), record.level
@@ -39,6 +39,9 @@ def certificates(results: Results) -> CertificateTable:
             "region": np.where(r > 0, np.arange(len(r)), -1),
             "counts": record.counts.last[at],
             "n": record.counts.drawn[at],
+            "p_upper": results.bounds.p_upper,
+            "runner_up": record.counts.runner_up[at],
+            "runner_up_counts": record.counts.last_other[at],
         },
     )
 

@@ -14,7 +14,7 @@ from smoothing.reading import read_json
 from smoothing.storage import whole_lines
 from smoothing.tables import COLUMNS, floor_text
 from srs.modes import GROUPS
-from srs.run.folder import CERTIFICATES, EXTRA, REGIONS, SUMMARY
+from srs.run.folder import CERTIFICATES, EXTRA, OLD_EXTRA, REGIONS, SUMMARY
 from srs.run.votes import Record
 
 _ANEW = f"restore it, or delete {SUMMARY} and make both anew with srs-certify --resume"
@@ -99,7 +99,7 @@ def check_apart(source: Path, table: RegionMap, overlap: str | None) -> None:
 def check_certificates(folder: Path, record: Record) -> None:
     """Raise `ValueError` where `certificates.tsv` is damaged, or not of these rows."""
     file = folder / CERTIFICATES
-    rows = _certificates(file)
+    rows = Table(file, (*COLUMNS, *EXTRA), whole_lines(file))
     at = np.arange(len(record.idx)), record.level
     for name, ours in (("idx", record.idx), ("label", record.label), ("counts", record.counts.last[at])):
         if not np.array_equal(ours, rows.integers(name)):
@@ -108,7 +108,7 @@ def check_certificates(folder: Path, record: Record) -> None:
 
 def _check_origin(folder: Path, table: RegionMap, classes: Int64[np.ndarray, " n"]) -> None:
     file = folder / CERTIFICATES
-    rows = _certificates(file)
+    rows = Table(file, (*COLUMNS, *OLD_EXTRA), whole_lines(file))
     r = np.array([float(floor_text(radius)) for radius in table.radii.tolist()])
     for name, ours, theirs in (
         ("sigma", table.sigma, rows.floats("sigma")),
@@ -117,7 +117,3 @@ def _check_origin(folder: Path, table: RegionMap, classes: Int64[np.ndarray, " n
     ):
         if not np.array_equal(ours, theirs):
             raise ValueError(f"{folder / REGIONS} and {file} do not belong together: {name} differs; {_ANEW}")
-
-
-def _certificates(file: Path) -> Table:
-    return Table(file, (*COLUMNS, *EXTRA), whole_lines(file))

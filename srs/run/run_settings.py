@@ -10,6 +10,7 @@ from srs.modes import Mode
 from srs.run.settings import (
     INVOCATION,
     MOST,
+    Bound,
     CertifySettings,
     ImageOrder,
     Method,
@@ -24,8 +25,8 @@ from srs.run.sources import Files, experts, files_of
 _KINDS = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
 """What a run keeps, in the order of its file, and of which type that is."""
 
-_ADDED = frozenset({"rungs", "min_gain", "image_order", "indices"})
-"""What runs of earlier versions may lack."""
+_ADDED: Mapping[str, Any] = {"bound": "top-class", "rungs": [], "min_gain": None, "image_order": None, "indices": None}
+"""What runs of earlier versions may lack, and what they did before it was a setting."""
 
 GRID = ("sigma_min", "sigma_max", "sigma_step")
 """What names the noise levels, unless each has a checkpoint of its own."""
@@ -99,6 +100,7 @@ class RunSettings:
     sampler: Sampler
     n0: int
     n: int
+    bound: Bound
     rungs: tuple[int, ...]
     min_gain: float | None
     alpha: float
@@ -182,13 +184,14 @@ def settings_of(values: Mapping[str, Any]) -> RunSettings:
     ValueError
         Where one is missing, unknown, of another type, or cannot be honoured.
     """
+    values = {**_ADDED, **values}
     for name in values:
         if name not in _KINDS:
             raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")
     for name, kind in _KINDS.items():
-        if name not in values and name not in _ADDED:
+        if name not in values:
             raise ValueError(f"it lacks {name}")
-        if name in values and not _fits(values[name], kind):
+        if not _fits(values[name], kind):
             raise ValueError(f"{name} = {str(values[name])[:60]!r} is no such setting")
     given = CertifySettings(**{name: _typed(value, _KINDS[name]) for name, value in values.items()})
     given.check()

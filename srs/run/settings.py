@@ -29,6 +29,7 @@ Rule = Literal["max-radius", "expected-radius", "anchor"]
 Overlap = Literal["paper", "sigma", "joint", "class"]
 Method = Literal["lp", "matching", "greedy"]
 Order = Literal["ascending", "descending", "arrival"]
+Bound = Literal["runner-up", "top-class"]
 Sampler = Literal["gaussian", "discrete"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 ImageOrder = Literal["sorted", "shuffled"]
@@ -95,6 +96,9 @@ class CertifySettings:
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
     """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
+    bound: Bound = "runner-up"
+    """What the radius R is made of. runner-up: Eq. 2, with a bound for the probability of every other class as well.
+    top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself."""
     rungs: tuple[int, ...] = ()
     """Stop early: numbers of estimation samples, increasing and below n, after which an image gets no more where more
     would add little to its radius. Each of them, and n, spends an equal share of alpha."""

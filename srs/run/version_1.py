@@ -73,8 +73,10 @@ class OldRows:
             clean=rows.integers("clean", 0, most).reshape(n, k),
             classes=classes,
             ranked=rows.floats("radius").reshape(n, k),
+            one_sided=rows.floats("radius").reshape(n, k),
+            share=np.zeros((n, k)),
             level=level,
-            counts=Counts(drawn, own, None),
+            counts=Counts(drawn, own, None, np.full((n, k), -1)),
             seconds=choosing + times[images, level],
             stages={"select": float(choosing.sum()), "certify": float(times.sum())},
         )

@@ -29,8 +29,10 @@ class Record:
         Index in the data set, true class.
     clean, classes : int arrays of shape (n, k)
         Class without noise, and the most voted class of the selection samples, which is the one to certify.
-    ranked : array of shape (n, k)
-        What the rule ranks by, from selection samples.
+    ranked, one_sided : arrays of shape (n, k)
+        What the rule ranks by, from selection samples: for the run's bound, and where certificates are one-sided.
+    share : array of shape (n, k)
+        Share of alpha for the classes that are not certified, from selection samples; 0 is the one-sided bound.
     level : int array of shape (n,)
         Where the run certifies each image.
     counts : Counts
@@ -47,6 +49,8 @@ class Record:
     clean: Int64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "n k"]
     ranked: Float64[np.ndarray, "n k"]
+    one_sided: Float64[np.ndarray, "n k"]
+    share: Float64[np.ndarray, "n k"]
     level: Int64[np.ndarray, " n"]
     counts: Counts
     seconds: Float64[np.ndarray, " n"]
@@ -80,6 +84,7 @@ def vote_files(
         alpha=settings.mode.share(settings.alpha, len(idx)),
         rule=settings.rule,
         racing=settings.racing,
+        bound=settings.bound,
         chosen_only=settings.chosen_only,
     )
     return VoteFiles(folder, design)
@@ -111,6 +116,8 @@ def read_record(files: VoteFiles) -> Record:
         clean=selected.clean,
         classes=selected.outcome.classes,
         ranked=selected.outcome.radii,
+        one_sided=selected.outcome.one_sided,
+        share=selected.outcome.share,
         level=level,
         counts=estimated.votes.counted(selected.outcome.classes),
         seconds=selected.seconds + estimated.seconds[np.arange(n), level],

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from smoothing.storage import appending, locked, whole_lines
+from tests.programs import python
 
 HEADER = ("a", "b")
 
@@ -60,6 +61,6 @@ with locked(Path({str(tmp_path)!r}) / "l", Path("it")):
     pass
 """
     with locked(tmp_path / "l", tmp_path):
-        process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        process = python(script)
     assert "it is being written by another process: let it finish, or stop it" in process.stderr
-    assert not subprocess.run([sys.executable, "-c", script], check=False).returncode
+    assert not python(script).returncode

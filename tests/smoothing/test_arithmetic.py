@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from smoothing.arithmetic import _read, _restore, arithmetic, check_precision
+from smoothing.arithmetic import arithmetic, check_precision
 
 SHAPE = (1, 4, 4)
 NEW = hasattr(torch.backends, "fp32_precision")  # since PyTorch 2.9
@@ -18,12 +18,37 @@ def images():
     return torch.rand((2, *SHAPE), generator=torch.Generator().manual_seed(1))
 
 
+def holders():
+    """What holds PyTorch's settings since 2.9, the general ones before those that they are passed on to."""
+    backends = torch.backends
+    general = (backends, backends.cudnn, backends.mkldnn)
+    inner = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return (*general, *inner, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn) if NEW else ()
+
+
+def old_setting(read):
+    """An old setting, or None where PyTorch refuses to tell it, since new ones overrule it."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+def settings():
+    """All that PyTorch is set to."""
+    old = (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32)
+    return [*map(old_setting, old), *(holder.fp32_precision for holder in holders())]
+
+
 @pytest.fixture(autouse=True)
 def untouched():
     """Undo what a test sets."""
-    before = _read()
+    product, convolution, *new = settings()
     yield
-    _restore(before)
+    torch.set_float32_matmul_precision(product)  # the old ones first: they change the new ones
+    torch.backends.cudnn.allow_tf32 = convolution
+    for holder, precision in zip(holders(), new, strict=True):
+        holder.fp32_precision = precision
 
 
 class Spy(nn.Module):
@@ -56,31 +81,31 @@ def own_settings():
 @pytest.mark.parametrize(("precision", "threads"), [("float32", 1), ("float32", 3), ("bfloat16", 1)])
 def test_votes_are_counted_in_ieee_float32_and_own_settings_come_back(images, set_own, precision, threads):
     set_own()
-    before = _read()
+    before = settings()
     spy = Spy()
     smoothed = SmoothedClassifier(spy, 5, threads=threads, precision=precision)
     smoothed.certify(images, 0.25, 50, 300)
     smoothed.base_predict(images, [0.25])
     smoothed.check_logits(SHAPE)
     assert set(spy.seen) == {("highest", False), ("ieee",) * 6} - (set() if NEW else {("ieee",) * 6})
-    assert _read() == before
+    assert settings() == before
     assert smoothed.identity.precision == precision
 
 
 def test_settings_come_back_when_a_model_fails(images):
-    before = _read()
+    before = settings()
     with pytest.raises(ValueError, match="refused a batch"):
         SmoothedClassifier(nn.Linear(3, 5), 5).predict(images, 0.25, 10)
-    assert _read() == before
+    assert settings() == before
 
 
 def test_tf32_is_asked_for_by_name_and_only_where_there_is_some():
-    before = _read()
+    before = settings()
     with arithmetic("tf32"):
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
         if NEW:
             assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
-    assert _read() == before
+    assert settings() == before
     check_precision("tf32", torch.device("cuda:1"))
     with pytest.raises(ValueError, match=r"precision = 'tf32': only CUDA devices compute in it, .*take 'float32'"):
         SmoothedClassifier(Spy(), 5, precision="tf32")
@@ -92,14 +117,14 @@ def test_a_model_that_changes_the_arithmetic_as_it_runs_is_refused(images):
             torch.set_float32_matmul_precision("medium")
             return super().forward(batch)
 
-    before = _read()
+    before = settings()
     with pytest.raises(ValueError, match="precision was changed while the model ran"):
         SmoothedClassifier(Meddles(), 5).predict(images, 0.25, 10)
-    assert _read() == before
+    assert settings() == before
 
 
 def test_threads_of_one_precision_share_it_and_those_of_another_wait():
-    before, inside, order = _read(), threading.Barrier(2), []
+    before, inside, order = settings(), threading.Barrier(2), []
 
     def first():
         with arithmetic("float32"):
@@ -120,4 +145,4 @@ def test_threads_of_one_precision_share_it_and_those_of_another_wait():
         assert torch.get_float32_matmul_precision() == "highest"
     threads[1].join()
     assert order == ["float32", "tf32"]
-    assert _read() == before
+    assert settings() == before

@@ -1,11 +1,12 @@
 """Images, levels, classes and indices as any array that has one meaning."""
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from smoothing import SmoothedClassifier, _validate
+from smoothing import SmoothedClassifier
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 5)).astype(np.float32) / np.float32(
     256
@@ -37,10 +38,19 @@ SAME = {
 }
 
 
+class Keeps(nn.Module):
+    """Keeps the last batch of images that it was given."""
+
+    def forward(self, images):
+        self.batch = images
+        return torch.zeros(len(images), 3)
+
+
 @pytest.mark.parametrize("same", SAME.values(), ids=SAME)
 def test_images_come_as_any_array(same):
-    given = same(PIXELS)
-    found = _validate.check_images(given)
+    given, model = same(PIXELS), Keeps()
+    SmoothedClassifier(model, 3, threads=1, channels_last=False).base_predict(given, [0.25])
+    found = model.batch[: len(PIXELS)]
     assert found.dtype == torch.float32
     assert found.is_contiguous()
     expected = (
@@ -71,9 +81,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("images", "message"), REFUSED.values(), ids=REFUSED)
-def test_images_without_one_meaning_are_refused_in_one_line(images, message):
+def test_images_without_one_meaning_are_refused_in_one_line(monkeypatch, images, message):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for those who do not test
     with pytest.raises(ValueError, match=message) as caught:
-        _validate.check_images(images)
+        SmoothedClassifier(Keeps(), 3).base_predict(images, [0.25])
     assert "\n" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from smoothing import ABSTAIN, SmoothedClassifier, certified_radius, lower_confidence_bound
 from smoothing._voting.noise import stream
 
-from .oracles import Coin, Constant, Halfspace
+from .oracles import Coin, Constant, Halfspace, Stump
 
 SHAPE = (1, 3, 3)
 
@@ -112,7 +112,38 @@ def test_a_constant_classifier_gets_the_radius_of_a_unanimous_vote(images):
     result = SmoothedClassifier(Constant(0.0, 1.0, 0.5), 3).certify(images, 0.5, 10, 1000, 0.001)
     assert np.all(result.predict == 1)
     assert np.all(result.counts == 1000)
-    np.testing.assert_allclose(result.radius, 0.5 * stats.norm.ppf(0.001 ** (1 / 1000)), rtol=1e-8)
+    p_lower = (0.001 * 31 / 32) ** (1 / 1000)  # a small share of alpha is for classes that 10 votes did not show
+    p_upper = 1 - (0.001 / 32) ** (1 / 1000)
+    other = min(p_upper, 1 - p_lower)
+    expected = 0.25 * (stats.norm.ppf(p_lower) - stats.norm.ppf(other))
+    np.testing.assert_allclose(result.radius, expected, rtol=1e-8)
+    np.testing.assert_array_equal(result.runner_up, -1)
+    alone = SmoothedClassifier(Constant(0.0, 1.0, 0.5), 3).certify(images, 0.5, 10, 1000, 0.001, bound="top-class")
+    np.testing.assert_allclose(alone.radius, 0.5 * stats.norm.ppf(0.001 ** (1 / 1000)), rtol=1e-8)
+    assert np.all(alone.p_lower + alone.p_upper == 1)
+
+
+def test_the_runner_up_is_the_most_voted_of_the_others():
+    images = torch.full((3, 1, 1, 1), 0.5)
+    smoothed = SmoothedClassifier(Stump(0.2, 0.45, 0.8), 4)
+    choice = smoothed.select_sigma(images, [0.2, 0.4], 100, "expected-radius", n=1000)
+    assert choice.share.tolist() == choice.shares[np.arange(3), choice.level].tolist()
+    found = smoothed.certify_classes(images, choice.sigma, choice.predict, 1000, share=choice.share)
+    votes = smoothed._engine.count(
+        images, np.arange(3), choice.sigma[:, None], np.ones((3, 1), dtype=bool), 0, 1000, "estimate"
+    )[:, 0]
+    votes[np.arange(3), choice.predict] = -1
+    np.testing.assert_array_equal(found.runner_up, votes.argmax(axis=1))
+    np.testing.assert_array_equal(found.runner_up_counts, votes.max(axis=1))
+    alone = smoothed.certify_classes(images, choice.sigma, choice.predict, 1000)
+    assert np.all(alone.p_upper >= 1 - alone.p_lower)
+    assert np.all(found.p_upper < alone.p_upper)
+    with pytest.raises(ValueError, match=r"share\[1\] = 1.0: a share of alpha lies in \[0, 1\)"):
+        smoothed.certify_classes(images, choice.sigma, choice.predict, 1000, share=[0.5, 1.0, 0.5])
+    with pytest.raises(ValueError, match="share has shape"):
+        smoothed.certify_classes(images, choice.sigma, choice.predict, 1000, share=[0.5, 0.5])
+    with pytest.raises(ValueError, match="bound = 'both': choose 'runner-up' or 'top-class'"):
+        smoothed.certify(images, 0.2, 10, 100, bound="both")
 
 
 def test_prediction_returns_the_smoothed_class(images, halfspace):

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from smoothing import Ladder, SmoothedClassifier, lower_confidence_bound, upper_confidence_bound
-from smoothing.adaptive import climb, lower_bounds
+from smoothing.adaptive import climb
+from smoothing.bounds import counted_bounds
 
 from .oracles import Ball, Halfspace
 
@@ -78,7 +79,7 @@ def test_exact_coverage_of_a_ladder(p):
         return votes_of(own, stop - start) * wanted[..., None]
 
     tally, counts = climbed(ladder, alpha, len(first), count)
-    p_lower = lower_bounds(counts, alpha)[:, 0]
+    p_lower = lower_bounds(counts, alpha)
     assert mass.sum() == pytest.approx(1)
     assert mass[p_lower > p].sum() <= alpha
     stopped = tally.reached[:, 0] == 1
@@ -94,8 +95,14 @@ def votes_of(own, n):
 def climbed(ladder, alpha, images, count):
     """The votes of a ladder for class 0 of images at one level, and what bounds are computed from."""
     classes = np.zeros((images, 1), dtype=np.int64)
-    tally = climb(ladder, alpha, classes, np.ones((images, 1), dtype=bool), count)
+    one_sided = np.zeros((images, 1))
+    tally = climb(ladder, alpha, classes, one_sided, np.ones((images, 1), dtype=bool), count)
     return tally, tally.counted(classes)
+
+
+def lower_bounds(counts, alpha):
+    """One-sided bounds of votes at one level, shape (n,)."""
+    return counted_bounds(counts, alpha, np.zeros(counts.drawn.shape))[0][:, 0]
 
 
 def test_a_ladder_stops_for_the_reasons_it_states():
@@ -112,7 +119,7 @@ def test_a_ladder_stops_for_the_reasons_it_states():
     assert drawn[1] == ([1, 2, 3], 100, 1000)  # 0 cannot win a majority any more
     assert drawn[2] == ([1, 3], 1000, 100_000)  # 2 can gain 28% at most; a unanimous vote gains 57%
     assert counts.drawn[:, 0].tolist() == [100, 100_000, 1000, 100_000]
-    assert lower_bounds(counts, 0.001)[0, 0] <= 0.5
+    assert lower_bounds(counts, 0.001)[0] <= 0.5
     np.testing.assert_array_equal(counts.last[:, 0], [20, 100_000, 950, 52_000])
 
 
@@ -155,4 +162,4 @@ def test_rungs_share_alpha():
         return votes_of(np.array([stop - start]), stop - start)
 
     _, counts = climbed(Ladder((30, 90), min_gain=0), 0.05, 1, count)
-    assert lower_bounds(counts, 0.05)[0, 0] == pytest.approx(0.025 ** (1 / 90), rel=1e-9)
+    assert lower_bounds(counts, 0.05)[0] == pytest.approx(0.025 ** (1 / 90), rel=1e-9)

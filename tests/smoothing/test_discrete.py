@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from smoothing import SmoothedClassifier
-from smoothing._voting.discrete import DiscreteSampler, noise_table, resolve
-from smoothing._voting.noise import stream
-from smoothing._voting.samplers import GaussianSampler
+from smoothing import SmoothedClassifier, make_sampler
+from smoothing._voting.discrete import noise_table, resolve
 
 from .oracles import normal_cdf
 
-SAMPLER = DiscreteSampler()
+SAMPLER = make_sampler("discrete")
 
 
 def exact_cdf(k: int, sigma: float) -> Decimal:
@@ -37,7 +35,7 @@ def leading_bits(k: int, sigma: float, bits: int) -> int:
 
 def draw(seed, shape):
     out = np.empty(shape, np.uint64)
-    SAMPLER.draw(stream(seed, "estimate", 0, 0), out)
+    SAMPLER.draw(np.random.SFC64(seed), out)
     return out
 
 
@@ -208,7 +206,7 @@ def test_a_float_pixel_is_off_by_no_more_than_the_lookup_error_says():
     off = [abs(Fraction(float(np.float32(k) / np.float32(255))) - Fraction(k, 255)) for k in range(256)]
     # two images, the certified one and the one asked about: each is off by so much in every coordinate
     assert 2 * max(off) <= Fraction(SAMPLER.lookup_error(1))
-    assert GaussianSampler().lookup_error(3072) == 0
+    assert make_sampler("gaussian").lookup_error(3072) == 0
 
 
 @given(st.integers(1, 64), st.integers(0, 2**32 - 1))

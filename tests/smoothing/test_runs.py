@@ -398,4 +398,10 @@ def test_the_table_is_readable_by_our_reader(tmp_path, images, smoothed):
     returned = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
     read = read_certificates(tmp_path / "c.tsv")
     np.testing.assert_array_equal(read.radius, returned.radius)
-    assert list(read.extra) == ["sigma", "counts", "n", "p_lower"]
+    names = ["sigma", "counts", "n", "p_lower", "p_upper", "runner_up", "runner_up_counts"]
+    assert list(read.extra) == names
+    found = smoothed.certify(images, 0.5, 50, 300)
+    assert np.all(read.extra["p_upper"] >= found.p_upper)
+    np.testing.assert_allclose(read.extra["p_upper"], found.p_upper, atol=1e-6)
+    for name in ("runner_up", "runner_up_counts"):
+        np.testing.assert_array_equal(read.extra[name], getattr(found, name))

@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from smoothing import SmoothedClassifier, certified_radius, lower_confidence_bound
+from smoothing import SmoothedClassifier, certified_radius
+from smoothing.bounds import runner_up_bounds
 from smoothing.selection import RACE_RUNGS, RULES, select, select_again, selection_rungs
 from smoothing.votes import read_votes
 
@@ -109,8 +110,11 @@ def test_racing_loses_little_where_the_truth_is_known():
     p = _stump_probabilities(images[:, 0, 0, 0].double().numpy(), grid, [0.2, 0.5, 0.55])
 
     def value(choice):
-        q = p[np.arange(60), choice.level, choice.predict]
-        return certified_radius(choice.sigma, lower_confidence_bound(np.floor(q * 10_000).astype(int), 10_000, 0.001))
+        rest = p[np.arange(60), choice.level].copy()
+        own = rest[np.arange(60), choice.predict]
+        rest[np.arange(60), choice.predict] = 0
+        votes = (np.floor(share * 10_000).astype(int) for share in (own, rest.max(axis=1)))
+        return certified_radius(choice.sigma, *runner_up_bounds(*votes, 10_000, 0.001, choice.share))
 
     full = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000)
     raced = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000, racing=True)
@@ -169,12 +173,12 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
     sigma, idx = np.tile(SIGMAS, (6, 1)), np.arange(6)
     size = 600 if rule == "max-radius" else 5000
     smoothed.begin(images)
-    found, tally = smoothed.select_votes(images, idx, sigma, 600, size, rule, 0.001, racing)
+    found, tally = smoothed.select_votes(images, idx, sigma, 600, size, rule, 0.001, racing, "runner-up")
     text = [tally.text(i, k) for i in range(6) for k in range(3)]
     rungs = selection_rungs(600, racing)
     votes = read_votes(rungs, 2, 3, *zip(*text, strict=True), lambda row, reason: AssertionError(f"{row}: {reason}"))
     again = select_again(votes, 2, sigma, 600, size, rule, 0.001, racing=racing)
-    for name in ("level", "classes", "radii", "samples"):
+    for name in ("level", "classes", "radii", "samples", "share", "one_sided"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert racing == bool((found.samples < 600).any())
     if racing and rule == "expected-radius":  # at another alpha it races differently, or votes are lacking

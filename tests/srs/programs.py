@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.programs import python
+
 #: Flags of a run of a second: two levels, 60 images.
 TINY = (
     "--checkpoint", "model.pt", "--dataset", "digits", "--sigma-min", "0.2", "--sigma-max", "0.4",
@@ -17,11 +19,13 @@ def program(command: str) -> list[str]:
     return [sys.executable, "-c", f"from srs.commands.{command} import main; main()"]
 
 
-def call(command: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands in a folder."""
-    return subprocess.run(
-        [*program(command), *flags], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
+def call(command: str, folder: Path, *flags: object, installed: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands in a folder, as a process of its own that need not import PyTorch first.
+
+    `installed`: as the script that pip installs, for which the current folder is not where Python looks for modules.
+    What depends on how Python starts, such as its flags and closed or full streams, takes `program`.
+    """
+    return python(f"from srs.commands.{command} import main; main()", *flags, folder=folder, installed=installed)
 
 
 def assert_refused(process: subprocess.CompletedProcess[str], command: str, message: str) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from regions import allocate, verify
+from tests.srs.programs import call
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
 R = np.array([0.75, 1.0, 2.5, 2.0])
 
 
 def run(folder, *arguments):
-    command = [sys.executable, "-c", "from srs.commands.allocate import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return call("allocate", folder, *arguments)
 
 
 @pytest.fixture

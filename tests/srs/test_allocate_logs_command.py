@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from decimal import Decimal
 from statistics import NormalDist
 
@@ -13,6 +11,7 @@ from PIL import Image
 
 import regions
 from srs.commands.allocate import main
+from tests.srs.programs import call
 from training import digits
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
@@ -24,8 +23,7 @@ RULES = {
 
 
 def run(folder, *arguments):
-    command = [sys.executable, "-c", "from srs.commands.allocate import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return call("allocate", folder, *arguments)
 
 
 def write_log(path, rows):

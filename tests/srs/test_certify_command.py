@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from decimal import Decimal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from rich.table import Table
 from scipy.stats import beta, norm
 
 import regions
-from srs.commands._cli import console, one_line_errors
+from smoothing.bounds import split_alpha
+from srs.commands._cli import console
+from srs.commands.certify import main
 from srs.run.folder import RUN_FILES
+from tests.programs import python
 from tests.srs.programs import TINY, assert_refused, call
 
 FILES = RUN_FILES - {"model.pt"}  # which is the checkpoint's own affair
@@ -67,7 +71,8 @@ def test_it_prints_every_rule(finished):
 
 def test_the_table_starts_with_the_usual_columns(rows):
     usual = ["idx", "label", "predict", "radius", "correct", "time"]
-    assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n"]
+    assert list(rows[0]) == [*usual, "sigma", "R", "r", "p_lower", "region", "counts", "n",
+                             "p_upper", "runner_up", "runner_up_counts"]  # fmt: skip
     assert [int(row["idx"]) for row in rows] == list(range(0, 180, 3))
 
 
@@ -90,7 +95,11 @@ def test_certificates_agree_with_what_was_counted(run, rows):
     for row in table(run / "selection.tsv"):
         votes = votes_of(row["votes"])
         most[row["idx"], row["sigma"]] = winner = max(votes, key=lambda one: (votes[one], -one))
-        radius = float(row["sigma"]) * max(0.0, norm.ppf(beta.ppf(0.001, votes[winner], 51 - votes[winner])))
+        own, other = votes.pop(winner), max(votes.values(), default=0)
+        share = float(split_alpha(own, other, 50, 10, 300, 0.001))  # its 50 votes choose how 300 others spend alpha
+        p_lower = beta.ppf(0.001 * (1 - share), own, 51 - own)
+        p_upper = min(1 - p_lower, beta.ppf(1 - 0.001 * share, other + 1, 50 - other))
+        radius = max(0.0, float(row["sigma"]) / 2 * (norm.ppf(p_lower) - norm.ppf(p_upper)))
         ranked.setdefault(row["idx"], []).append((round(radius, 9), row["sigma"]))
     for row in rows:
         counted = drawn[row["idx"], row["sigma"]]
@@ -177,10 +186,7 @@ MOMENTS = (
 def test_killed_anywhere_and_resumed_it_ends_with_the_same_files(finished, folder):
     flags = [*TINY, "--out", "run", "--batch", "77"]
     for number, (name, count, left) in enumerate(MOMENTS):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, name, str(count), *flags, *(["--resume"] if number else [])],
-            cwd=folder, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        process = python(KILLED, name, count, *flags, *(["--resume"] if number else []), folder=folder)
         assert process.returncode == -signal.SIGKILL, process.stderr
         held = {file.name for file in (folder / "run").iterdir() if not file.name.endswith(".partial")}
         assert held - {".lock", ".lock0"} == left - {".lock"}
@@ -307,16 +313,20 @@ def test_help_names_every_flag_without_importing_torch(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError("a\nb"), 2), (OSError("disk"), 2), (KeyboardInterrupt(), 130)])
-def test_errors_become_one_line_and_an_exit_code(capsys, error, code):
-    with pytest.raises(SystemExit) as caught, one_line_errors("name"):
-        raise error
+def test_errors_become_one_line_and_an_exit_code(capsys, monkeypatch, error, code):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=error))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(SystemExit) as caught:
+        main()
     assert caught.value.code == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_defects_keep_their_traceback():
-    with pytest.raises(KeyError), one_line_errors("name"):
-        raise KeyError("defect")
+def test_defects_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("srs.commands.certify.certify", Mock(side_effect=KeyError("defect")))
+    monkeypatch.setattr("sys.argv", ["srs-certify"])
+    with pytest.raises(KeyError):
+        main()
 
 
 def test_no_table_is_folded_in_a_pipe(capsys):

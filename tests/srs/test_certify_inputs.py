@@ -8,8 +8,7 @@ import pytest
 import torch
 import yaml
 
-from srs.commands._config import parse_over_file
-from srs.commands.certify import certify
+from srs.commands.certify import certify, main
 from srs.run.inputs import completed, load
 from srs.run.run_settings import Grid, settings_of, settled
 from srs.run.settings import CertifySettings
@@ -25,8 +24,12 @@ def here(folder, monkeypatch):
 
 
 def told(monkeypatch, *flags):
+    """The settings that the command goes to work with."""
+    found = []
     monkeypatch.setattr("sys.argv", ["srs-certify", *flags])
-    return parse_over_file(CertifySettings, "srs-certify", "")
+    monkeypatch.setattr("srs.commands.certify.certify", found.append)
+    main()
+    return found[0]
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(here, monkeypatch):

@@ -1,14 +1,13 @@
 """A model of one's own lies in the current folder, and is imported only where the command line names it."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from srs.commands._config import find_in_current_folder
+from tests.srs.programs import call
 
-COMMAND = "from srs.commands.{0} import main; main()"
 TRAIN = [
     "digits",
     "--train-images",
@@ -40,12 +39,7 @@ def make(k):
 
 def start(command, folder, *flags):
     """Run a command as its installed script does: the current folder is not where Python looks for modules."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    program = f"import sys; sys.path.remove(''); {COMMAND.format(command)}"
-    return subprocess.run(
-        [sys.executable, "-c", program, *flags],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return call(command, folder, *flags, installed=True)
 
 
 @pytest.fixture

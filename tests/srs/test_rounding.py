@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from smoothing import _validate
+from smoothing import lower_confidence_bound
 from srs import limits
 from srs.logs.read import Logs
 from srs.logs.recover_votes import lower, recover_votes
@@ -162,4 +162,6 @@ def test_the_refusal_says_what_would_fit(n, alpha, file, fits):
 
 
 def test_commands_and_library_agree_on_the_smallest_alpha():
-    assert limits.SMALLEST_ALPHA == _validate.SMALLEST_ALPHA
+    assert lower_confidence_bound(1000, 1000, limits.SMALLEST_ALPHA) > 0
+    with pytest.raises(ValueError, match="alpha"):
+        lower_confidence_bound(1000, 1000, float(np.nextafter(limits.SMALLEST_ALPHA, 0)))

@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-TRAIN = [sys.executable, "-c", "from srs.commands.train import main; main()"]
-CERTIFY = [sys.executable, "-c", "from srs.commands.certify import main; main()"]
+from tests.srs.programs import call, program
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
 TINY = ["--train-images", "100", "--epochs", "1", "--finetune-epochs", "1", "--n0", "20", "--m", "1", "--k", "1"]
 
@@ -21,13 +21,11 @@ def start(command, folder, **environment):
 
 
 def test_certifying_needs_no_more_than_the_checkpoint(tmp_path):
-    trained = start([*TRAIN, "digits", *TINY, "--sigma-min", "0.2", "--sigma-max", "0.3", "--out", "mine"], tmp_path)
+    trained = call("train", tmp_path, "digits", *TINY, "--sigma-min", "0.2", "--sigma-max", "0.3", "--out", "mine")
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.splitlines()[-1] == "written to mine/checkpoint.pt"
     assert [line.split()[:2] for line in trained.stdout.splitlines()[1:-1]] == [["pretrain", "1"], ["finetune", "1"]]
-    certified = start(
-        [*CERTIFY, "--checkpoint", "mine/checkpoint.pt", "--max", "3", "--n0", "20", "--n", "50"], tmp_path
-    )
+    certified = call("certify", tmp_path, "--checkpoint", "mine/checkpoint.pt", "--max", 3, "--n0", 20, "--n", 50)
     assert certified.returncode == 0, certified.stderr
     assert "sigma = 0.2" in certified.stdout
     assert "sigma = 0.3" in certified.stdout
@@ -43,7 +41,7 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
     trained = start([*TORCHRUN, "train.py", *flags], tmp_path, PYTHONPATH=str(tmp_path))
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("written to run/checkpoint.pt") == 1
-    again = start([*TRAIN, *flags, "--resume"], tmp_path, PYTHONPATH=str(tmp_path))
+    again = start([*program("train"), *flags, "--resume"], tmp_path, PYTHONPATH=str(tmp_path))
     assert again.returncode == 0, again.stderr
     with (tmp_path / "run" / "log.tsv").open(newline="") as stream:
         assert [row["stage"] for row in csv.DictReader(stream, delimiter="\t")] == ["pretrain", "finetune"]
@@ -70,7 +68,7 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
 )
 def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, flags, message):
     (tmp_path / "file").write_text("")
-    failed = start([*TRAIN, *flags], tmp_path)
+    failed = call("train", tmp_path, *flags)
     assert failed.returncode == 2, failed.stderr
     assert failed.stdout == ""
     assert len(failed.stderr.splitlines()) == 1, failed.stderr

@@ -16,6 +16,7 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoothing import SmoothedClassifier
+from tests.programs import python
 from training import PRESETS, TrainSettings, digits, load_checkpoint, run, runs, training_config
 
 TINY = replace(
@@ -71,10 +72,8 @@ def flags_of(settings):
     return {name: value for name, value in vars(settings).items() if value != getattr(default, name) and name != "out"}
 
 
-def start(out, event="never", count=1, launcher=(), **change):
-    flags = flags_of(replace(TINY, resume=True, **change))
-    command = [sys.executable, *(launcher or ["-c"]), PROGRAM, str(out), event, str(count), repr(flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def start(out, event="never", count=1, **change):
+    return python(PROGRAM, out, event, count, repr(flags_of(replace(TINY, resume=True, **change))))
 
 
 def numbers(out):
