@@ -48,10 +48,14 @@ def certified(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Certify what any rule chose, once for each image and level: class and radius by rule."""
     every = np.arange(len(images))
-    rows = {key: np.column_stack([every, c.level, c.classes[every, c.level]]) for key, c in choices.items()}
+    rows = {
+        key: np.column_stack([every, c.level, c.classes[every, c.level], c.share[every, c.level]])
+        for key, c in choices.items()
+    }
     unique = np.unique(np.concatenate(list(rows.values())), axis=0)
-    j, level, classes = unique.T
-    found = smoothed.certify_classes(images[j], SIGMAS[level], classes, n, ALPHA, indices=indices[j])
+    j, level, classes = unique[:, :3].astype(np.int64).T
+    share = unique[:, 3]
+    found = smoothed.certify_classes(images[j], SIGMAS[level], classes, n, ALPHA, share=share, indices=indices[j])
     place = {tuple(row): i for i, row in enumerate(unique.tolist())}
     order = {key: [place[tuple(row)] for row in value.tolist()] for key, value in rows.items()}
     return {key: (found.predict[i], found.radius[i]) for key, i in order.items()}

@@ -512,7 +512,7 @@ class SmoothedClassifier:
 
 def _choice(grid: Float64[np.ndarray, " k"], found: Outcome, rule: str) -> SigmaChoice:
     return SigmaChoice(
-        grid, found.level, grid[found.level], found.classes, found.radii, found.samples, rule, found.share
+        grid, found.level, grid[found.level], found.classes, found.expected_radius, found.samples, rule, found.share
     )
 
 

@@ -1,5 +1,6 @@
 """What the smoothed classifier returns: frozen records of arrays, one row per image."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,7 @@ class SigmaChoice:
         The chosen level itself.
     classes : int array of shape (n, k)
         The most voted class at every level: the class to certify there.
-    radii : array of shape (n, k)
+    expected_radius : array of shape (n, k)
         What the rule ranked by, 0 where it ruled a level out. Selection samples gave these numbers and chose the level
         by them, so they prove nothing about it.
     samples : int array of shape (n, k)
@@ -75,10 +76,16 @@ class SigmaChoice:
     level: Int64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     classes: Int64[np.ndarray, "n k"]
-    radii: Float64[np.ndarray, "n k"]
+    expected_radius: Float64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
     rule: str
     shares: Float64[np.ndarray, "n k"]
+
+    @property
+    def radii(self) -> Float64[np.ndarray, "n k"]:
+        """The former name of `expected_radius`."""
+        warnings.warn("SigmaChoice.radii is called expected_radius now", DeprecationWarning, stacklevel=2)
+        return self.expected_radius
 
     @property
     def share(self) -> Float64[np.ndarray, " n"]:

@@ -101,7 +101,7 @@ class Outcome:
 
     level: Int64[np.ndarray, " n"]
     classes: Int64[np.ndarray, "n k"]
-    radii: Float64[np.ndarray, "n k"]
+    expected_radius: Float64[np.ndarray, "n k"]
     samples: Int64[np.ndarray, "n k"]
     share: Float64[np.ndarray, "n k"]
     one_sided: Float64[np.ndarray, "n k"]

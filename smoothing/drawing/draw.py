@@ -151,7 +151,7 @@ def _choose(
         found = files.levels()
         if found is None:
             files.selection.merge()
-            found = joint(files.selected().outcome.radii)
+            found = joint(files.selected().outcome.expected_radius)
             files.write_levels(found)
     return found
 

@@ -115,7 +115,7 @@ def read_record(files: VoteFiles) -> Record:
         label=selected.label,
         clean=selected.clean,
         classes=selected.outcome.classes,
-        ranked=selected.outcome.radii,
+        ranked=selected.outcome.expected_radius,
         one_sided=selected.outcome.one_sided,
         share=selected.outcome.share,
         level=level,

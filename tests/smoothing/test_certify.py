@@ -85,8 +85,8 @@ def test_selection_estimation_and_prediction_use_different_samples(halfspace):
     estimate = smoothed.certify_classes(images, 1.0, np.zeros(50, int), 400)
     predict = smoothed.predict(images, 1.0, 400)
     expected = certified_radius(np.ones((50, 1)), lower_confidence_bound(predict.votes[:, 1:], 400, 0.001))
-    assert not np.array_equal(select.radii, expected)
-    votes = [select.radii[:, 0], estimate.counts, predict.votes[:, 1]]
+    assert not np.array_equal(select.expected_radius, expected)
+    votes = [select.expected_radius[:, 0], estimate.counts, predict.votes[:, 1]]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         # Equal streams correlate perfectly; independent ones exceed 0.6 over 50 images less than once in 100,000.
         assert abs(np.corrcoef(votes[first], votes[second])[0, 1]) < 0.6

@@ -47,8 +47,8 @@ def test_max_radius_is_a_brute_force_table(images):
     for k, sigma in enumerate(SIGMAS):
         alone = smoothed.select_sigma(images, [sigma], 200)
         np.testing.assert_array_equal(alone.classes[:, 0], choice.classes[:, k])
-        np.testing.assert_array_equal(alone.radii[:, 0], choice.radii[:, k])
-    np.testing.assert_array_equal(choice.level, choice.radii.argmax(axis=1))
+        np.testing.assert_array_equal(alone.expected_radius[:, 0], choice.expected_radius[:, k])
+    np.testing.assert_array_equal(choice.level, choice.expected_radius.argmax(axis=1))
     np.testing.assert_array_equal(choice.sigma, SIGMAS[choice.level])
     np.testing.assert_array_equal(choice.predict, choice.classes[np.arange(6), choice.level])
     assert np.all(choice.samples == 200)
@@ -59,9 +59,13 @@ def test_max_radius_cannot_tell_confident_levels_apart_and_expected_radius_can()
     count, _ = table_of([[[1.0, 0.0], [1.0, 0.0], [0.98, 0.02]]])
     by_n0 = chosen(count, 1, 100, 100, "max-radius", 0.001, racing=False)
     assert by_n0.level.tolist() == [2]
-    np.testing.assert_allclose(by_n0.radii[0], [rank(100, 100, 0.25), rank(100, 100, 0.5), rank(98, 100, 1.0)])
+    np.testing.assert_allclose(
+        by_n0.expected_radius[0], [rank(100, 100, 0.25), rank(100, 100, 0.5), rank(98, 100, 1.0)]
+    )
     by_n = chosen(count, 1, 100, 100_000, "expected-radius", 0.001, racing=False)
-    np.testing.assert_allclose(by_n.radii[0], [rank(10**5, 10**5, s) for s in (0.25, 0.5)] + [rank(98_000, 10**5, 1.0)])
+    np.testing.assert_allclose(
+        by_n.expected_radius[0], [rank(10**5, 10**5, s) for s in (0.25, 0.5)] + [rank(98_000, 10**5, 1.0)]
+    )
 
 
 def test_the_anchor_is_the_class_of_the_smallest_level_that_does_not_abstain():
@@ -80,7 +84,7 @@ def test_the_anchor_is_the_class_of_the_smallest_level_that_does_not_abstain():
 def test_the_smallest_of_equals_wins():
     choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], 100, alpha=1e-6)
     assert choice.sigma.tolist() == [0.5, 0.5]
-    assert np.all(choice.radii == 0)
+    assert np.all(choice.expected_radius == 0)
 
 
 def test_racing_draws_less_for_levels_that_cannot_win_and_nothing_once_decided():
@@ -138,9 +142,9 @@ def test_training_sigma_is_that_of_equation_5():
     found = smoothed.select_training_sigma(x.astype(np.float32).reshape(-1, 1, 1, 1), labels, grid, 500, 0.01)
     p = _stump_probabilities(x, grid, [0.2, 0.5, 0.55])[np.arange(4), :, labels]
     expected = np.array([[rank(round(q * 500), 500, s, 0.01) for q, s in zip(row, grid, strict=True)] for row in p])
-    np.testing.assert_allclose(found.radii, expected, atol=0.06)
+    np.testing.assert_allclose(found.expected_radius, expected, atol=0.06)
     np.testing.assert_array_equal(found.level[:3], expected[:3].argmax(axis=1))
-    assert np.all(found.radii[3] == 0)
+    assert np.all(found.expected_radius[3] == 0)
     np.testing.assert_array_equal(found.classes, np.repeat(labels[:, None], 3, axis=1))
 
 
@@ -178,7 +182,7 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
     rungs = selection_rungs(600, racing)
     votes = read_votes(rungs, 2, 3, *zip(*text, strict=True), lambda row, reason: AssertionError(f"{row}: {reason}"))
     again = select_again(votes, 2, sigma, 600, size, rule, 0.001, racing=racing)
-    for name in ("level", "classes", "radii", "samples", "share", "one_sided"):
+    for name in ("level", "classes", "expected_radius", "samples", "share", "one_sided"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert racing == bool((found.samples < 600).any())
     if racing and rule == "expected-radius":  # at another alpha it races differently, or votes are lacking
@@ -186,3 +190,9 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
             rungs, 2, 3, *zip(*[(n.split(",")[0], v.split(",")[0]) for n, v in text], strict=True), KeyError
         )
         assert select_again(cut, 2, sigma, 600, size, rule, 0.001, racing=True) is None
+
+
+def test_the_former_name_of_what_a_rule_ranks_by_warns(images):
+    choice = SmoothedClassifier(Coin(), 2).select_sigma(images, [0.5], 10)
+    with pytest.warns(DeprecationWarning, match="called expected_radius now"):
+        np.testing.assert_array_equal(choice.radii, choice.expected_radius)

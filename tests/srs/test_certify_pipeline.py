@@ -257,7 +257,7 @@ def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inpu
     found = evaluated(tmp_path, make_inputs(overlap="joint"))
     smoothed = SmoothedClassifier(Ball(), 2)
     choice = smoothed.select_sigma(inputs.images, SIGMAS, N0, alpha=ALPHA, indices=inputs.indices)
-    joint = regions.allocate_levels(points_of(inputs), SIGMAS, choice.radii)
+    joint = regions.allocate_levels(points_of(inputs), SIGMAS, choice.expected_radius)
     np.testing.assert_array_equal(found.record.level, joint.level)
     assert (found.record.level != choice.level).any()
     classes = choice.classes[np.arange(len(joint.level)), joint.level]
