@@ -80,7 +80,7 @@ def main() -> None:
             schedule="cosine",
             batch_size=128,
         )
-        fit(model, data.train_images, data.train_labels, stage)
+        fit(model, data.train_images, data.train_labels, stage=stage)
     step = len(data.test_images) // options.images
     indices = np.arange(11, len(data.test_images), step)
     indices = indices[indices % 50 != 0]

@@ -117,7 +117,7 @@ def prepare(arch: str, contender: str, images: int) -> tuple[Run, Describe]:
     )
     engine = OURS[contender]
     counted = model.net if engine.compile else model  # what is compiled does not count
-    return lambda: fit(counted, pixels, labels, stage, engine), lambda _: {"passes": model.passes}
+    return lambda: fit(counted, pixels, labels, stage=stage, engine=engine), lambda _: {"passes": model.passes}
 
 
 def where_the_time_goes(arch: str, precision: Literal["float32", "bfloat16"], images: int) -> Row:
@@ -128,9 +128,9 @@ def where_the_time_goes(arch: str, precision: Literal["float32", "bfloat16"], im
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        fit(model, pixels, labels, stage, Engine(precision=precision))
+        fit(model, pixels, labels, stage=stage, engine=Engine(precision=precision))
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            fit(model, pixels, labels, stage, Engine(precision=precision))
+            fit(model, pixels, labels, stage=stage, engine=Engine(precision=precision))
     finally:
         torch.set_num_threads(threads)
     times = dict.fromkeys([*PARTS, "all else"], 0.0)

@@ -30,6 +30,34 @@ def check_regular(path: Path) -> None:
         raise ValueError(f"{path} is no regular file: put one in its place")
 
 
+def check_folder(path: Path, flag: str, files: Iterable[str] = (), *, beside: bool = False) -> None:
+    """Raise `ValueError` now, before any work, where no folder could be made or written at `path`.
+
+    What the folder holds is for whoever writes it to judge, but for links: in a folder from somebody else one may name
+    any file, which would be cut, appended to or replaced.
+
+    Parameters
+    ----------
+    path : Path
+    flag : str
+        What the message calls it, such as "--out".
+    files : iterable of str
+        Names of what is going to be written into it: what has one of them must be a regular file.
+    beside : bool, default=False
+        The folder will be filled beside `path` and take its place: the folder that holds it is written.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise ValueError(f"{flag} {path}: is a file; name a folder")
+    for name in files:
+        file = path / name
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise ValueError(f"{flag} {path}: {name} is a link or no regular file; put a file in its place")
+    whole = path.absolute()
+    nearest = next(folder for folder in (*(() if beside else (whole,)), *whole.parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"{flag} {path}: cannot write in {nearest}; name a folder elsewhere")
+
+
 def forget_partial(path: Path) -> None:
     """Remove what killed processes left of the file's next content. Only while no other process may be writing it."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

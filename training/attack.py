@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,6 +17,7 @@ def smoothed_loss(
     model: nn.Module,
     images: Float[Tensor, "b c h w"],
     labels: Int64[Tensor, " b"],
+    *,
     noise: Float[Tensor, "m b c h w"],
 ) -> Float[Tensor, " b"]:
     """Return -log of the averaged probability of the label, -log 1/m sum_i f(x + eta_i)_y, for every image (Eq. 3).
@@ -62,6 +63,7 @@ class SmoothAdv:
 
     epsilon: float
     steps: int
+    _: KW_ONLY
     step_size: float | None = None
     method: str = "pgd"
 
@@ -81,6 +83,7 @@ class SmoothAdv:
         model: nn.Module,
         images: Float[Tensor, "b c h w"],
         labels: Int64[Tensor, " b"],
+        *,
         noise: Float[Tensor, "m b c h w"],
     ) -> Float[Tensor, "b c h w"]:
         """Return images within l2 distance epsilon, in [0, 1], that the smoothed classifier finds harder.
@@ -94,7 +97,7 @@ class SmoothAdv:
         with _evaluating(model), torch.enable_grad():
             for step in range(self.steps):
                 x.requires_grad_()
-                loss = smoothed_loss(model, x, labels, noise)
+                loss = smoothed_loss(model, x, labels, noise=noise)
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
                 direction = _normalised(gradient)
                 x = x.detach()

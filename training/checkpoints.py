@@ -347,11 +347,11 @@ def _arch(file: Path, given: str | None, stored: Any) -> str:
 
     A name in the file that is none of ours binds nobody: the weights decide whether what the caller names fits.
     """
-    if isinstance(stored, str) and is_factory(stored):
+    if is_factory(stored):
         if given != stored:
             raise ValueError(f"{file} is for a model of your own: give arch {_shown(stored)} if you trust that module")
         return stored
-    if given is not None and is_factory(given):
+    if is_factory(given):
         return given
     ours = isinstance(stored, str) and stored in ARCHITECTURES
     if not ours and given is None and stored is not None:

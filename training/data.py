@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ class FolderImages:
     ----------
     files : sequence of path
         Pictures, as `pictures.read_picture` takes them: RGB, or grey, which is then given as three equal channels.
-    size : int, optional
+    image_size : int, optional
         Scale the shorter side to this and take the middle square. Otherwise all must be as large as the first.
     """
 
-    def __init__(self, files: Sequence[str | os.PathLike[str]], size: int | None = None) -> None:
+    def __init__(self, files: Sequence[str | os.PathLike[str]], *, image_size: int | None = None) -> None:
         self.files = tuple(map(Path, files))
-        self._size = size
+        self._size = image_size
         self.shape = (len(self.files), *self._read(self.files[0], None).shape)
         """Shape (n, 3, H, W)."""
 
@@ -46,7 +46,7 @@ class FolderImages:
 
     def subset(self, which: Int64[np.ndarray, " b"]) -> "FolderImages":
         """Return these images, still in their files."""
-        return FolderImages([self.files[i] for i in which], self._size)
+        return FolderImages([self.files[i] for i in which], image_size=self._size)
 
     def _read(self, file: Path, shape: tuple[int, ...] | None) -> Float32[np.ndarray, "3 h w"]:
         pixels = with_channels(read_picture(file, size=self._size), 3, file)
@@ -76,6 +76,7 @@ class ImageData:
 
     name: str
     num_classes: int
+    _: KW_ONLY
     train_images: Float32[np.ndarray, "train c h w"] | FolderImages
     train_labels: Int64[np.ndarray, " train"]
     test_images: Float32[np.ndarray, "test c h w"] | FolderImages
@@ -105,7 +106,12 @@ def digits(test_fraction: float = 0.2) -> ImageData:
     split = train_test_split(images, labels, test_size=test_fraction, random_state=SPLIT_SEED, stratify=labels)
     train_images, test_images, train_labels, test_labels = split
     return ImageData(
-        "digits", 10, train_images, train_labels.astype(np.int64), test_images, test_labels.astype(np.int64)
+        "digits",
+        10,
+        train_images=train_images,
+        train_labels=train_labels.astype(np.int64),
+        test_images=test_images,
+        test_labels=test_labels.astype(np.int64),
     )
 
 
@@ -141,7 +147,14 @@ def mnist(root: str | os.PathLike[str], *, download: bool = False, train: bool =
     if train_images.shape[1:] != test_images.shape[1:]:
         large, small = ("x".join(map(str, images.shape[2:])) for images in (train_images, test_images))
         raise ValueError(f"{folder}: training images of {large} and test images of {small}: need one data set's files")
-    return ImageData("mnist", 10, train_images, train_labels, test_images, test_labels)
+    return ImageData(
+        "mnist",
+        10,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
 
 
 def cifar10(root: str | os.PathLike[str], *, download: bool = False) -> ImageData:
@@ -168,10 +181,12 @@ def cifar10(root: str | os.PathLike[str], *, download: bool = False) -> ImageDat
     )
     images = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) / np.float32(255) for part in (train, test)]
     labels = [np.array(part.targets, dtype=np.int64) for part in (train, test)]
-    return ImageData("cifar10", 10, images[0], labels[0], images[1], labels[1])
+    return ImageData(
+        "cifar10", 10, train_images=images[0], train_labels=labels[0], test_images=images[1], test_labels=labels[1]
+    )
 
 
-def image_folder(root: str | os.PathLike[str], *, size: int | None = None, train: bool = True) -> ImageData:
+def image_folder(root: str | os.PathLike[str], *, image_size: int | None = None, train: bool = True) -> ImageData:
     """Find the images of a folder `{train,test}/{class}/FILE`; `val` may stand for `test`. Read when they are used.
 
     Classes and images are numbered as by `torchvision.datasets.ImageFolder` over each part: classes are its folders,
@@ -182,7 +197,7 @@ def image_folder(root: str | os.PathLike[str], *, size: int | None = None, train
     ----------
     root : path
         The folder that holds both parts, with the same classes.
-    size : int, optional
+    image_size : int, optional
         As in `FolderImages`.
     train : bool, default=True
         Whether training images are wanted. Without, there are none; `root` needs no part `train`, and may be the folder
@@ -207,12 +222,19 @@ def image_folder(root: str | os.PathLike[str], *, size: int | None = None, train
         odd = sorted(set(names) ^ set(_class_names(folder / "train")))
         if odd:
             raise ValueError(f"{folder}: train and {test.name} differ in {odd[0]}; need the same folders in both")
-    test_images, test_labels = _numbered(test, names, size)
+    test_images, test_labels = _numbered(test, names, image_size)
     train_images: np.ndarray | FolderImages = np.empty((0, *test_images.shape[1:]), np.float32)
     train_labels = test_labels[:0]
     if train:
-        train_images, train_labels = _numbered(folder / "train", names, size)
-    return ImageData(f"imagefolder:{folder.name}", len(names), train_images, train_labels, test_images, test_labels)
+        train_images, train_labels = _numbered(folder / "train", names, image_size)
+    return ImageData(
+        f"imagefolder:{folder.name}",
+        len(names),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
 
 
 #: What names a data set besides `imagefolder:PATH`.
@@ -259,7 +281,7 @@ def load_data(
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"image size {image_size}: {name} has a size of its own; leave it out")
     if kind == "imagefolder" and path:
-        return image_folder(path, size=image_size, train=train)
+        return image_folder(path, image_size=image_size, train=train)
     if name == "digits":
         return digits()
     if name == "mnist":
@@ -302,7 +324,7 @@ def _numbered(folder: Path, names: list[str], size: int | None) -> tuple[FolderI
             f"a class's folder and end in {', '.join(IMAGE_SUFFIXES)}",
             stacklevel=3,
         )
-    return FolderImages(files, size), np.array(labels, dtype=np.int64)
+    return FolderImages(files, image_size=size), np.array(labels, dtype=np.int64)
 
 
 def _ends(name: str, suffixes: tuple[str, ...]) -> bool:

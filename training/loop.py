@@ -142,7 +142,7 @@ class Engine:
             raise ValueError(f"accumulate = {self.accumulate}: must be at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What an epoch reports.
 
@@ -175,9 +175,9 @@ def fit(
     model: nn.Module,
     images: Float32[np.ndarray, "n c h w"] | FolderImages,
     labels: Int64[np.ndarray, " labels"],
+    *,
     stage: Stage,
     engine: Engine | None = None,
-    *,
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
     after_epoch: Callable[[dict[str, Any]], None] | None = None,
@@ -266,7 +266,7 @@ def fit(
                         one_line(f"the model failed in training on images of {tuple(x.shape[1:])}"),
                         torch.autocast(device.type, torch.bfloat16, enabled=engine.precision == "bfloat16"),
                     ):
-                        hard = x if attack is None else attack(net, x, y, noise)
+                        hard = x if attack is None else attack(net, x, y, noise=noise)
                         rows = logits_of(synced((hard + noise).flatten(0, 1))).float()
                     logits = rows.reshape(stage.m, len(x), -1)
                     loss = stage.loss(logits, y, level)
@@ -282,7 +282,15 @@ def fit(
         mean, lr = loss / len(labels), optimizer.param_groups[0]["lr"]
         if not math.isfinite(mean) or not all(bool(p.isfinite().all()) for p in model.parameters()):
             raise FloatingPointError(f"loss = {mean} in epoch {epoch}: training diverged; lower lr = {stage.lr}")
-        row = Epoch(stage.name, epoch, mean, accuracy / len(labels), lr, seconds, len(labels) / seconds)
+        row = Epoch(
+            stage=stage.name,
+            epoch=epoch,
+            loss=mean,
+            accuracy=accuracy / len(labels),
+            lr=lr,
+            seconds=seconds,
+            images_per_second=len(labels) / seconds,
+        )
         history.append(asdict(row))
         if after_epoch is not None:
             after_epoch(

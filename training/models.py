@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -190,9 +191,9 @@ def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 
         return normalized(network(arch, num_classes), normalizer)
 
 
-def is_factory(arch: str) -> bool:
-    """Whether the name is that of a user's own model, `package.module:factory`."""
-    return ":" in arch
+def is_factory(arch: object) -> TypeGuard[str]:
+    """Whether this is the name of a user's own model, `package.module:factory`: building it runs the user's code."""
+    return isinstance(arch, str) and ":" in arch
 
 
 def network(arch: str, num_classes: int) -> nn.Module:

@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.reading import read_yaml
-from smoothing.storage import forget_partial, replacing
+from smoothing.storage import check_folder, forget_partial, replacing
 from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
 from training.evaluate import check_fit
@@ -28,7 +28,7 @@ from training.models import build, normalized
 from training.settings import CIRCUMSTANCES, TrainSettings
 
 #: What a run's folder holds.
-CHECKPOINT, CONFIG, LOG, TENSORBOARD = "checkpoint.pt", "config.yaml", "log.tsv", "tensorboard"
+CHECKPOINT, CONFIG, LOG, TENSORBOARD, LOCK = "checkpoint.pt", "config.yaml", "log.tsv", "tensorboard", ".lock"
 
 
 def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]:
@@ -128,8 +128,8 @@ class _Run:
             self.model,
             self.images,
             self.labels,
-            stage,
-            self.settings.engine,
+            stage=stage,
+            engine=self.settings.engine,
             seed=self.settings.seed,
             state=self._state if begun else None,
             after_epoch=keep,
@@ -153,8 +153,8 @@ class _Run:
             classifier,
             self.images,
             self.labels,
-            self.settings.sigmas,
-            self.settings.n0,
+            sigmas=self.settings.sigmas,
+            n0=self.settings.n0,
             racing=self.settings.racing,
             partial=partial,
             progress=self.progress,
@@ -228,8 +228,7 @@ def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray |
 def _check_folder(settings: TrainSettings) -> None:
     """Raise where --out cannot be begun, or cannot be gone on with; nothing is written."""
     out = settings.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; name a folder")
+    check_folder(out, "--out", (LOCK,))
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not (out / CONFIG).is_file():
@@ -288,7 +287,7 @@ def _are_epochs(rows: Any) -> bool:
 def _claimed(settings: TrainSettings) -> Iterator[None]:
     """Make the folder this process's own, and describe the run in it."""
     settings.out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.out / ".lock")
+    lock = FileLock(settings.out / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,7 @@ def allocate_logs(settings: AllocateSettings) -> None:
     """Read logs and images, choose levels, size regions, write a folder, print a table."""
     out = settings.out or Path("allocation")
     _check(settings)
+    points_of = _images(settings)
 
     from srs.commands._whole_folder import check_free, whole_folder
 
@@ -58,15 +59,14 @@ def allocate_logs(settings: AllocateSettings) -> None:
     seconds["logs"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    points = _points(settings, logs, rows)
+    points = points_of(logs, rows)
     # Only now: how radii were rounded, and the confidence that all images share, are matters of whole logs.
     labels, logs, bounds = logs.labels, logs.only(rows), bounds.only(rows)
     warn_of_one_class(logs.labels, labels, "choose others by --indices")
     seconds["images"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    method = (settings.order or "ascending") if settings.method == "greedy" else settings.method
-    main = Mode(settings.overlap or "paper", method)
+    main = Mode.of(settings.overlap or "paper", settings.method, settings.order)
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
@@ -106,8 +106,6 @@ def _check(settings: AllocateSettings) -> None:
         if getattr(settings, name):
             flag = "R" if name == "radii" else f"--{name}"
             raise ValueError(f"{flag}: cannot be combined with --logs, which gives R and compares; leave it out")
-    if (settings.points is None) == (settings.dataset is None):
-        raise ValueError("--logs: name the images that the logs are about, by --dataset or as POINTS, one of both")
     if bool(settings.n) != bool(settings.alpha):
         raise ValueError("--n and --alpha go together: give both as they were when the logs were made, or neither")
     for flag, given in (("--n", settings.n), ("--alpha", settings.alpha)):
@@ -144,19 +142,25 @@ def _one(values: Sequence[Number]) -> Number | list[Number] | None:
     return values[0] if len(set(values)) == 1 else list(values) or None
 
 
-def _points(settings: AllocateSettings, logs: Logs, rows: np.ndarray) -> np.ndarray:
-    from srs.logs.images import array_points, log_points
+def _images(settings: AllocateSettings) -> Callable[[Logs, np.ndarray], np.ndarray]:
+    """Return what reads the images of these rows of the logs; raise where it is not said which images those are."""
+    size, order, data_dir = settings.image_size, settings.image_order, settings.data_dir
+    match settings.points, settings.dataset:
+        case str(points), None:
+            if size is not None or order != "sorted":
+                raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
+            if data_dir != Path("data"):
+                raise ValueError(f"--data-dir {data_dir}: POINTS holds the images; leave it out")
+            from srs.logs.images import array_points  # after the checks: PyTorch takes seconds to import
 
-    if settings.points is not None:
-        if settings.image_size is not None or settings.image_order != "sorted":
-            raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
-        if settings.data_dir != Path("data"):
-            raise ValueError(f"--data-dir {settings.data_dir}: POINTS holds the images; leave it out")
-        return array_points(logs, settings.points, rows)
-    if settings.data_dir != Path("data") and settings.dataset not in ("mnist", "cifar10"):
-        raise ValueError(f"--data-dir {settings.data_dir}: is about --dataset mnist or cifar10; leave it out")
-    size, order = settings.image_size, settings.image_order
-    return log_points(logs, str(settings.dataset), settings.data_dir, image_size=size, order=order, rows=rows)
+            return lambda logs, rows: array_points(logs, points, rows)
+        case None, str(dataset):
+            if data_dir != Path("data") and dataset not in ("mnist", "cifar10"):
+                raise ValueError(f"--data-dir {data_dir}: is about --dataset mnist or cifar10; leave it out")
+            from srs.logs.images import log_points
+
+            return lambda logs, rows: log_points(logs, dataset, data_dir, image_size=size, order=order, rows=rows)
+    raise ValueError("--logs: name the images that the logs are about, by --dataset or as POINTS, one of both")
 
 
 def _verify(points: np.ndarray, answer: Answer, overlap: str) -> str:

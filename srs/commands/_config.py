@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from srs.commands._cli import one_line_errors, parse
-from srs.run.settings import CertifySettings, own_code
+from srs.run.settings import CertifySettings
+from srs.run.sources import own_code
 
 Settings = TypeVar("Settings", bound=CertifySettings)
 
@@ -109,7 +110,7 @@ def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None
         The command line. Default: that of this process.
     """
     given = sys.argv[1:] if args is None else args
-    named = any(name and own_code(name) and names_it(name, given) for name in names)
+    named = any(name and names_it(name, given) and own_code(name) for name in names)
     if named and "" not in sys.path:
         sys.path.insert(0, "")
 

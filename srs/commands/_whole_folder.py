@@ -1,17 +1,17 @@
 """A folder of results appears whole or not at all."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smoothing.storage import check_folder
+
 
 def check_free(out: Path, files: frozenset[str], *, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a folder of these files could not be put at `out` later."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; name a folder")
+    check_folder(out, "--out", beside=True)
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise ValueError(f"--out {out}: holds files already; name another folder, or replace it with --overwrite")
@@ -20,9 +20,6 @@ def check_free(out: Path, files: frozenset[str], *, overwrite: bool) -> None:
             raise ValueError(
                 f"--out {out}: holds {foreign[0]}, which this command did not write, so --overwrite leaves it alone"
             )
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
 
 
 @contextmanager

@@ -75,9 +75,9 @@ def allocate(settings: AllocateSettings) -> None:
     from regions.files import write_arrays
     from srs.commands._cli import Screen, console
 
-    _check_without_logs(settings)
+    source = _check_without_logs(settings)
     out = _check_out(settings)
-    points, R, groups, weights = _read(settings)
+    points, R, groups, weights = _read(source, settings)
     with _progress(Screen(stderr=True)) as bars:
         task = bars.add_task("searching for overlaps", total=None)
         began = time.perf_counter()
@@ -126,7 +126,8 @@ def allocate(settings: AllocateSettings) -> None:
         raise AssertionError(f"{checked.status}; please report this")
 
 
-def _check_without_logs(settings: AllocateSettings) -> None:
+def _check_without_logs(settings: AllocateSettings) -> str:
+    """Return the file of the points; raise where there is none, or where flags are about logs."""
     if settings.points is None:
         raise ValueError("name the file of the points, or certification logs with --logs")
     names = [field.name for field in fields(settings)]
@@ -136,6 +137,7 @@ def _check_without_logs(settings: AllocateSettings) -> None:
             raise ValueError(
                 f"--{field.name.replace('_', '-')} {value}: is about certification logs; name them with --logs"
             )
+    return settings.points
 
 
 def _check_out(settings: AllocateSettings) -> Path:
@@ -149,18 +151,17 @@ def _check_out(settings: AllocateSettings) -> Path:
     return out
 
 
-def _read(settings: AllocateSettings) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None, np.ndarray | None]:
+def _read(
+    source: str, settings: AllocateSettings
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None, np.ndarray | None]:
     from srs.arrays import has_array, read_array
 
-    assert settings.points is not None
     bounds = ("R", "radii")
-    if settings.radii is None and not has_array(settings.points, bounds):
-        raise ValueError(
-            f"{settings.points} holds no array R: name the file of the upper bounds after that of the points"
-        )
-    points = read_array(settings.points, ("points", "images"))
-    R = read_array(settings.radii or settings.points, bounds)
-    groups = [read_array(source, ("groups", "sigma", "labels")) for source in settings.groups]
+    if settings.radii is None and not has_array(source, bounds):
+        raise ValueError(f"{source} holds no array R: name the file of the upper bounds after that of the points")
+    points = read_array(source, ("points", "images"))
+    R = read_array(settings.radii or source, bounds)
+    groups = [read_array(file, ("groups", "sigma", "labels")) for file in settings.groups]
     weights = None if settings.weights is None else read_array(settings.weights, ("weights",))
     return points, R, groups or None, weights
 

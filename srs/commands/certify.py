@@ -14,6 +14,7 @@ from srs.run.settings import CertifySettings
 
 if TYPE_CHECKING:
     from srs.run.inputs import Inputs
+    from srs.run.run_settings import Start
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
 
@@ -46,15 +47,15 @@ def certify(settings: CertifySettings) -> None:
     from srs.run.team import team_of
 
     find_in_current_folder(settings.model, settings.arch)
-    settings = completed(settings)
-    out, team = Path(str(settings.out)), team_of(settings)
+    start = completed(settings)
+    out, team = start.out, team_of(start)
     if team.leads:
-        check_free(out, resume=settings.resume or team.apart, overwrite=settings.overwrite)
-        inputs, finished = _begin(out, settings, wait=team.apart)
+        check_free(out, resume=start.resume or team.apart, overwrite=start.overwrite)
+        inputs, finished = _begin(start, wait=team.apart)
         team.meet()
     else:
         team.meet()
-        inputs, finished = _join(out, replace(settings, resume=True, overwrite=False))
+        inputs, finished = _join(replace(start, resume=True, overwrite=False))
     if finished:
         if team.leads:
             _show(out)
@@ -74,31 +75,31 @@ def certify(settings: CertifySettings) -> None:
         console().print(f"written to {out}", soft_wrap=True)
 
 
-def _begin(out: Path, settings: CertifySettings, *, wait: bool) -> tuple[Inputs, bool]:
+def _begin(start: Start, *, wait: bool) -> tuple[Inputs, bool]:
     """Load what is certified and begin the run, or go on with the one that is there; say whether that is finished."""
     from srs.run.base_classifiers import save_own
     from srs.run.folder import claimed, describe, read_description
     from srs.run.inputs import load
 
-    with claimed(out, overwrite=settings.overwrite, wait=wait) as begun:
+    with claimed(start.out, overwrite=start.overwrite, wait=wait) as begun:
         if begun:
-            read_description(out)  # before anything is done with it
-            return _join(out, replace(settings, resume=True))
-        inputs = load(settings, progress=sys.stderr.isatty())
+            read_description(start.out)  # before anything is done with it
+            return _join(replace(start, resume=True))
+        inputs = load(start, progress=sys.stderr.isatty())
         config, manifest = _description(inputs)
-        save_own(out, settings, inputs.models)
-        describe(out, config, manifest)
+        save_own(start.out, inputs.settings, inputs.base)
+        describe(start.out, config, manifest)
         return inputs, False
 
 
-def _join(out: Path, settings: CertifySettings) -> tuple[Inputs, bool]:
+def _join(start: Start) -> tuple[Inputs, bool]:
     """Load what is certified, and see that it is the run that the folder holds; say whether that is finished."""
     from srs.run.folder import SUMMARY, check_same
     from srs.run.inputs import load
 
-    inputs = load(settings)
-    check_same(out, *_description(inputs))
-    return inputs, (out / SUMMARY).exists()
+    inputs = load(start)
+    check_same(start.out, *_description(inputs))
+    return inputs, (start.out / SUMMARY).exists()
 
 
 def _description(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -122,10 +123,10 @@ def _finish(out: Path, inputs: Inputs) -> dict[str, Any]:
 
     settings = inputs.settings
     with claimed(out, wait=True):
-        config, manifest = read_description(out)  # of the start, which may have been another one
+        described = read_description(out)  # of the start, which may have been another one
         record = read_record(files_of(out, inputs))
         results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)
-        return write(results, config, manifest, out)
+        return write(results, described.config, described.manifest, out)
 
 
 def _show(out: Path) -> None:

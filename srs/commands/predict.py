@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from srs.predict.images import Query
+    from srs.predict.opening import Opened
     from srs.predict.predictor import Answers
 
 _DESCRIPTION = """Classify images by G (Eq. 9): the region that holds an image says with which sigma to vote.
@@ -41,17 +42,17 @@ def predict(settings: PredictSettings) -> None:
 
     from srs.predict.opening import open_map, open_run  # after the check: PyTorch takes seconds to import
 
-    opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
-    query, predictor = opened.query, opened.predictor
-    created = None
+    n, n0, created = settings.samples, settings.n0, None
+    opened: Opened
     if settings.online is not None:
-        arrivals = opened.arrive(settings)
+        opened = run = open_run(settings)
+        arrivals = run.arrive(settings.online, n=n, n0=n0, alpha=settings.alpha)
         answers, created = arrivals.answers, arrivals.created
-    elif settings.certify:
-        answers = predictor.certify(query.images, settings.n or 10_000, settings.n0)
     else:
-        answers = predictor(query.images, settings.n or 1000, settings.n0)
-    rows = _rows(query, answers, created, settings, opened.seed)
+        opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
+        ask = opened.predictor.certify if settings.certify else opened.predictor
+        answers = ask(opened.query.images, n=n, n0=n0)
+    rows = _rows(opened.query, answers, created, settings, opened.seed)
     if settings.json:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")

@@ -97,19 +97,18 @@ def report(settings: ReportSettings) -> None:
 
 
 def _out(settings: ReportSettings) -> Path:
+    from smoothing.storage import check_folder
+
     if not settings.runs:
         raise ValueError("no RUN: name at least one folder that srs-certify wrote")
     if settings.out is None and len(settings.runs) > 1:
         raise ValueError("several runs: name a folder for their report with --out")
     one = settings.runs[0].absolute()
     out = one.with_name(f"{one.name}-report") if settings.out is None else settings.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; name a folder")
+    check_folder(out, "--out")
+    check_folder(out, "--out", beside=True)  # where files lie until all are there
     if (out / "config.yaml").exists():
         raise ValueError(f"--out {out}: holds a run; name another folder")
-    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
     return out
 
 

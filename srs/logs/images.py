@@ -69,7 +69,7 @@ def array_points(
 def _folder_points(
     logs: Logs, root: Path, size: int | None, order: str, rows: Int64[np.ndarray, " m"] | slice
 ) -> Float32[np.ndarray, "m d"]:
-    data = image_folder(root, size=size, train=False)
+    data = image_folder(root, image_size=size, train=False)
     if order == "class":
         if (logs.idx != np.arange(len(logs.idx))).any():
             raise ValueError(f"{logs.files[0]} leaves images out: --image-order class needs a log of every image")

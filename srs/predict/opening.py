@@ -21,69 +21,62 @@ from smoothing.machine import usable_device
 from srs.predict.images import Query, read_images
 from srs.predict.online import Arrivals, arrive, open_state
 from srs.predict.predictor import Predictor
-from srs.predict.run_classifier import bank, fresh_seed, run_classifier
+from srs.predict.run_classifier import fresh_seed, run_classifier
 from srs.predict.settings import PredictSettings
-from srs.run.base_classifiers import experts
+from srs.run.base_classifiers import Named, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
 from srs.run.folder import REGIONS, read_description
 from srs.run.map import check_apart, read_summary, run_map
-from training import FolderImages, build, load_checkpoint, load_data
+from srs.run.sources import files_of
+from training import FolderImages, load_data
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A predictor, what it is asked about, the seed to state; of a run also its overlap mode and what it certified."""
+    """A predictor, what it is asked about, and the seed to state."""
 
     predictor: Predictor
     query: Query
     seed: int
-    overlap: str | None = None
-    certified: Mapping[str, Any] | None = None
 
-    def arrive(self, settings: PredictSettings) -> Arrivals:
-        """Register the images in the file that `--online` names; only for a run, which says what was certified."""
-        assert settings.online is not None
-        assert self.overlap is not None
-        assert self.certified is not None
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun(Opened):
+    """Of a run also its overlap mode, and what it certified."""
+
+    overlap: str
+    certified: Mapping[str, Any]
+
+    def arrive(self, online: Path, *, n: int, n0: int, alpha: float) -> Arrivals:
+        """Register the images in the file that `--online` names."""
         G = self.predictor
-        with open_state(settings.online, G.table, self.overlap, self.certified) as state:
-            return arrive(
-                state,
-                G.classifier,
-                self.query.images,
-                G.sigmas.tolist(),
-                n=settings.n or 10_000,
-                n0=settings.n0,
-                alpha=settings.alpha,
-            )
+        with open_state(online, G.table, self.overlap, self.certified) as state:
+            return arrive(state, G.classifier, self.query.images, G.sigmas.tolist(), n=n, n0=n0, alpha=alpha)
 
 
-def open_run(settings: PredictSettings) -> Opened:
+def open_run(settings: PredictSettings) -> OpenedRun:
     """Open a finished run: it says which classifier was certified, and of what shape its images are."""
     folder = settings.run
-    config, manifest = read_description(folder)
+    described = read_description(folder)
+    ours, manifest = described.settings, described.manifest
     table = run_map(folder, manifest, read_summary(folder))
-    check_apart(folder / REGIONS, table, str(config["overlap"]))
+    check_apart(folder / REGIONS, table, ours.overlap)
     channels, height, width = manifest["data"]["shape"]
 
     @cache
     def test_images() -> Float32[np.ndarray, "n c h w"] | FolderImages:
-        data_dir = Path(str(config["data_dir"]))
-        data = load_data(str(config["dataset"]), data_dir, image_size=config.get("image_size"), train=False)
-        return data.test_images
+        return load_data(ours.dataset, ours.data_dir, image_size=ours.image_size, train=False).test_images
 
     sources = settings.images
     if settings.indices is not None:
         sources += tuple(f"test:{index}" for index in read_indices(settings.indices, len(test_images())))
     query = read_images(sources, table.centres.shape[1], (channels, height, width), test_images)
     seed, stream = fresh_seed(settings.seed)
-    device = str(usable_device(settings.device))
     classifier = run_classifier(
         folder,
-        config,
-        manifest,
+        described,
         seed=stream,
-        device=device,
+        device=str(usable_device(settings.device)),
         checkpoint=settings.checkpoint,
         expert=settings.expert,
         model=settings.model,
@@ -91,7 +84,7 @@ def open_run(settings: PredictSettings) -> Opened:
     )
     sigmas = manifest["sigmas"]
     predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
-    return Opened(predictor, query, seed, str(config["overlap"]), manifest["classifier"])
+    return OpenedRun(predictor, query, seed, ours.overlap, manifest["classifier"])
 
 
 def open_map(settings: PredictSettings) -> Opened:
@@ -99,31 +92,11 @@ def open_map(settings: PredictSettings) -> Opened:
     table = _load(settings.run)
     check_apart(settings.run, table, None)
     query = read_images(settings.images, table.centres.shape[1], None)
-    files = experts(settings.expert)
-    if settings.checkpoint is None and settings.model is None and not files:
-        raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
-
-    def read(file: Path | None) -> nn.Module:
-        known = {"arch": settings.arch, "normalizer": settings.normalizer}
-        return load_checkpoint(str(file), **known, num_classes=settings.num_classes)
-
-    model: nn.Module | dict[float, nn.Module]
-    if files:
-        lacking = sorted(set(table.sigma[table.radii > 0].tolist()) - files.keys())
-        if lacking:
-            raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
-        model = {level: read(file) for level, file in files.items()}
-    elif settings.model is not None:
-        if settings.num_classes is None:
-            raise ValueError(f"--model {settings.model}: give --num-classes, which its factory is called with")
-        model = build(settings.model, settings.num_classes)
-    else:
-        model = read(settings.checkpoint)
-    one = next(iter(model.values())) if isinstance(model, dict) else model
-    classes = settings.num_classes or _num_classes(one, query, str(settings.checkpoint or settings.expert[0]))
+    models = _named(settings, table)
+    classes = settings.num_classes or _num_classes(*next(iter(models.values())), query)
     seed, stream = fresh_seed(settings.seed)
     classifier = SmoothedClassifier(
-        bank(model) if isinstance(model, dict) else model,
+        bank(models),
         classes,
         sampler=settings.sampler,
         precision=settings.precision,
@@ -134,6 +107,22 @@ def open_map(settings: PredictSettings) -> Opened:
     return Opened(predictor, query, seed)
 
 
+def _named(settings: PredictSettings, table: RegionMap) -> Named:
+    """Return the base classifier that the user names for a map."""
+    if settings.model is not None:
+        if settings.num_classes is None:
+            raise ValueError(f"--model {settings.model}: give --num-classes, which its factory is called with")
+        return make_own(settings.model, settings.num_classes)
+    files = files_of(settings.checkpoint, settings.expert)
+    if not files:
+        raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")
+    lacking = sorted(set(table.sigma[table.radii > 0].tolist()) - files.keys())
+    if lacking and None not in files:
+        raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
+    known = {"arch": settings.arch, "normalizer": settings.normalizer}
+    return read_checkpoints(files, **known, num_classes=settings.num_classes)
+
+
 def _load(file: Path) -> RegionMap:
     try:
         return RegionMap.load(file)
@@ -142,7 +131,7 @@ def _load(file: Path) -> RegionMap:
 
 
 @torch.no_grad()
-def _num_classes(model: nn.Module, query: Query, source: str) -> int:
+def _num_classes(model: nn.Module, source: str, query: Query) -> int:
     """Ask the model, and see on the way that it takes these images."""
     try:
         with own_passes(model):

@@ -100,7 +100,7 @@ class Predictor:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
         self._asked, self._counting = 0, threading.Lock()
 
-    def __call__(self, images: Float32[np.ndarray, "m c h w"], n: int = 1000, n0: int = 1000) -> Answers:
+    def __call__(self, images: Float32[np.ndarray, "m c h w"], *, n: int = 1000, n0: int = 1000) -> Answers:
         """Answer by a vote of n samples: with probability at least 1 - alpha, per image, it is -1 or G(x).
 
         Parameters
@@ -122,7 +122,7 @@ class Predictor:
             answers.n[answered] = n
         return answers
 
-    def certify(self, images: Float32[np.ndarray, "m c h w"], n: int = 10_000, n0: int = 1000) -> Answers:
+    def certify(self, images: Float32[np.ndarray, "m c h w"], *, n: int = 10_000, n0: int = 1000) -> Answers:
         """Certify G at new inputs: with probability at least 1 - alpha, per image, G is `predict` within `radius`.
 
         G uses one sigma in the whole ball (Eq. 2, Eq. 6): it lies in the region, and ends where an overlapping region

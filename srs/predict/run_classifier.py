@@ -2,19 +2,15 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from smoothing import SmoothedClassifier
 from smoothing.fingerprint import classifier_difference
-from srs.run.base_classifiers import experts
-from srs.run.folder import MODEL
-from srs.run.settings import own_code
-from training import build, load_checkpoint
+from srs.run.base_classifiers import bank, named_by_run, own_classifier, smoothed
+from srs.run.folder import Description
+from srs.run.sources import files_of
+from training.models import is_factory
 
 
 def fresh_seed(seed: int | None) -> tuple[int, int]:
@@ -30,8 +26,7 @@ def fresh_seed(seed: int | None) -> tuple[int, int]:
 
 def run_classifier(
     folder: Path,
-    config: Mapping[str, Any],
-    manifest: Mapping[str, Any],
+    described: Description,
     *,
     seed: int,
     device: str,
@@ -44,8 +39,8 @@ def run_classifier(
 
     Parameters
     ----------
-    folder, config, manifest
-        Of the run, as `folder.read_description` returns them.
+    folder, described
+        The run, and what `folder.read_description` says of it.
     seed : int
         Names the noise streams.
     device : str
@@ -64,35 +59,15 @@ def run_classifier(
     OSError
         Where a checkpoint cannot be opened.
     """
-    described = manifest["classifier"]
-    model, arch = _named(folder, "model", model, config), _named(folder, "arch", arch, config)
-    classes, normalizer = described["num_classes"], config.get("normalizer")
-    files = experts(expert or ([] if checkpoint else config.get("expert") or []))
-    source = checkpoint or config.get("checkpoint")
-    base: nn.Module | Mapping[float, nn.Module]
-
-    def read(file: str | Path) -> nn.Module:  # a factory has to be told how many classes it is for
-        return load_checkpoint(file, arch=arch, normalizer=normalizer, num_classes=classes if arch else None)
-
-    if files:
-        base = bank({level: read(file) for level, file in files.items()})
-    elif source:
-        base = read(source)
-    elif model is not None:
-        base = build(model, classes, seed=config["seed"])
-    else:
-        base = load_checkpoint(folder / MODEL)
-    classifier = SmoothedClassifier(
-        base,
-        classes,
-        sampler=described["sampler"],
-        precision=described["precision"],
-        batch_size=config.get("batch"),
-        seed=seed,
-        device=device,
-    )
-    here = asdict(classifier.identity) | {"seed": described["seed"]}
-    ours = {"classifier": here, "check": classifier.check_logits(manifest["data"]["shape"])}
+    settings, manifest = described.settings, described.manifest
+    _check_named(folder, "model", model, settings.model)
+    _check_named(folder, "arch", arch, settings.arch)
+    classes = manifest["classifier"]["num_classes"]
+    models = named_by_run(settings, classes, files=files_of(checkpoint, expert))
+    base = own_classifier(folder) if models is None else bank(models)
+    classifier = smoothed(base, settings, classes, seed=seed, device=device)
+    here = replace(classifier.identity, seed=settings.seed)
+    ours = {"classifier": asdict(here), "check": classifier.check_logits(manifest["data"]["shape"])}
     if (what := classifier_difference(ours, manifest)) is not None:
         raise ValueError(
             f"{folder}: another classifier was certified: it differs in {what}; name its weights with --checkpoint or "
@@ -101,20 +76,13 @@ def run_classifier(
     return classifier
 
 
-def _named(folder: Path, name: str, given: str | None, config: Mapping[str, Any]) -> str | None:
-    """Return the run's model or architecture: one of ours, or one's own code where the user names the same."""
-    stored = config.get(name)
-    if own_code(stored) and given is None:
+def _check_named(folder: Path, name: str, given: str | None, stored: str | None) -> None:
+    """Raise where a run's model or architecture is one's own code and the user does not name the same."""
+    if is_factory(stored) and given is None:
         raise ValueError(
             f"{folder}: was certified with code of your own, which a folder alone never runs: add --{name} {stored} "
             "if you trust that module"
         )
     if given is not None and given != stored:
-        remedy = f"give --{name} {stored} if you trust that module" if own_code(stored) else "leave it out"
+        remedy = f"give --{name} {stored} if you trust that module" if is_factory(stored) else "leave it out"
         raise ValueError(f"--{name} {given}: the run in {folder} has {stored}; {remedy}")
-    return stored
-
-
-def bank(models: Mapping[float, nn.Module]) -> nn.Module | Mapping[float, nn.Module]:
-    """Return the one model where there is no choice, as `srs-certify` does, whose hash tells a bank from a model."""
-    return next(iter(models.values())) if len(models) == 1 else models

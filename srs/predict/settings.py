@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from srs.limits import check_alpha
-from srs.run.settings import own_code
+from srs.run.sources import check_factory, check_one, own_code
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class PredictSettings:
     json: bool = False
     """Print one JSON object per image, in lines, in place of the table."""
 
+    @property
+    def samples(self) -> int:
+        """Votes per image: --n, or the default of what is asked."""
+        return self.n or (10_000 if self.certify or self.online is not None else 1000)
+
     def check(self) -> None:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
         if not self.images and self.indices is None:
@@ -84,13 +89,9 @@ class PredictSettings:
                 )
             if self.seed is not None:
                 raise ValueError("--seed: noise that was used before would decide about new regions; drop it")
-        sources = [name for name in ("checkpoint", "expert", "model") if getattr(self, name)]
-        if len(sources) > 1:
-            raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")
-        if self.model is not None and not own_code(self.model):
-            raise ValueError(f"--model {self.model}: expected package.module:factory; for weights use --checkpoint")
-        if self.model is not None and (self.arch or self.normalizer):
-            raise ValueError("--arch and --normalizer describe a checkpoint; what --model returns is taken as it is")
+        check_one(checkpoint=self.checkpoint, expert=self.expert, model=self.model)
+        if self.model is not None:
+            check_factory(self.model, arch=self.arch, normalizer=self.normalizer)
         if self.run.suffix != ".npz":
             for name, default in (("arch", None), ("normalizer", None), ("num_classes", None),
                                   ("precision", "float32"), ("sampler", "gaussian")):  # fmt: skip

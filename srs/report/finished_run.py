@@ -15,7 +15,7 @@ from srs.modes import Mode
 from srs.report.summary import summarize
 from srs.run.folder import REGIONS, SUMMARY, read_description
 from srs.run.map import read_summary, run_map
-from srs.run.settings import settings_of
+from srs.run.run_settings import RunSettings
 from srs.run.version_1 import OldRows
 from srs.run.votes import Record, images_of, read_record, vote_files
 
@@ -28,7 +28,9 @@ class StoredRun:
     ----------
     folder : Path
     config, manifest : dict
-        Its settings, and what its rows belong to.
+        What `config.yaml` and `manifest.json` hold: its settings, and what its rows belong to.
+    settings : RunSettings
+        The settings, as `config` has them.
     record : Record
         Its rows.
     points : array of shape (n, d)
@@ -40,6 +42,7 @@ class StoredRun:
     folder: Path
     config: dict[str, Any]
     manifest: dict[str, Any]
+    settings: RunSettings
     record: Record
     points: Float64[np.ndarray, "n d"]
     summary: dict[str, Any]
@@ -52,17 +55,17 @@ class StoredRun:
     @property
     def alpha(self) -> float:
         """The failure probability that the run was made for."""
-        return float(self.config["alpha"])
+        return self.settings.alpha
 
     @property
     def main(self) -> Mode:
         """What the run certifies with."""
-        return settings_of(self.config).mode
+        return self.settings.mode
 
     def evaluate(self, alpha: float | None = None) -> Results:
         """Compute everything anew from the rows, at the run's alpha or another; see `evaluation.evaluate`."""
         level = self.alpha if alpha is None else alpha
-        return evaluate(self.record, self.points, self.main, level, self.config["sampler"])
+        return evaluate(self.record, self.points, self.main, level, self.settings.sampler)
 
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
@@ -89,8 +92,9 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
         damaged; the message names it and says what to do.
     """
     folder = Path(folder)
-    config, manifest = read_description(folder)
-    settings, sigmas = settings_of(config), np.array(manifest["sigmas"], dtype=np.float64)
+    described = read_description(folder)
+    settings, manifest = described.settings, described.manifest
+    sigmas = np.array(manifest["sigmas"], dtype=np.float64)
     idx, classes = images_of(folder), manifest["data"]["num_classes"]
     summary = read_summary(folder)
     if manifest["format"] == 1:
@@ -98,7 +102,7 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     else:
         record = read_record(vote_files(folder, settings, idx, sigmas, classes))
     points = run_map(folder, manifest, summary).centres
-    stored = StoredRun(folder, config, manifest, record, points, summary)
+    stored = StoredRun(folder, described.config, manifest, settings, record, points, summary)
     images = stored.images
     exact = np.array_equal(images.reshape(len(points), -1), points)  # images are float32
     if not exact or hash_arrays(images, record.idx, record.label) != manifest["data"]["sha256"]:

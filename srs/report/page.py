@@ -99,7 +99,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     }
     for name, figure in drawn.items():
         save(figure, out / f"{name}.png", out / f"{name}.pdf")
-    samples = _samples(results) if not run.config["chosen_only"] else []
+    samples = _samples(results) if not run.settings.chosen_only else []
     if samples:
         save(figures.radii_against_sigma(results, run.images, samples), out / "sigma.png", out / "sigma.pdf")
     main = results.rules[results.main.name]

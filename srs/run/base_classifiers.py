@@ -1,113 +1,118 @@
 """Base classifiers: from a checkpoint, from one checkpoint a level, from the user's own code, or trained here."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float64
 from torch import nn
 
+from smoothing import SmoothedClassifier
 from smoothing.machine import one_thread_each
 from srs.run.folder import MODEL
-from srs.run.settings import CertifySettings
-from training import Engine, ImageData, Stage, build, fit, load_checkpoint, save_checkpoint
+from srs.run.run_settings import RunSettings, Start
+from srs.run.sources import Files
+from training import Engine, ImageData, Stage, build, check_fit, fit, load_checkpoint, save_checkpoint
 from training.models import is_factory
 
+#: The base classifier of every level, or under None that of all levels, and what errors call each.
+Named = Mapping[float | None, tuple[nn.Module, str]]
 
-def trained_here(settings: CertifySettings) -> bool:
-    """Whether the base classifier is the demonstration's, which no file but the run's own holds."""
-    return settings.checkpoint is None and settings.model is None and not settings.expert
-
-
-def save_own(folder: Path, settings: CertifySettings, models: Mapping[float, nn.Module]) -> None:
-    """Write the demonstration's classifier into the run's folder, which is to predict without training it again."""
-    if trained_here(settings):
-        save_checkpoint(folder / MODEL, next(iter(models.values())), arch="digits_cnn")
+#: One base classifier for all levels, or one for each: what `SmoothedClassifier` takes.
+Bank = nn.Module | Mapping[float, nn.Module]
 
 
-def to_train(settings: CertifySettings) -> bool:
-    """Whether the classifier is still to be trained: no earlier start of the run did it."""
-    return trained_here(settings) and not (settings.resume and _own_model(settings).exists())
+def bank(models: Named) -> Bank:
+    """Return the one model where there is no choice: a hash tells it from a bank that has no other."""
+    found = {level: model for level, (model, _) in models.items() if level is not None}
+    return found if len(found) > 1 else next(iter(models.values()))[0]
 
 
-def _own_model(settings: CertifySettings) -> Path:
-    return Path(str(settings.out)) / MODEL
+def read_checkpoints(files: Files, *, arch: str | None, normalizer: str | None, num_classes: int | None) -> Named:
+    """Read the checkpoint of all levels, or of each."""
+    known = {"arch": arch, "normalizer": normalizer}
+    return {
+        level: (load_checkpoint(file, **known, num_classes=num_classes), str(file)) for level, file in files.items()
+    }
 
 
-def base_classifiers(
-    settings: CertifySettings, sigmas: Float64[np.ndarray, " k"], data: ImageData
-) -> dict[float, tuple[nn.Module, str]]:
-    """Return the base classifier of every level, and what errors call it."""
-    if settings.expert:
-        files = experts(settings.expert)
-        return {level: (_checkpoint(settings, files[level], data), str(files[level])) for level in sigmas.tolist()}
-    if settings.model is not None:
-        source = f"--model {settings.model}"
-        try:
-            model = build(settings.model, data.num_classes, seed=settings.seed)
-        except ValueError as error:
-            raise ValueError(str(error).replace(f"arch = {settings.model!r}", source)) from error
-    elif settings.checkpoint is not None:
-        model, source = _checkpoint(settings, settings.checkpoint, data), str(settings.checkpoint)
-    elif to_train(settings):
-        model, source = build("digits_cnn", data.num_classes, seed=settings.seed), "digits_cnn"
-    else:
-        model, source = load_checkpoint(_own_model(settings)), str(_own_model(settings))
-    return dict.fromkeys(sigmas.tolist(), (model, source))
+def make_own(model: str, num_classes: int, *, seed: int = 0) -> Named:
+    """Call the factory that `--model` names."""
+    source = f"--model {model}"
+    try:
+        return {None: (build(model, num_classes, seed=seed), source)}
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"arch = {model!r}", source)) from error
 
 
-def _checkpoint(settings: CertifySettings, file: Path, data: ImageData) -> nn.Module:
-    """Read a checkpoint; the data set says how many classes a factory is for, where the file does not."""
-    classes = data.num_classes if is_factory(settings.arch or "") else None
-    return load_checkpoint(file, arch=settings.arch, normalizer=settings.normalizer, num_classes=classes)
+def named_by_run(settings: RunSettings, num_classes: int, *, files: Files | None = None) -> Named | None:
+    """Return what a run's settings name, its checkpoints perhaps in other files now; None for the demonstration's."""
+    files = files or settings.files
+    if files:  # which say how many classes they are for; a factory has to be told
+        known = {"arch": settings.arch, "normalizer": settings.normalizer}
+        classes = num_classes if is_factory(settings.arch) else None
+        return read_checkpoints(files, **known, num_classes=classes)
+    return None if settings.model is None else make_own(settings.model, num_classes, seed=settings.seed)
 
 
-def check_model(settings: CertifySettings) -> None:
-    """Raise where `--model` names no factory, or comes with flags that would have no effect."""
-    if not is_factory(str(settings.model)):
-        raise ValueError(f"--model {settings.model}: expected package.module:factory; for weights use --checkpoint")
-    for name in ("arch", "normalizer"):
-        if getattr(settings, name) is not None:
-            raise ValueError(f"--{name}: describes a --checkpoint; what --model returns is taken as it is")
+def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bool = False) -> Bank:
+    """Return the base classifier of a run that begins or goes on, and see that it fits the data.
+
+    Raises
+    ------
+    ValueError
+        Where a checkpoint or a factory cannot be used, and where it does not fit the data.
+    OSError
+        Where a checkpoint cannot be opened.
+    """
+    models = named_by_run(start.settings, data.num_classes)
+    if models is None:
+        return _demonstration(start, data, device, progress)
+    for model, source in models.values():
+        check_fit(model, data, source)
+    return bank(models)
 
 
-def experts(pairs: Sequence[str]) -> dict[float, Path]:
-    """Return the file of every noise level, levels increasing."""
-    files: dict[float, Path] = {}
-    for pair in pairs:
-        level, equals, file = pair.partition("=")
-        try:
-            sigma = float(level)
-        except ValueError:
-            sigma = 0.0
-        if not equals or not file or not 0 < sigma < math.inf:
-            raise ValueError(f"--expert {pair}: expected SIGMA=FILE with SIGMA > 0, such as 0.25=model.pt")
-        if sigma in files:
-            raise ValueError(f"--expert {pair}: sigma {sigma:g} has {files[sigma]} already; give each level once")
-        files[sigma] = Path(file)
-    return dict(sorted(files.items()))
-
-
-def train(model: nn.Module, data: ImageData, settings: CertifySettings, device: str, progress: bool) -> None:
-    """Train the demonstration's network under noise of a random level (Eq. 4)."""
-    low, high = (float(value or 0) for value in (settings.sigma_min, settings.sigma_max))
+def _demonstration(start: Start, data: ImageData, device: str, progress: bool) -> nn.Module:
+    """Return the demonstration's network: what an earlier start of the run trained, or a new one."""
+    seed = start.settings.seed
+    if start.resume and (start.out / MODEL).exists():
+        model = own_classifier(start.out)
+        check_fit(model, data, str(start.out / MODEL))
+        return model
+    model = build("digits_cnn", data.num_classes, seed=seed)
     stage = Stage(
         epochs=60,
-        sigma=(low, high),
+        sigma=start.settings.levels.span,  # noise of a random level (Eq. 4)
         lr=3e-3,
         optimizer="adam",
         weight_decay=0.0,
         schedule="cosine",
         batch_size=128,
     )
+    images, labels = data.train_images, data.train_labels
     with one_thread_each():
-        fit(
-            model,
-            data.train_images,
-            data.train_labels,
-            stage,
-            Engine(device=device),
-            seed=settings.seed,
-            progress=progress,
-        )
+        fit(model, images, labels, stage=stage, engine=Engine(device=device), seed=seed, progress=progress)
+    return model
+
+
+def smoothed(base: Bank, settings: RunSettings, num_classes: int, *, seed: int, device: str) -> SmoothedClassifier:
+    """Return the smoothed classifier that a run's settings describe."""
+    return SmoothedClassifier(
+        base,
+        num_classes,
+        sampler=settings.sampler,
+        precision=settings.precision,
+        batch_size=settings.batch,
+        seed=seed,
+        device=device,
+    )
+
+
+def own_classifier(folder: Path) -> nn.Module:
+    """Return the demonstration's classifier that a run trained, from its folder."""
+    return load_checkpoint(folder / MODEL)
+
+
+def save_own(folder: Path, settings: RunSettings, base: Bank) -> None:
+    """Write the demonstration's classifier into the run's folder, which is to predict without training it again."""
+    if settings.trained_here and isinstance(base, nn.Module):
+        save_checkpoint(folder / MODEL, base, arch="digits_cnn")

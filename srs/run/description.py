@@ -6,7 +6,8 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from srs.run.settings import MOST, MOST_LEVELS, CertifySettings
+from srs.run.run_settings import RunSettings
+from srs.run.settings import MOST, MOST_LEVELS
 
 #: Of classes, and of numbers in an image: networks and arrays are made of that size.
 _MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
@@ -14,7 +15,7 @@ _MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
 _HASH = re.compile("[0-9a-f]{64}")
 
 
-def check_manifest(manifest: Mapping[str, Any], settings: CertifySettings) -> None:
+def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     """Raise `ValueError` unless the manifest has all parts, each of its type and range, and is of these settings.
 
     Of `classifier`, names that are not known here are left to the comparison with the classifier itself.

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from smoothing.drawing.draw import LOCK, owned_by_nobody_else
 from smoothing.drawing.files import ESTIMATION, LEVELS, SELECTION
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
-from smoothing.storage import forget_partial, locked, replacing
+from smoothing.storage import check_folder, forget_partial, locked, replacing
 from srs.run.description import check_manifest
-from srs.run.settings import CIRCUMSTANCES, settings_of
+from srs.run.run_settings import RunSettings, settings_of
+from srs.run.settings import CIRCUMSTANCES
 
 FORMAT = 2
 """Of the folder: a program that knows a smaller one cannot read it. Format 1 kept the votes for one class."""
@@ -45,6 +47,23 @@ IDENTITY = ("data", "sigmas")
 _REMEDY = "restore it, or begin in another folder"
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a run says about itself.
+
+    Attributes
+    ----------
+    config, manifest : dict
+        What `config.yaml` and `manifest.json` hold.
+    settings : RunSettings
+        The run's settings, as `config` has them.
+    """
+
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    settings: RunSettings
+
+
 def is_run_file(name: str) -> bool:
     """Whether a run writes a file of this name, and replacing it may delete it."""
     return name in RUN_FILES or _WORKING.fullmatch(name) is not None
@@ -52,13 +71,8 @@ def is_run_file(name: str) -> bool:
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; name a folder")
     held = _names(out) if out.is_dir() else set()
-    for name in sorted(RUN_FILES | {name for name in held if is_run_file(name)}):
-        # a link in a folder from somebody else may name any file, which would be cut, appended to or replaced
-        if (out / name).is_symlink() or ((out / name).exists() and not (out / name).is_file()):
-            raise ValueError(f"--out {out}: {name} is a link or no regular file; put a file in its place")
+    check_folder(out, "--out", sorted(RUN_FILES | {name for name in held if is_run_file(name)}))
     if out.is_dir() and not held <= _BEGINNING:
         if not (out / CONFIG).is_file() and not (out / SUMMARY).is_file():
             raise ValueError(f"--out {out}: holds files but no run; name another folder")
@@ -72,9 +86,6 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         foreign = sorted(name for name in held if not is_run_file(name))
         if overwrite and foreign:
             raise ValueError(f"--out {out}: holds {foreign[0]}, which no run wrote, so --overwrite leaves it alone")
-    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"--out {out}: cannot write in {parent}; name a folder elsewhere")
 
 
 @contextmanager
@@ -121,8 +132,8 @@ def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
         stream.write(yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
-def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `config.yaml` and `manifest.json` of a run hold.
+def read_description(out: str | os.PathLike[str]) -> Description:
+    """Return what a run says about itself, checked.
 
     Raises
     ------
@@ -150,12 +161,13 @@ def read_description(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         check_manifest(manifest, settings)
     except ValueError as error:
         raise ValueError(f"{out / file} is damaged: {_REMEDY} ({error})") from error
-    return config, manifest
+    return Description(config, manifest, settings)
 
 
 def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuse to put two configurations into one folder."""
-    before, described = read_description(out)
+    found = read_description(out)
+    before, described = found.config, found.manifest
     if described["format"] < FORMAT:
         raise ValueError(
             f"--out {out}: was written by an earlier version, which cannot be gone on with; srs-report shows it if it "
@@ -170,9 +182,9 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
             )
     if (what := classifier_difference(manifest, described)) is not None:
         raise ValueError(f"--out {out}: belongs to a run with another {what}; name another --out")
-    found = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
-    if found is not None:
-        key, here, there = found
+    differs = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
+    if differs is not None:
+        key, here, there = differs
         raise ValueError(f"--out {out}: belongs to a run with another {key} ({there}, here {here}); name another --out")
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
-from torch import nn
 
 from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
-from srs.run.base_classifiers import base_classifiers, check_model, experts, to_train, train, trained_here
+from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import FORMAT
+from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import MOST_LEVELS, CertifySettings
-from training import PRESETS, ImageData, check_fit, load_data, training_config
+from srs.run.sources import check_factory, files_of
+from training import PRESETS, ImageData, load_data, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -41,12 +42,12 @@ class Inputs:
 
     Attributes
     ----------
-    settings : CertifySettings
-        As given, and filled in where that was left to the checkpoint or to defaults.
+    settings : RunSettings
+        What decides the run.
     data : ImageData
         The data set.
-    models : mapping of float to torch.nn.Module
-        The base classifier of every level of the grid, often one and the same; maps images in [0, 1] to logits.
+    base : torch.nn.Module, or mapping of float to torch.nn.Module
+        The base classifier, or that of each level of the grid; maps images in [0, 1] to logits.
     sigmas : array of shape (k,)
         The grid.
     indices, labels : int arrays of shape (n,)
@@ -57,9 +58,9 @@ class Inputs:
         Where to compute.
     """
 
-    settings: CertifySettings
+    settings: RunSettings
     data: ImageData
-    models: Mapping[float, nn.Module]
+    base: Bank
     sigmas: Float64[np.ndarray, " k"]
     indices: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
@@ -69,17 +70,8 @@ class Inputs:
     @property
     def classifier(self) -> SmoothedClassifier:
         """The smoothed classifier that the settings describe."""
-        modules = list(self.models.values())
-        one = all(module is modules[0] for module in modules)
-        return SmoothedClassifier(
-            modules[0] if one else self.models,
-            self.data.num_classes,
-            sampler=self.settings.sampler,
-            precision=str(self.settings.precision),
-            batch_size=self.settings.batch,
-            seed=self.settings.seed,
-            device=self.device,
-        )
+        settings, classes = self.settings, self.data.num_classes
+        return smoothed(self.base, settings, classes, seed=settings.seed, device=self.device)
 
     def manifest(self, identity: Identity, check: Sequence[str] = ()) -> dict[str, Any]:
         """Return what a run's rows belong to, the content of `manifest.json`; `check` is the classifier's own."""
@@ -102,8 +94,8 @@ class Inputs:
         }
 
 
-def completed(settings: CertifySettings) -> CertifySettings:
-    """Return the settings with what was left open taken from the checkpoint, or from the demonstration without one.
+def completed(given: CertifySettings) -> Start:
+    """Return a start with what was left open taken from the checkpoint, or from the demonstration without one.
 
     Raises
     ------
@@ -112,37 +104,43 @@ def completed(settings: CertifySettings) -> CertifySettings:
     OSError
         Where the checkpoint cannot be opened.
     """
-    preset = _preset(settings.preset)
-    if trained_here(settings):
-        for name in ("arch", "normalizer", "preset"):
-            if getattr(settings, name) is not None:
-                raise ValueError(f"--{name} {getattr(settings, name)}: describes a --checkpoint; name one")
-        if settings.dataset not in (None, "digits"):
-            raise ValueError(f"--dataset {settings.dataset}: needs a base classifier; name one with --checkpoint")
-        return _one_level(_filled(settings, DEMONSTRATION))
-    files = [settings.checkpoint] if settings.checkpoint else list(experts(settings.expert).values())
-    if settings.model is not None:
-        check_model(settings)
-    known = {"out": files[0].parent / "certified"} if files else {}
-    known |= preset | (_from_training(training_config(files[0])) if files else {})
-    grid = ("sigma_min", "sigma_max", "sigma_step")
-    if settings.expert:  # whose levels are the grid
-        known = {name: value for name, value in known.items() if name not in grid}
-    filled = _filled(settings, {"data_dir": Path("data"), "precision": "float32"} | known)
-    for name in ("dataset", *(() if settings.expert else grid), "out"):
-        if getattr(filled, name) is None:
-            source = str(files[0]) if files else f"--model {settings.model}"
-            raise ValueError(f"{source} does not say it: give --{name.replace('_', '-')}")
-    return _one_level(filled)
+    preset = _preset(given.preset)
+    files = list(files_of(given.checkpoint, given.expert).values())
+    known: dict[str, Any] = {"data_dir": Path("data"), "precision": "float32"}
+    if given.model is not None:
+        check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
+        return _start(given, known | preset, f"--model {given.model}")
+    if files:
+        known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / "certified"}
+        return _start(given, known, str(files[0]))
+    for name in ("arch", "normalizer", "preset"):
+        if getattr(given, name) is not None:
+            raise ValueError(f"--{name} {getattr(given, name)}: describes a --checkpoint; name one")
+    if given.dataset not in (None, "digits"):
+        raise ValueError(f"--dataset {given.dataset}: needs a base classifier; name one with --checkpoint")
+    return _start(given, DEMONSTRATION, "the demonstration")
 
 
-def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
+def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
+    """Fill in what is known of that which was left open; `source` is who should have said the rest."""
+    levels = GRID if given.expert else ()  # then the levels are those of the experts
+    known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
+    filled = replace(given, **known)
+    if missing := [name for name in still_open(filled) if name != "overlap"]:
+        raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
+    if (out := filled.out) is None:
+        raise ValueError(f"{source} does not say it: give --out")
+    if filled.overlap is None:  # on a grid of one level, regions need not be kept apart
+        filled = replace(filled, overlap="sigma" if len(_sigmas(levels_of(filled))) == 1 else "paper")
+    return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+
+
+def load(start: Start, *, progress: bool = False) -> Inputs:
     """Read data and classifier; without a checkpoint, train one on the digits, which takes seconds.
 
     Parameters
     ----------
-    settings : CertifySettings
-        As `completed` returns them.
+    start : Start
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -153,22 +151,17 @@ def load(settings: CertifySettings, *, progress: bool = False) -> Inputs:
     OSError
         Where the checkpoint cannot be opened.
     """
-    sigmas = _grid(settings)
+    settings = start.settings
+    sigmas = _sigmas(settings.levels)
     device = str(usable_device(settings.device))
-    data_dir = Path(str(settings.data_dir))
-    data = load_data(str(settings.dataset), data_dir, image_size=settings.image_size, train=trained_here(settings))
+    data = load_data(settings.dataset, settings.data_dir, image_size=settings.image_size, train=settings.trained_here)
     indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
     remedy = "choose across classes by --image-order shuffled, --skip or --indices"
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]
     make_sampler(settings.sampler).check(torch.from_numpy(images))
-    models = base_classifiers(settings, sigmas, data)
-    for model, source in {id(model): (model, source) for model, source in models.values()}.values():
-        check_fit(model, data, source)
-    if to_train(settings):
-        train(models[float(sigmas[0])][0], data, settings, device, progress)
-    banks = {level: model for level, (model, _) in models.items()}
-    return Inputs(settings, data, banks, sigmas, indices, data.test_labels[indices], images, device)
+    base = base_classifiers(start, data, device=device, progress=progress)
+    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device)
 
 
 def _preset(name: str | None) -> dict[str, Any]:
@@ -178,18 +171,7 @@ def _preset(name: str | None) -> dict[str, Any]:
     if name not in PRESETS:
         raise ValueError(f"--preset {name}: choose {', '.join(PRESETS)}")
     known = _from_training(PRESETS[name][1].to_dict())
-    return {key: known[key] for key in ("dataset", "sigma_min", "sigma_max", "sigma_step")}
-
-
-def _one_level(settings: CertifySettings) -> CertifySettings:
-    """Settle the overlap mode: on a grid of one level, regions need not be kept apart."""
-    if settings.overlap is not None:
-        return settings
-    return replace(settings, overlap="sigma" if len(_grid(settings)) == 1 else "paper")
-
-
-def _filled(settings: CertifySettings, known: Mapping[str, Any]) -> CertifySettings:
-    return replace(settings, **{name: value for name, value in known.items() if getattr(settings, name) is None})
+    return {key: known[key] for key in ("dataset", *GRID)}
 
 
 def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,16 +180,16 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
     if "data_dir" in config:
         known["data_dir"] = Path(config["data_dir"])
     if config.get("sigma") is not None:
-        known |= dict.fromkeys(("sigma_min", "sigma_max", "sigma_step"), config["sigma"])
+        known |= dict.fromkeys(GRID, config["sigma"])
     else:
-        known |= {name: config.get(name) for name in ("sigma_min", "sigma_max", "sigma_step")}
+        known |= {name: config.get(name) for name in GRID}
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _grid(settings: CertifySettings) -> Float64[np.ndarray, " k"]:
-    if settings.expert:
-        return np.array(list(experts(settings.expert)))
-    low, high, step = (float(value or 0) for value in (settings.sigma_min, settings.sigma_max, settings.sigma_step))
+def _sigmas(levels: Grid | Experts) -> Float64[np.ndarray, " k"]:
+    if isinstance(levels, Experts):
+        return np.array(list(levels.files))
+    low, high, step = map(float, (levels.sigma_min, levels.sigma_max, levels.sigma_step))
     if step > 0 and (high - low) / step > MOST_LEVELS:
         raise ValueError(f"--sigma-step {step}: more than {MOST_LEVELS:,} levels; take larger steps")
     return sigma_grid(low, high, step)

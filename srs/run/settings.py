@@ -2,17 +2,15 @@
 
 import math
 import re
-import types
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import tyro
 
 from srs.limits import check_alpha
-from srs.modes import Mode
+from srs.run.sources import check_one
 
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
@@ -27,22 +25,19 @@ INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
 
-DECIDED = (
-    "dataset", "data_dir", "rule", "racing", "chosen_only", "overlap", "method", "sampler",
-    "n0", "n", "alpha", "precision", "seed", "skip",
-)  # fmt: skip
-"""Settings that no run leaves open."""
-
-LEFT_OPEN = (
-    "checkpoint", "model", "expert", "arch", "normalizer", "image_size", "sigma_min", "sigma_max", "sigma_step",
-    "order", "batch", "device", "max",
-)  # fmt: skip
-"""The others that every run has held since the first format; a setting that is added later may be missing."""
+Rule = Literal["max-radius", "expected-radius", "anchor"]
+Overlap = Literal["paper", "sigma", "joint", "class"]
+Method = Literal["lp", "matching", "greedy"]
+Order = Literal["ascending", "descending", "arrival"]
+Bound = Literal["runner-up", "top-class"]
+Sampler = Literal["gaussian", "discrete"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+ImageOrder = Literal["sorted", "shuffled"]
 
 
 @dataclass(frozen=True)
 class CertifySettings:
-    """Settings of one run; the flags of `srs-certify` carry the same names.
+    """What the user says of a run, None where that is left open; the flags of `srs-certify` carry the same names.
 
     Noise levels and radii are l2 distances between images whose pixels lie in [0, 1].
     """
@@ -77,7 +72,7 @@ class CertifySettings:
     sigma_step: float | None = None
     """Distance between levels (sigma_interval): the grid is the multiples of it within [sigma_min, sigma_max]. Default:
     the checkpoint's; 0.1 without one."""
-    rule: Literal["max-radius", "expected-radius", "anchor"] = "max-radius"
+    rule: Rule = "max-radius"
     """What chooses each image's sigma. max-radius: the radius that its n0 samples certify (Eq. 7). expected-radius: the
     radius that n samples would certify if they voted likewise. anchor: the same, among levels that agree in class."""
     racing: bool = False
@@ -85,23 +80,23 @@ class CertifySettings:
     chosen_only: bool = False
     """Certify each image at its chosen sigma alone: as many times faster as there are levels, but without the
     comparison with every constant sigma."""
-    overlap: Literal["paper", "sigma", "joint", "class"] | None = None
+    overlap: Overlap | None = None
     """Which regions must not overlap. paper: all. sigma: those of different sigma. joint: the same, and each image's
     sigma is chosen together with the radii r, from selection samples. class: those that differ in sigma and in class;
     one certificate then relies on its neighbours', so each is made at alpha / number of images and all hold at once.
     Default: paper; sigma where the grid has one level."""
-    method: Literal["lp", "matching", "greedy"] = "lp"
+    method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
-    order: Literal["ascending", "descending", "arrival"] | None = None
+    order: Order | None = None
     """Order of greedy: by degree in the overlap graph, or as the images come. Default: ascending."""
-    sampler: Literal["gaussian", "discrete"] = "gaussian"
+    sampler: Sampler = "gaussian"
     """Noise: float32 Gaussian, or discrete Gaussian, which is exact for 8-bit pixels."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
     """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
-    bound: Literal["runner-up", "top-class"] = "runner-up"
+    bound: Bound = "runner-up"
     """What the radius R is made of. runner-up: Eq. 2, with a bound for the probability of every other class as well.
     top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself."""
     rungs: tuple[int, ...] = ()
@@ -112,7 +107,7 @@ class CertifySettings:
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
-    precision: Literal["float32", "tf32", "bfloat16"] | None = None
+    precision: Precision | None = None
     """Of the network's arithmetic, a part of what is certified; tf32 on CUDA only. Default: the checkpoint's; float32
     without one."""
     batch: int | None = None
@@ -132,7 +127,7 @@ class CertifySettings:
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Do the I-th of N shares of the images, and leave the others to other starts with the same --out, now or later,
     on any machine that sees it: 1/4 to 4/4. The start that finds all done finishes the run."""
-    image_order: Literal["sorted", "shuffled"] | None = None
+    image_order: ImageOrder | None = None
     """How test images are lined up before --skip and --max. sorted: as the data set numbers them, which in a folder is
     class by class. shuffled: in a random order, always the same for so many images. Default: sorted."""
     indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -142,11 +137,6 @@ class CertifySettings:
     """Certify every skip-th of the test images."""
     max: int | None = None
     """Certify at most this many test images; all of them unless given."""
-
-    @property
-    def mode(self) -> Mode:
-        """How regions are sized, once it is settled which may overlap."""
-        return Mode.of(str(self.overlap), self.method, self.order)
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -187,9 +177,7 @@ class CertifySettings:
             raise ValueError("--resume goes on with a run and --overwrite replaces it: give one of them")
         if self.indices is not None and self.image_order == "shuffled":
             raise ValueError(f"--indices {self.indices}: gives an order of its own; leave --image-order out")
-        sources = [name for name in ("checkpoint", "model", "expert") if getattr(self, name)]
-        if len(sources) > 1:
-            raise ValueError(f"--{sources[0]} and --{sources[1]} both name a base classifier: give one of them")
+        check_one(checkpoint=self.checkpoint, model=self.model, expert=self.expert)
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
         if self.racing and self.overlap == "joint":
@@ -197,68 +185,3 @@ class CertifySettings:
         for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings that a run keeps, as plain values: what `config.yaml` holds."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INVOCATION}
-        return {name: _plain(value) for name, value in values.items()}
-
-
-def settings_of(values: Mapping[str, Any]) -> CertifySettings:
-    """Return the settings of a run from what its `config.yaml` holds, as `CertifySettings.to_dict` gave it.
-
-    Raises
-    ------
-    ValueError
-        Where one is missing, unknown, of another type, or cannot be honoured.
-    """
-    kinds = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
-    values = {"bound": "top-class", **values}  # which was the only one before it was a setting
-    for name in values:
-        if name not in kinds:
-            raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")
-    for name in (*DECIDED, *LEFT_OPEN):
-        if name not in values or (name in DECIDED and values[name] is None):
-            raise ValueError(f"it lacks {name}")
-    for name, value in values.items():
-        if not _fits(value, kinds[name]):
-            raise ValueError(f"{name} = {str(value)[:60]!r} is no such setting")
-    settings = CertifySettings(**{name: _typed(value, kinds[name]) for name, value in values.items()})
-    settings.check()
-    return settings
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a plain value may stand for a setting of this type."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is Literal:
-        return isinstance(value, str) and value in inner
-    if origin is tuple:
-        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    if kind in (str, Path):
-        return isinstance(value, str) and value != "" and "\0" not in value
-    return isinstance(value, kind)
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    """Turn what `_plain` made of a setting into the setting again."""
-    if isinstance(value, list):
-        return tuple(value)
-    if Path in (kind, *get_args(kind)) and value is not None:
-        return Path(value)
-    return float(value) if float in (kind, *get_args(kind)) and value is not None else value
-
-
-def own_code(name: str | None) -> bool:
-    """Whether a model or an architecture is `package.module:factory`: building it runs the user's own code."""
-    return name is not None and ":" in name
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from smoothing.drawing.draw import Missing
 from smoothing.drawing.stages import Share
 from smoothing.machine import processes
-from srs.run.base_classifiers import trained_here
 from srs.run.folder import MODEL
-from srs.run.settings import CertifySettings
+from srs.run.run_settings import Start
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Team:
         )
 
 
-def team_of(settings: CertifySettings) -> Team:
-    """Return this process's part, by `--shard` or by the launcher's environment; settings as `completed` returns them.
+def team_of(start: Start) -> Team:
+    """Return this process's part, by `--shard` or by the launcher's environment.
 
     Raises
     ------
@@ -58,15 +56,16 @@ def team_of(settings: CertifySettings) -> Team:
         Where both share out the work, and where a launcher would share out training.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if settings.share is not None:
+    if start.share is not None:
+        share = Share(*start.share)
         if launched:
-            raise ValueError(f"--shard {settings.shard}: torchrun shares out the images already; use one of the two")
-        return Team(Share(*settings.share), launched=False, apart=True, meet=lambda: None)
+            raise ValueError(f"--shard {share}: torchrun shares out the images already; use one of the two")
+        return Team(share, launched=False, apart=True, meet=lambda: None)
     if not launched:
         return Team(Share(), launched=False, apart=False, meet=lambda: None)
-    if trained_here(settings) and not (Path(str(settings.out)) / MODEL).exists():
+    if start.settings.trained_here and not (start.out / MODEL).exists():
         raise ValueError("torchrun shares out images, not training: name a --checkpoint, or start without torchrun")
-    group = processes(settings.device)
+    group = processes(start.settings.device)
     return Team(
         Share(group.process_index, group.num_processes), launched=True, apart=False, meet=group.wait_for_everyone
     )

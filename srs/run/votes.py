@@ -11,7 +11,7 @@ from smoothing.drawing.files import LEVELS, Design, VoteFiles
 from smoothing.drawing.stages import Table
 from smoothing.storage import whole_lines
 from smoothing.votes import Counts
-from srs.run.settings import CertifySettings
+from srs.run.run_settings import RunSettings
 
 #: What is said of a run whose rows are not all there.
 NOT_FINISHED = "the run has not come to its end; go on with srs-certify --resume"
@@ -69,7 +69,7 @@ class Record:
 
 def vote_files(
     folder: Path,
-    settings: CertifySettings,
+    settings: RunSettings,
     idx: Int64[np.ndarray, " n"],
     sigmas: Float64[np.ndarray, " k"],
     num_classes: int,
@@ -90,7 +90,7 @@ def vote_files(
     return VoteFiles(folder, design)
 
 
-def ladder_of(settings: CertifySettings) -> Ladder:
+def ladder_of(settings: RunSettings) -> Ladder:
     """Return the numbers of estimation samples that are tried."""
     if not settings.rungs:
         return Ladder((settings.n,))

@@ -16,7 +16,7 @@ def weights(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        fit(model, data.train_images, data.train_labels, stage, Engine(device="cpu"), seed=0)
+        fit(model, data.train_images, data.train_labels, stage=stage, engine=Engine(device="cpu"), seed=0)
     finally:
         torch.set_num_threads(threads)
     file = tmp_path_factory.mktemp("weights") / "model.pt"

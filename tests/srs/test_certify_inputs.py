@@ -10,6 +10,7 @@ import yaml
 
 from srs.commands.certify import certify, main
 from srs.run.inputs import completed, load
+from srs.run.run_settings import Grid, settings_of, settled
 from srs.run.settings import CertifySettings
 from training import PRESETS, save_checkpoint
 
@@ -41,10 +42,30 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(here, monkeypatch):
 
 
 def test_what_a_run_keeps_can_be_told_again(here, monkeypatch):
-    settings = CertifySettings(checkpoint=Path("model.pt"), overlap="joint", chosen_only=True, max=3, **GRID)
-    (here / "config.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+    given = CertifySettings(checkpoint=Path("model.pt"), overlap="joint", chosen_only=True, max=3, **GRID)
+    kept = completed(given).settings
+    (here / "config.yaml").write_text(yaml.safe_dump(kept.to_dict()))
+    assert settings_of(yaml.safe_load((here / "config.yaml").read_text())) == kept
     found = told(monkeypatch, "--config", "config.yaml")
-    assert dataclasses.replace(found, config=None) == settings
+    assert completed(found).settings == kept
+
+
+def test_levels_of_experts_are_kept_as_they_were_told(here):
+    given = CertifySettings(expert=("0.50=other.pt", "0.25=model.pt"), dataset="digits")
+    kept = completed(given).settings
+    plain = kept.to_dict()
+    assert plain["expert"] == ["0.50=other.pt", "0.25=model.pt"]
+    assert [plain[name] for name in ("sigma_min", "sigma_max", "sigma_step")] == [None, None, None]
+    assert settings_of(plain) == kept
+    assert settings_of(plain).files == {0.25: Path("model.pt"), 0.5: Path("other.pt")}
+
+
+@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "overlap", "precision"])
+def test_settings_of_a_run_leave_nothing_open(name):
+    said = {"data_dir": Path("data"), "overlap": "paper", "precision": "float32", **GRID}
+    assert settled(CertifySettings(**said)).levels == Grid(0.2, 0.4, 0.2)
+    with pytest.raises(ValueError, match=f"it lacks {name}"):
+        settled(CertifySettings(**{**said, name: None}))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +95,11 @@ def test_a_file_that_cannot_be_used_is_one_line(here, monkeypatch, capsys, text,
 def test_a_preset_fills_in_what_nobody_else_says(here):
     _, preset = PRESETS["mnist-paper-0.50"]
     found = completed(CertifySettings(checkpoint=Path("model.pt"), preset="mnist-paper-0.50", sigma_max=0.3))
-    assert (found.dataset, found.sigma_min, found.sigma_max) == ("mnist", preset.sigma_min, 0.3)
+    assert (found.settings.dataset, found.settings.levels.span) == ("mnist", (preset.sigma_min, 0.3))
     save_checkpoint("ours.pt", torch.nn.Linear(1, 1), arch="lenet", config={"dataset": "digits", "sigma": 0.25})
     found = completed(CertifySettings(checkpoint=Path("ours.pt"), preset="mnist-paper-0.50"))
-    assert (found.dataset, found.sigma_min, found.sigma_max) == ("digits", 0.25, 0.25)
-    assert found.overlap == "sigma"  # of one level: there is nothing to keep apart
+    assert (found.settings.dataset, found.settings.levels.span) == ("digits", (0.25, 0.25))
+    assert found.settings.overlap == "sigma"  # of one level: there is nothing to keep apart
 
 
 def test_each_level_has_its_expert(here, weights):
@@ -86,7 +107,7 @@ def test_each_level_has_its_expert(here, weights):
     settings = CertifySettings(expert=("0.5=other.pt", "0.25=model.pt"), dataset="digits", max=2)
     inputs = load(completed(settings))
     assert inputs.sigmas.tolist() == [0.25, 0.5]
-    assert inputs.models[0.25] is not inputs.models[0.5]
+    assert inputs.base[0.25] is not inputs.base[0.5]
     assert set(inputs.classifier._bank) == {0.25, 0.5}
 
 
@@ -100,8 +121,7 @@ def test_a_model_of_ones_own_is_taken_as_it_is(here, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(here))
     inputs = load(completed(CertifySettings(model="own_model:make", out=Path("run"), max=2, **GRID)))
-    assert {id(model) for model in inputs.models.values()} == {id(inputs.models[0.2])}
-    assert bool((inputs.models[0.2][1].weight == 0.5).all())
+    assert bool((inputs.base[1].weight == 0.5).all())
 
 
 REFUSED = {

@@ -1,6 +1,7 @@
 """The pipeline in one process, on a classifier whose best sigma differs from image to image."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from srs.modes import COMPARED, Mode, title
 from srs.report.summary import certificates, summarize
 from srs.run.draw import draw_run, files_of, points_of
 from srs.run.inputs import Inputs
+from srs.run.run_settings import settled
 from srs.run.settings import CertifySettings
 from srs.run.votes import read_record
 from training import ImageData
@@ -33,17 +35,17 @@ class Ball(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-def make_inputs(sigmas=SIGMAS, models=None, **settings):
+def make_inputs(sigmas=SIGMAS, base=None, **settings):
     generator = np.random.default_rng(0)
     n = 2 * MOST_TOGETHER + 3
     spread = np.linspace(0, 1, n).reshape(-1, 1, 1, 1)
     images = (0.5 + spread * generator.uniform(-0.5, 0.5, (n, 1, 2, 2))).astype(np.float32)
     labels = np.arange(n) % 2
     known = {"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32"}
-    settings = CertifySettings(**(known | settings))
-    data = ImageData("balls", 2, images, labels, images, labels)
-    models = models or dict.fromkeys(sigmas.tolist(), Ball())
-    return Inputs(settings, data, models, sigmas, np.arange(n) * 3, labels, images, "cpu")
+    known |= {"dataset": "balls", "data_dir": Path("data"), "sigma_min": 0.1, "sigma_max": 0.5, "sigma_step": 0.05}
+    settings = settled(CertifySettings(**(known | settings)))
+    data = ImageData("balls", 2, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    return Inputs(settings, data, base or Ball(), sigmas, np.arange(n) * 3, labels, images, "cpu")
 
 
 def record_of(folder, inputs):

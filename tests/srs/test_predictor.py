@@ -256,7 +256,7 @@ def test_an_attack_inside_certified_balls_changes_no_answer(finished):
         noise = table.sigma[k] * torch.randn((16, *image.shape), generator=generator)
         attack = SmoothAdv(epsilon=0.999 * float(table.radii[k]), steps=10)
         noise = noise.to(image.dtype)
-        target = attack(model, image, label, noise)
+        target = attack(model, image, label, noise=noise)
         moved.append(target.numpy())
         with torch.inference_mode():
             clean.append(float(model(image + noise[:, 0]).softmax(1)[:, label].mean()))
@@ -277,6 +277,6 @@ def test_pixels_out_of_range_are_refused_before_they_are_looked_up(rng, outside,
     far[1, 0, 1, 0] = wrong
     for ask in (G, G.certify):
         with pytest.raises(ValueError, match=r"images\[1, 0, 1, 0\] = .*: pixels must be finite and in \[0, 1\]"):
-            ask(far, 20, 10)
+            ask(far, n=20, n0=10)
     with pytest.raises(ValueError, match=r"divide 8-bit pixels by 255"):
         inspect.unwrap(Predictor._levels)(G, (255 * images).astype(np.uint8), 10)

@@ -22,7 +22,7 @@ def setup(m=4, dtype=torch.float32, sigma=0.3):
 def test_the_loss_is_minus_log_of_the_averaged_probability():
     model, images, noise = setup(m=3)
     p = torch.stack([model(images + eta).softmax(dim=1)[torch.arange(5), LABELS] for eta in noise])
-    torch.testing.assert_close(smoothed_loss(model, images, LABELS, noise), -p.mean(dim=0).log())
+    torch.testing.assert_close(smoothed_loss(model, images, LABELS, noise=noise), -p.mean(dim=0).log())
 
 
 def test_the_loss_is_finite_where_probabilities_underflow():
@@ -31,21 +31,21 @@ def test_the_loss_is_finite_where_probabilities_underflow():
             return torch.tensor([0.0, -500.0]).expand(len(images), 2) + 0 * images.sum()
 
     images = torch.zeros((1, 1, 2, 2))
-    loss = smoothed_loss(Certain(), images, torch.tensor([1]), torch.zeros((4, 1, 1, 2, 2)))
+    loss = smoothed_loss(Certain(), images, torch.tensor([1]), noise=torch.zeros((4, 1, 1, 2, 2)))
     assert loss.item() == pytest.approx(500)
 
 
 def test_the_gradient_agrees_with_finite_differences():
     model, images, noise = setup(dtype=torch.float64)
     images.requires_grad_()
-    (gradient,) = torch.autograd.grad(smoothed_loss(model, images, LABELS, noise).sum(), images)
+    (gradient,) = torch.autograd.grad(smoothed_loss(model, images, LABELS, noise=noise).sum(), images)
     h = 1e-6
     for pixel in ((0, 0, 1, 2), (2, 0, 4, 4), (4, 0, 7, 0)):
         losses = []
         for sign in (1, -1):
             moved = images.detach().clone()
             moved[pixel] += sign * h
-            losses.append(smoothed_loss(model, moved, LABELS, noise)[pixel[0]].item())
+            losses.append(smoothed_loss(model, moved, LABELS, noise=noise)[pixel[0]].item())
         assert gradient[pixel].item() == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=1e-5, abs=1e-9)
 
 
@@ -55,7 +55,7 @@ def test_the_gradient_agrees_with_finite_differences():
 def test_examples_stay_in_the_ball_and_in_the_box(method, epsilon, steps, m):
     model, images, noise = setup(m)
     before = images.clone(), noise.clone()
-    found = SmoothAdv(epsilon, steps, method=method)(model, images, LABELS, noise)
+    found = SmoothAdv(epsilon, steps, method=method)(model, images, LABELS, noise=noise)
     assert torch.equal(images, before[0])
     assert torch.equal(noise, before[1])
     assert not found.requires_grad
@@ -71,9 +71,9 @@ def test_the_smoothed_loss_grows(method):
     model, images, noise = setup(m=8)
     labels = model(images).argmax(dim=1)
     with torch.no_grad():
-        before = smoothed_loss(model, images, labels, noise)
-        found = SmoothAdv(1.0, 8, method=method)(model, images, labels, noise)
-        after = smoothed_loss(model, found, labels, noise)
+        before = smoothed_loss(model, images, labels, noise=noise)
+        found = SmoothAdv(1.0, 8, method=method)(model, images, labels, noise=noise)
+        after = smoothed_loss(model, found, labels, noise=noise)
     assert torch.all(after > before)
 
 
@@ -81,11 +81,11 @@ def test_one_step_follows_the_normalised_gradient():
     model, images, noise = setup()
     images = 0.4 + 0.2 * images  # away from the box
     copy = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(smoothed_loss(model, copy, LABELS, noise).sum(), copy)
-    found = SmoothAdv(0.1, 1, step_size=0.05)(model, images, LABELS, noise)
+    (gradient,) = torch.autograd.grad(smoothed_loss(model, copy, LABELS, noise=noise).sum(), copy)
+    found = SmoothAdv(0.1, 1, step_size=0.05)(model, images, LABELS, noise=noise)
     expected = 0.05 * gradient / gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
     torch.testing.assert_close(found - images, expected, rtol=1e-4, atol=1e-6)
-    far = SmoothAdv(0.1, 1)(model, images, LABELS, noise)  # 2 epsilon / steps, then back onto the ball
+    far = SmoothAdv(0.1, 1)(model, images, LABELS, noise=noise)  # 2 epsilon / steps, then back onto the ball
     torch.testing.assert_close(far - images, 2 * expected, rtol=1e-4, atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_images_without_a_gradient_stay_and_do_not_harm_the_others(method):
     images = torch.full((2, 1, 2, 2), 0.6)
     images[0, 0, 0, 0] = 0.1
     found = SmoothAdv(0.2, 3, method=method)(
-        Half(), images, torch.zeros(2, dtype=torch.int64), torch.zeros((2, 2, 1, 2, 2))
+        Half(), images, torch.zeros(2, dtype=torch.int64), noise=torch.zeros((2, 2, 1, 2, 2))
     )
     assert torch.isfinite(found).all()
     assert torch.equal(found[0], images[0])
@@ -126,7 +126,7 @@ def test_no_pass_is_wasted_and_the_model_is_left_as_it_was(method):
     model = Spy().train()
     model.net[2].eval()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    SmoothAdv(0.5, 4, method=method)(model, images, LABELS, noise)
+    SmoothAdv(0.5, 4, method=method)(model, images, LABELS, noise=noise)
     assert seen == [3 * 5] * 4  # k steps of m samples
     assert model.training
     assert not model.net[2].training
@@ -144,7 +144,7 @@ def test_ddn_stays_close_to_the_boundary():
 
     images = torch.full((1, 1, 8, 8), 0.55)  # 8 * 0.05 = 0.4 from the boundary
     noise = torch.zeros((1, 1, 1, 8, 8))
-    found = SmoothAdv(3.0, 60, method="ddn")(Plane(), images, torch.zeros(1, dtype=torch.int64), noise)
+    found = SmoothAdv(3.0, 60, method="ddn")(Plane(), images, torch.zeros(1, dtype=torch.int64), noise=noise)
     assert float((found - images).norm()) == pytest.approx(0.4, rel=0.1)
 
 
@@ -184,7 +184,7 @@ class Watched(nn.Module):
 @pytest.mark.parametrize("method", ["pgd", "ddn"])
 def test_weights_need_no_gradients_while_the_attack_runs(method):
     model, (_, images, noise) = Watched(), setup(m=2)
-    SmoothAdv(0.5, 3, method=method)(model, images, LABELS, noise)
+    SmoothAdv(0.5, 3, method=method)(model, images, LABELS, noise=noise)
     assert model.seen == [False] * 3
     assert model.linear.weight.requires_grad
     assert model.linear.bias.requires_grad
@@ -194,7 +194,7 @@ def test_weights_need_no_gradients_while_the_attack_runs(method):
 def test_weights_learn_again_after_an_attack_that_failed():
     model, (_, images, noise) = Watched(fails=True), setup(m=2)
     with pytest.raises(RuntimeError, match="no"):
-        SmoothAdv(0.5, 3)(model, images, LABELS, noise)
+        SmoothAdv(0.5, 3)(model, images, LABELS, noise=noise)
     assert model.linear.weight.requires_grad
     assert not model.fixed.requires_grad
     assert model.training

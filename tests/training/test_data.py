@@ -95,7 +95,7 @@ def test_sizes_are_made_equal_on_request_and_never_silently(folder):
     picture(folder / "train" / "bee" / "large.png", (1, 2, 3), size=(20, 10))
     with pytest.raises(ValueError, match=r"large.png has 20x10 pixels, the first image 6x4: give an image size"):
         image_folder(folder).train_images[np.arange(7)]
-    assert image_folder(folder, size=8).train_images[np.arange(7)].shape == (7, 3, 8, 8)
+    assert image_folder(folder, image_size=8).train_images[np.arange(7)].shape == (7, 3, 8, 8)
 
 
 def test_what_is_wrong_with_a_folder_is_named(folder):

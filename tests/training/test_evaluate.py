@@ -54,7 +54,9 @@ def test_logits_may_come_in_an_object(data):
         Linear(plain), data.test_images, data.test_labels
     )
     stage = Stage(epochs=1, sigma=(0.1, 0.2), lr=0.01, attack=SmoothAdv(0.1, 1))
-    assert len(fit(model, data.train_images[:32], data.train_labels[:32], stage, Engine(device="cpu"))) == 1
+    assert (
+        len(fit(model, data.train_images[:32], data.train_labels[:32], stage=stage, engine=Engine(device="cpu"))) == 1
+    )
 
 
 def test_looking_at_a_model_does_not_make_another_of_it(data):
@@ -76,7 +78,9 @@ def test_whatever_a_model_raises_is_one_line(data, error):
     for work in (
         lambda: check_fit(Linear(raises), data, "the model"),
         lambda: accuracy(Linear(raises), data.test_images, data.test_labels),
-        lambda: fit(Linear(raises), data.train_images[:32], data.train_labels[:32], stage, Engine(device="cpu")),
+        lambda: fit(
+            Linear(raises), data.train_images[:32], data.train_labels[:32], stage=stage, engine=Engine(device="cpu")
+        ),
     ):
         with pytest.raises(ValueError, match=type(error).__name__) as caught:
             work()

@@ -39,7 +39,7 @@ def labels(images):
 
 def test_the_choice_is_a_brute_force_table_of_equation_5(images, labels):
     smoothed = SmoothedClassifier(Ball(), 2, threads=1)
-    found = choose_levels(smoothed, images, labels, GRID, N0, ALPHA, racing=False)
+    found = choose_levels(smoothed, images, labels, sigmas=GRID, n0=N0, alpha=ALPHA, racing=False)
     # The table: votes for the label, level by level, from the same named samples; Clopper-Pearson and Phi^-1 by SciPy.
     table = np.zeros((len(images), len(GRID)))
     for k, sigma in enumerate(GRID):
@@ -62,12 +62,14 @@ def _count_of(radius, sigma):
 
 
 def test_labels_that_win_nowhere_get_the_smallest_level(images, labels):
-    wrong = choose_levels(SmoothedClassifier(Ball(), 2, threads=1), images[:5], 1 - labels[:5], GRID, N0, ALPHA)
+    wrong = choose_levels(
+        SmoothedClassifier(Ball(), 2, threads=1), images[:5], 1 - labels[:5], sigmas=GRID, n0=N0, alpha=ALPHA
+    )
     assert wrong.tolist() == [0.1] * 5
 
 
 def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp_path):
-    whole = choose_levels(SmoothedClassifier(Ball(), 2, threads=1), images, labels, GRID, N0, ALPHA)
+    whole = choose_levels(SmoothedClassifier(Ball(), 2, threads=1), images, labels, sigmas=GRID, n0=N0, alpha=ALPHA)
     partial = tmp_path / "levels.partial"
 
     class Dies(Ball):
@@ -81,9 +83,9 @@ def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp
             SmoothedClassifier(Dies(), 2, threads=1),
             images,
             labels,
-            GRID,
-            N0,
-            ALPHA,
+            sigmas=GRID,
+            n0=N0,
+            alpha=ALPHA,
             racing=False,
             partial=partial,
         )
@@ -92,9 +94,18 @@ def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp
     file.write_bytes(file.read_bytes() + b"\x00" * 11)  # an image and a torn one of the chunk that was lost
     model = Ball()
     again = choose_levels(
-        SmoothedClassifier(model, 2, threads=1), images, labels, GRID, N0, ALPHA, racing=False, partial=partial
+        SmoothedClassifier(model, 2, threads=1),
+        images,
+        labels,
+        sigmas=GRID,
+        n0=N0,
+        alpha=ALPHA,
+        racing=False,
+        partial=partial,
     )
-    complete = choose_levels(SmoothedClassifier(Ball(), 2, threads=1), images, labels, GRID, N0, ALPHA, racing=False)
+    complete = choose_levels(
+        SmoothedClassifier(Ball(), 2, threads=1), images, labels, sigmas=GRID, n0=N0, alpha=ALPHA, racing=False
+    )
     np.testing.assert_array_equal(again, complete)
     assert model.passes < 2 * 40 * N0 * len(GRID)  # the first chunk was not drawn again
     assert len(whole) == len(again)
@@ -107,5 +118,5 @@ def test_training_images_share_no_noise_with_test_images_of_the_same_index(image
     smoothed.select_training_sigma = lambda *arguments, **options: (
         seen.append(options["indices"]) or select(*arguments, **options)
     )
-    choose_levels(smoothed, images, labels, GRID, 10, ALPHA)
+    choose_levels(smoothed, images, labels, sigmas=GRID, n0=10, alpha=ALPHA)
     assert min(map(min, seen)) >= 2**31

@@ -56,7 +56,7 @@ class Spy(nn.Module):
 
 def test_training_reaches_its_accuracy_with_and_without_noise(data):
     model = build("digits_cnn", 10, seed=0)
-    rows = fit(model, data.train_images, data.train_labels, changed(epochs=30, batch_size=128), CPU)
+    rows = fit(model, data.train_images, data.train_labels, stage=changed(epochs=30, batch_size=128), engine=CPU)
     assert accuracy(model, data.test_images, data.test_labels) >= 0.95
     noise = 0.4 * np.random.default_rng(0).standard_normal(data.test_images.shape, dtype=np.float32)
     assert accuracy(model, data.test_images + noise, data.test_labels) >= 0.80
@@ -69,7 +69,7 @@ def test_training_reaches_its_accuracy_with_and_without_noise(data):
 def test_the_seed_decides_the_weights(data):
     def trained(seed):
         model = build("digits_cnn", 10, seed=seed)
-        fit(model, data.train_images[:100], data.train_labels[:100], QUICK, CPU, seed=seed)
+        fit(model, data.train_images[:100], data.train_labels[:100], stage=QUICK, engine=CPU, seed=seed)
         return weights(model)
 
     assert torch.equal(trained(0), trained(0))
@@ -82,14 +82,14 @@ def test_global_random_state_and_images_are_left_alone(data):
     torch.manual_seed(5)
     images = data.train_images[:64].copy()
     stage = changed(epochs=1, attack=SmoothAdv(0.3, 1), augment="crop-flip")
-    fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:64], stage, CPU)
+    fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:64], stage=stage, engine=CPU)
     assert torch.equal(torch.rand(3), expected)
     np.testing.assert_array_equal(images, data.train_images[:64])
 
 
 def test_every_image_gets_a_level_of_its_own_within_the_range():
     model = Spy()
-    fit(model, np.full((1000, 1, 8, 8), 0.5, np.float32), np.zeros(1000, np.int64), changed(epochs=1), CPU)
+    fit(model, np.full((1000, 1, 8, 8), 0.5, np.float32), np.zeros(1000, np.int64), stage=changed(epochs=1), engine=CPU)
     sd = (torch.cat(model.seen) - 0.5).flatten(1).std(dim=1)
     # An estimate from 64 pixels is off by 9% (one sd): uniform levels spread over the range, one level would not.
     assert sd.min() < 0.16
@@ -102,7 +102,7 @@ def test_chosen_levels_stay_with_their_images():
     images = np.arange(40, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 40, 40), np.float32)
     levels = np.linspace(0.1, 1.0, 40).astype(np.float32)
     model = Spy(1600)
-    fit(model, images, np.zeros(40, np.int64), changed(epochs=1, sigma=levels, m=2), CPU)
+    fit(model, images, np.zeros(40, np.int64), stage=changed(epochs=1, sigma=levels, m=2), engine=CPU)
     copies = torch.cat(model.seen).flatten(1)
     owner = copies.mean(dim=1).round().long()  # the mean of 1600 pixels is off by 0.025 (one sd) at most
     assert torch.equal(owner.bincount(), torch.full((40,), 2))
@@ -112,7 +112,7 @@ def test_chosen_levels_stay_with_their_images():
 def test_an_epoch_takes_every_image_once_in_batches_that_differ_by_one():
     model = Spy(1)
     images = np.arange(103, dtype=np.float32).reshape(-1, 1, 1, 1)
-    fit(model, images, np.zeros(103, np.int64), changed(sigma=(0.0, 0.0), batch_size=20), CPU)
+    fit(model, images, np.zeros(103, np.int64), stage=changed(sigma=(0.0, 0.0), batch_size=20), engine=CPU)
     for epoch in (model.seen[:6], model.seen[6:]):
         assert {len(batch) for batch in epoch} == {17, 18}
         assert sorted(torch.cat(epoch).flatten().tolist()) == list(range(103))
@@ -123,7 +123,7 @@ def test_an_epoch_takes_every_image_once_in_batches_that_differ_by_one():
 def test_no_pass_is_wasted(data, m, steps):
     model = Spy()
     stage = changed(epochs=1, m=m, attack=SmoothAdv(0.3, steps) if steps else None)
-    fit(model, data.train_images[:70], data.train_labels[:70], stage, CPU)
+    fit(model, data.train_images[:70], data.train_labels[:70], stage=stage, engine=CPU)
     assert stage.passes == m * (steps + 1)
     assert sum(map(len, model.seen)) == model.backward == 70 * stage.passes
     assert model.trained == 70 * m  # the attack runs in evaluation mode
@@ -131,7 +131,13 @@ def test_no_pass_is_wasted(data, m, steps):
 
 def test_the_loss_is_taken_on_the_very_noise_of_the_attack(data):
     model = Spy()
-    fit(model, data.train_images[:32], data.train_labels[:32], changed(epochs=1, attack=SmoothAdv(0.2, 1), m=3), CPU)
+    fit(
+        model,
+        data.train_images[:32],
+        data.train_labels[:32],
+        stage=changed(epochs=1, attack=SmoothAdv(0.2, 1), m=3),
+        engine=CPU,
+    )
     clean, hard = model.seen
     moved = (hard - clean).unflatten(0, (3, 32))
     torch.testing.assert_close(moved[0], moved[1], atol=1e-6, rtol=0)
@@ -143,7 +149,7 @@ def test_the_loss_is_taken_on_the_very_noise_of_the_attack(data):
 def test_the_attack_grows_over_the_first_epochs(data):
     model = Spy()
     stage = changed(epochs=4, warmup=3, attack=SmoothAdv(0.3, 1), sigma=(0.0, 0.0))
-    fit(model, np.full((64, 1, 8, 8), 0.5, np.float32), data.train_labels[:64], stage, CPU)
+    fit(model, np.full((64, 1, 8, 8), 0.5, np.float32), data.train_labels[:64], stage=stage, engine=CPU)
     reach = [float((model.seen[2 * e + 1] - 0.5).flatten(1).norm(dim=1).max()) for e in range(4)]
     np.testing.assert_allclose(reach, [0.1, 0.2, 0.3, 0.3], rtol=1e-4)  # one step of twice epsilon, projected
 
@@ -164,7 +170,13 @@ def rates_of(data, stage):
     rates = []
     hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
     try:
-        fit(build("digits_cnn", 10), data.train_images[:80], data.train_labels[:80], changed(stage, batch_size=40), CPU)
+        fit(
+            build("digits_cnn", 10),
+            data.train_images[:80],
+            data.train_labels[:80],
+            stage=changed(stage, batch_size=40),
+            engine=CPU,
+        )
     finally:
         hook.remove()
     return rates
@@ -184,12 +196,12 @@ def test_going_on_from_any_epoch_gives_the_same_weights(data, kind):
         states.append(torch.load(_through_a_file(state), weights_only=True))
         snapshots.append({key: value.clone() for key, value in whole.state_dict().items()})
 
-    rows = fit(whole, images, labels, stage, CPU, after_epoch=keep)
+    rows = fit(whole, images, labels, stage=stage, engine=CPU, after_epoch=keep)
     assert not torch.equal(weights(whole), nn.utils.parameters_to_vector(start.values()))
     for epoch in range(4):
         model = Spy(dropout=0.5)
         model.load_state_dict(snapshots[epoch])
-        again = fit(model, images, labels, stage, CPU, state=states[epoch])
+        again = fit(model, images, labels, stage=stage, engine=CPU, state=states[epoch])
         assert torch.equal(weights(model), weights(whole))
         assert [(row.loss, row.accuracy, row.lr) for row in again] == [(row.loss, row.accuracy, row.lr) for row in rows]
 
@@ -209,7 +221,7 @@ def test_a_batch_in_parts_is_the_same_step(data):
     results = []
     for accumulate in (1, 3):
         model = build("digits_cnn", 10, seed=0)
-        fit(model, images, labels, stage, Engine(device="cpu", accumulate=accumulate))
+        fit(model, images, labels, stage=stage, engine=Engine(device="cpu", accumulate=accumulate))
         results.append(weights(model))
     assert not torch.equal(results[0], weights(build("digits_cnn", 10, seed=0)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)  # sums in another order
@@ -220,7 +232,7 @@ def test_engines_change_rounding_and_nothing_else(data, engine):
     results = []
     for choice in (CPU, engine):
         model = build("digits_cnn", 10, seed=0)
-        rows = fit(model, data.train_images, data.train_labels, changed(epochs=3), choice)
+        rows = fit(model, data.train_images, data.train_labels, stage=changed(epochs=3), engine=choice)
         results.append(rows[-1].loss)
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         assert model(torch.zeros(1, 1, 8, 8)).dtype == torch.float32  # no autocast stays behind
@@ -231,14 +243,21 @@ def test_a_diverging_loss_stops_with_a_message_and_hands_on_nothing(data):
     images = np.full((8, 1, 8, 8), np.nan, np.float32)
     seen = []
     with pytest.raises(FloatingPointError, match=r"loss = nan in epoch 0: training diverged; lower lr = 0\.003"):
-        fit(build("digits_cnn", 10, seed=0), images, data.train_labels[:8], QUICK, CPU, after_epoch=seen.append)
+        fit(
+            build("digits_cnn", 10, seed=0),
+            images,
+            data.train_labels[:8],
+            stage=QUICK,
+            engine=CPU,
+            after_epoch=seen.append,
+        )
     assert seen == []
 
 
 def test_divergence_is_noticed_within_a_long_epoch(data):
     stage = changed(epochs=1, lr=1e30, optimizer="sgd", batch_size=1)
     with pytest.raises(FloatingPointError, match=r"train 1/1: loss = (nan|inf): training diverged"):
-        fit(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels, stage, CPU)
+        fit(build("digits_cnn", 10, seed=0), data.train_images, data.train_labels, stage=stage, engine=CPU)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +284,11 @@ def test_senseless_settings_are_refused(change, message):
 def test_images_labels_and_levels_must_match(data):
     model = build("digits_cnn", 10, seed=0)
     with pytest.raises(ValueError, match="1437 images and 10 labels"):
-        fit(model, data.train_images, data.train_labels[:10], QUICK, CPU)
+        fit(model, data.train_images, data.train_labels[:10], stage=QUICK, engine=CPU)
     with pytest.raises(ValueError, match="3 noise levels for 1437 images"):
-        fit(model, data.train_images, data.train_labels, changed(sigma=np.ones(3, np.float32)), CPU)
+        fit(model, data.train_images, data.train_labels, stage=changed(sigma=np.ones(3, np.float32)), engine=CPU)
     with pytest.raises(ValueError, match="batch_size = 4: too small to be divided among 3 parts"):
-        fit(model, data.train_images, data.train_labels, changed(batch_size=4), Engine(accumulate=3))
+        fit(model, data.train_images, data.train_labels, stage=changed(batch_size=4), engine=Engine(accumulate=3))
     with pytest.raises(ValueError, match="accumulate = 0"):
         Engine(accumulate=0)
 
@@ -290,7 +309,7 @@ class Dropping(nn.Module):
 def test_dropout_does_not_follow_the_noise():
     model = Dropping()
     black = np.zeros((64, 1, 8, 8), dtype=np.float32)
-    fit(model, black, np.arange(64) % 10, changed(epochs=1, sigma=(0.5, 0.5)), CPU)
+    fit(model, black, np.arange(64) % 10, stage=changed(epochs=1, sigma=(0.5, 0.5)), engine=CPU)
     noise, own = model.seen[0]  # black images show the bare noise
     assert abs(torch.corrcoef(torch.stack([noise.flatten(), own.flatten()]))[0, 1]) < 5 / 64  # five standard deviations
 
@@ -309,7 +328,7 @@ def test_images_and_labels_of_any_byte_order_and_layout_train_the_same(data):
     trained = []
     for x, y in ((images, labels), (backwards, labels.astype(">i8")), (swapped, labels[::-1].copy()[::-1])):
         model = build("digits_cnn", 10, seed=0)
-        fit(model, x, y, changed(epochs=1), CPU)
+        fit(model, x, y, stage=changed(epochs=1), engine=CPU)
         trained.append(weights(model))
         assert accuracy(model, x, y) == accuracy(model, images, labels)
     assert torch.equal(trained[0], trained[1])
@@ -325,6 +344,6 @@ def test_masked_images_and_labels_are_not_trained_on():
         (images, np.ma.masked_array(labels, mask=[1, 0, 0, 0]), "labels"),
     ):
         with pytest.raises(ValueError, match=f"{name}: a masked array"):
-            fit(Spy(), x, y, QUICK, CPU)
+            fit(Spy(), x, y, stage=QUICK, engine=CPU)
         with pytest.raises(ValueError, match=f"{name}: a masked array"):
             accuracy(Spy(), x, y)

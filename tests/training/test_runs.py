@@ -197,13 +197,13 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     out = tmp_path / "run"
     fit, seen = runs.fit, []
 
-    def poisoned(model, images, labels, stage, *arguments, after_epoch, **options):
+    def poisoned(model, images, labels, *, after_epoch, **options):
         def keep(state):
             after_epoch(state)
             seen.append((out / "checkpoint.pt").read_bytes())
             torch.nn.init.constant_(next(model.parameters()), float("nan"))
 
-        return fit(model, images, labels, stage, *arguments, after_epoch=keep, **options)
+        return fit(model, images, labels, after_epoch=keep, **options)
 
     monkeypatch.setattr(runs, "fit", poisoned)
     with pytest.raises(FloatingPointError, match="training diverged"):
@@ -350,6 +350,10 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(replace(TINY, out=tmp_path / "file"))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/.lock").symlink_to(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"linked: \.lock is a link or no regular file; put a file in its place"):
+        run(replace(TINY, out=tmp_path / "linked", resume=True))
     with pytest.raises(ValueError, match="holds files but no training run"):
         run(replace(TINY, out=tmp_path, resume=True))
     (tmp_path / "config.yaml").write_text(": : :\n")
