@@ -81,7 +81,7 @@ def prepare(arch: str, contender: str, images: int, n: int, device: str) -> tupl
     smoothed = SmoothedClassifier(model, 10, device=device, **OURS[contender])
     classes = np.zeros(images, int)
     return (
-        lambda: smoothed.certify_classes(pixels, SIGMA, classes, n, ALPHA),
+        lambda: smoothed.certify_classes(pixels, SIGMA, classes, n=n, alpha=ALPHA),
         lambda found: {"votes": int(found.n.sum())},
     )
 

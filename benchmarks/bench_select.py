@@ -55,7 +55,9 @@ def certified(
     unique = np.unique(np.concatenate(list(rows.values())), axis=0)
     j, level, classes = unique[:, :3].astype(np.int64).T
     share = unique[:, 3]
-    found = smoothed.certify_classes(images[j], SIGMAS[level], classes, n, ALPHA, share=share, indices=indices[j])
+    found = smoothed.certify_classes(
+        images[j], SIGMAS[level], classes, n=n, alpha=ALPHA, share=share, indices=indices[j]
+    )
     place = {tuple(row): i for i, row in enumerate(unique.tolist())}
     order = {key: [place[tuple(row)] for row in value.tolist()] for key, value in rows.items()}
     return {key: (found.predict[i], found.radius[i]) for key, i in order.items()}

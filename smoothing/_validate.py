@@ -1,9 +1,12 @@
 """The one place where arguments are coerced and complained about."""
 
+import functools
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,42 @@ MOST_VOTES = 10**9
 
 MAX_SEED = 2**128  # numpy.random.SeedSequence keeps the seed apart from the stream's name up to here
 MAX_INDEX = 2**32  # and each part of the name up to here
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def once_by_position(count: int) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Let a function take so many arguments by position, as the previous version did, with a warning.
+
+    Those beyond its own positional parameters are its keyword-only parameters, in their order.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        parameters = list(inspect.signature(function).parameters.values())
+        names = [parameter.name for parameter in parameters]
+        own = sum(parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+        method = names[0] == "self"
+
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            if own < len(args) <= count + method:
+                late = dict(zip(names[own:], args[own:], strict=False))
+                if late.keys() & kwargs.keys():
+                    raise TypeError(f"{function.__name__}: {', '.join(late.keys() & kwargs.keys())} given twice")
+                text = ", ".join(f"{name}=" for name in late)
+                warnings.warn(
+                    f"{function.__name__}: give {text} by name; by position it will be an error",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                return function(*args[:own], **late, **kwargs)  # type: ignore[arg-type]
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def check_array(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:

@@ -156,14 +156,15 @@ class SmoothedClassifier:
         pixels, _ = self._images(images, None)
         return self._engine.classes(pixels, _validate.check_grid(sigmas))
 
+    @_validate.once_by_position(5)
     def select_sigma(
         self,
         images: ArrayLike | Tensor,
         sigmas: ArrayLike,
+        *,
         n0: int,
         rule: str = "max-radius",
         alpha: float = 0.001,
-        *,
         n: int | None = None,
         racing: bool = False,
         bound: str = "runner-up",
@@ -205,17 +206,28 @@ class SmoothedClassifier:
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
         size, alpha = imagined(rule, n0, n), _validate.check_alpha(alpha)
         bound = _validate.check_choice("bound", bound, BOUNDS)
-        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), n0, size, rule, alpha, racing, bound)
+        found, _ = self.select_votes(
+            pixels,
+            names,
+            _each(grid, len(pixels)),
+            n0=n0,
+            size=size,
+            rule=rule,
+            alpha=alpha,
+            racing=racing,
+            bound=bound,
+        )
         return _choice(grid, found, rule)
 
+    @_validate.once_by_position(5)
     def select_training_sigma(
         self,
         images: ArrayLike | Tensor,
         labels: ArrayLike,
         sigmas: ArrayLike,
+        *,
         n0: int,
         alpha: float = 0.001,
-        *,
         racing: bool = False,
         indices: ArrayLike | None = None,
     ) -> SigmaChoice:
@@ -230,17 +242,29 @@ class SmoothedClassifier:
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
         alpha, rule = _validate.check_alpha(alpha), "max-radius"
         levels = _each(grid, len(pixels))
-        found, _ = self.select_votes(pixels, names, levels, n0, n0, rule, alpha, racing, "top-class", labels=truth)
+        found, _ = self.select_votes(
+            pixels,
+            names,
+            levels,
+            n0=n0,
+            size=n0,
+            rule=rule,
+            alpha=alpha,
+            racing=racing,
+            bound="top-class",
+            labels=truth,
+        )
         return _choice(grid, found, rule)
 
+    @_validate.once_by_position(5)
     def certify(
         self,
         images: ArrayLike | Tensor,
         sigma: ArrayLike,
+        *,
         n0: int,
         n: int | Ladder,
         alpha: float = 0.001,
-        *,
         simultaneous: bool = False,
         bound: str = "runner-up",
         indices: ArrayLike | None = None,
@@ -277,20 +301,23 @@ class SmoothedClassifier:
         n0 = _validate.check_count("n0", n0)
         each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)  # refused before the work
         bound, rule, size = _validate.check_choice("bound", bound, BOUNDS), "expected-radius", ladder.rungs[-1]
-        found, _ = self.select_votes(pixels, names, levels[:, None], n0, size, rule, each, False, bound)
+        found, _ = self.select_votes(
+            pixels, names, levels[:, None], n0=n0, size=size, rule=rule, alpha=each, racing=False, bound=bound
+        )
         guess, share = found.classes[:, 0], found.share[:, 0]
         return self.certify_classes(
-            pixels, levels, guess, n, alpha, share=share, simultaneous=simultaneous, indices=names
+            pixels, levels, guess, n=n, alpha=alpha, share=share, simultaneous=simultaneous, indices=names
         )
 
+    @_validate.once_by_position(5)
     def certify_classes(
         self,
         images: ArrayLike | Tensor,
         sigma: ArrayLike,
         classes: ArrayLike,
+        *,
         n: int | Ladder,
         alpha: float = 0.001,
-        *,
         share: ArrayLike = 0.0,
         simultaneous: bool = False,
         indices: ArrayLike | None = None,
@@ -312,18 +339,21 @@ class SmoothedClassifier:
         ladder, each = as_ladder(n), self._alpha(alpha, len(pixels) if simultaneous else 1)
         part = _validate.check_shares("share", share, (len(pixels),))[:, None]
         one = np.ones((len(pixels), 1), dtype=bool)
-        tally = self.estimate_votes(pixels, names, levels[:, None], one, guess[:, None], part, ladder, each)
+        tally = self.estimate_votes(
+            pixels, names, levels[:, None], wanted=one, classes=guess[:, None], share=part, ladder=ladder, alpha=each
+        )
         counts = tally.counted(guess[:, None])
         return self._certificates(counts, guess, levels, alpha, each, part, simultaneous)
 
+    @_validate.once_by_position(5)
     def certify_levels(
         self,
         images: ArrayLike | Tensor,
         sigmas: ArrayLike,
         classes: ArrayLike,
+        *,
         n: int | Ladder,
         alpha: float = 0.001,
-        *,
         shares: ArrayLike = 0.0,
         indices: ArrayLike | None = None,
     ) -> tuple[Certificates, ...]:
@@ -354,7 +384,9 @@ class SmoothedClassifier:
         ladder, each = as_ladder(n), self._alpha(alpha, 1)
         levels, part = _each(grid, len(pixels)), _validate.check_shares("shares", shares, guess.shape)
         wanted = np.ones_like(levels, dtype=bool)
-        tally = self.estimate_votes(pixels, names, levels, wanted, guess, part, ladder, each)
+        tally = self.estimate_votes(
+            pixels, names, levels, wanted=wanted, classes=guess, share=part, ladder=ladder, alpha=each
+        )
         counts = tally.counted(guess)
         return tuple(
             self._certificates(
@@ -363,13 +395,14 @@ class SmoothedClassifier:
             for k in range(len(grid))
         )
 
+    @_validate.once_by_position(4)
     def predict(
         self,
         images: ArrayLike | Tensor,
         sigma: ArrayLike,
+        *,
         n: int,
         alpha: float = 0.001,
-        *,
         indices: ArrayLike | None = None,
     ) -> Predictions:
         """Return g(x, sigma), or abstain (Cohen et al., PREDICT).
@@ -447,13 +480,13 @@ class SmoothedClassifier:
         images: Float32[Tensor, "n c h w"],
         indices: Int64[np.ndarray, " n"],
         sigma: Float64[np.ndarray, "n k"],
+        *,
         n0: int,
         size: int,
         rule: str,
         alpha: float,
         racing: bool,
         bound: str,
-        *,
         final: int | None = None,
         labels: Int64[np.ndarray, " n"] | None = None,
     ) -> tuple[Outcome, Tally]:
@@ -469,6 +502,7 @@ class SmoothedClassifier:
         images: Float32[Tensor, "n c h w"],
         indices: Int64[np.ndarray, " n"],
         sigma: Float64[np.ndarray, "n k"],
+        *,
         wanted: Bool[np.ndarray, "n k"],
         classes: Int64[np.ndarray, "n k"],
         share: Float64[np.ndarray, "n k"],

@@ -52,15 +52,16 @@ class Selection:
     racing: bool = False
 
 
+@_validate.once_by_position(7)
 def certify_to_file(
     path: str | os.PathLike[str],
     classifier: SmoothedClassifier,
     images: ArrayLike | Tensor,
+    *,
     sigma: ArrayLike | Selection,
     n0: int,
     n: int | Ladder,
     alpha: float = 0.001,
-    *,
     labels: ArrayLike | None = None,
     indices: ArrayLike | None = None,
     simultaneous: bool = False,

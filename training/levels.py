@@ -66,7 +66,7 @@ def choose_levels(
         for start in range(len(chosen), len(mine), CHUNK_IMAGES):
             rows = mine[start : start + CHUNK_IMAGES]
             choice = classifier.select_training_sigma(
-                images[rows], labels[rows], sigmas, n0, alpha, racing=racing, indices=FIRST_INDEX + rows
+                images[rows], labels[rows], sigmas, n0=n0, alpha=alpha, racing=racing, indices=FIRST_INDEX + rows
             )
             chosen = np.concatenate([chosen, choice.sigma])
             if file is not None:

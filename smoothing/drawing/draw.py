@@ -178,12 +178,12 @@ class _Work:
                 pixels,
                 idx,
                 sigma,
-                design.n0,
-                design.size,
-                design.rule,
-                design.alpha,
-                design.racing,
-                design.bound,
+                n0=design.n0,
+                size=design.size,
+                rule=design.rule,
+                alpha=design.alpha,
+                racing=design.racing,
+                bound=design.bound,
                 final=design.final,
             )
             clean = self.classifier.clean_classes(pixels, sigma)
@@ -207,7 +207,14 @@ class _Work:
             if design.chosen_only:
                 wanted = np.arange(sigma.shape[1]) == level[positions, None]
             tally = self.classifier.estimate_votes(
-                pixels, idx, sigma, wanted, classes[positions], share[positions], design.ladder, design.alpha
+                pixels,
+                idx,
+                sigma,
+                wanted=wanted,
+                classes=classes[positions],
+                share=share[positions],
+                ladder=design.ladder,
+                alpha=design.alpha,
             )
             each = time_text((time.perf_counter() - began) / np.count_nonzero(wanted))
             append(

@@ -172,12 +172,12 @@ def arrive(
             """Certify at this level or the best one, with noise that nobody has seen."""
             name = np.array([next(names)])
             if sigma is None:
-                choice = classifier.select_sigma(image, grid, n0, indices=name)
+                choice = classifier.select_sigma(image, grid, n0=n0, indices=name)
                 found = classifier.certify_classes(
-                    image, choice.sigma, choice.predict, n, alpha, share=choice.share, indices=name
+                    image, choice.sigma, choice.predict, n=n, alpha=alpha, share=choice.share, indices=name
                 )
             else:
-                found = classifier.certify(image, sigma, n0, n, alpha, indices=name)
+                found = classifier.certify(image, sigma, n0=n0, n=n, alpha=alpha, indices=name)
             made.append(found)
             return float(found.sigma[0]), float(found.radius[0]), int(found.predict[0])
 

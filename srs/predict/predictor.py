@@ -116,7 +116,9 @@ class Predictor:
         answered = np.flatnonzero(~np.isnan(sigma))
         answers = _nothing(where, sigma)
         if answered.size:
-            found = self.classifier.predict(images[answered], sigma[answered], n, self.alpha, indices=names[answered])
+            found = self.classifier.predict(
+                images[answered], sigma[answered], n=n, alpha=self.alpha, indices=names[answered]
+            )
             answers.predict[answered] = found.predict
             answers.count[answered] = found.votes.max(axis=1)
             answers.n[answered] = n
@@ -144,7 +146,9 @@ class Predictor:
         answers = _nothing(where, sigma)
         if answered.size:
             level = sigma[answered]
-            found = self.classifier.certify(images[answered], level, n0, n, self.alpha, indices=names[answered])
+            found = self.classifier.certify(
+                images[answered], level, n0=n0, n=n, alpha=self.alpha, indices=names[answered]
+            )
             answers.predict[answered] = found.predict
             answers.count[answered] = found.counts
             answers.n[answered] = n
@@ -169,7 +173,7 @@ class Predictor:
         elif lost.size and self.outside == "nearest-region":
             sigma[lost] = self._nearest(images[lost].reshape(lost.size, -1))
         elif lost.size and self.outside == "best-sigma":
-            sigma[lost] = self.classifier.select_sigma(images[lost], self.sigmas, n0, indices=names[lost]).sigma
+            sigma[lost] = self.classifier.select_sigma(images[lost], self.sigmas, n0=n0, indices=names[lost]).sigma
         return where, sigma, names
 
     def _numbers(self, m: int) -> Int64[np.ndarray, " m"]:

@@ -84,7 +84,7 @@ def test_votes_are_counted_in_ieee_float32_and_own_settings_come_back(images, se
     before = settings()
     spy = Spy()
     smoothed = SmoothedClassifier(spy, 5, threads=threads, precision=precision)
-    smoothed.certify(images, 0.25, 50, 300)
+    smoothed.certify(images, 0.25, n0=50, n=300)
     smoothed.base_predict(images, [0.25])
     smoothed.check_logits(SHAPE)
     assert set(spy.seen) == {("highest", False), ("ieee",) * 6} - (set() if NEW else {("ieee",) * 6})
@@ -95,7 +95,7 @@ def test_votes_are_counted_in_ieee_float32_and_own_settings_come_back(images, se
 def test_settings_come_back_when_a_model_fails(images):
     before = settings()
     with pytest.raises(ValueError, match="refused a batch"):
-        SmoothedClassifier(nn.Linear(3, 5), 5).predict(images, 0.25, 10)
+        SmoothedClassifier(nn.Linear(3, 5), 5).predict(images, 0.25, n=10)
     assert settings() == before
 
 
@@ -119,7 +119,7 @@ def test_a_model_that_changes_the_arithmetic_as_it_runs_is_refused(images):
 
     before = settings()
     with pytest.raises(ValueError, match="precision was changed while the model ran"):
-        SmoothedClassifier(Meddles(), 5).predict(images, 0.25, 10)
+        SmoothedClassifier(Meddles(), 5).predict(images, 0.25, n=10)
     assert settings() == before
 
 

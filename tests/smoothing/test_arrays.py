@@ -90,7 +90,7 @@ def test_images_without_one_meaning_are_refused_in_one_line(monkeypatch, images,
 
 def test_numbers_beside_images_come_as_any_array():
     smoothed = SmoothedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(40, 3)), 3, threads=1)
-    plain = smoothed.certify_classes(PIXELS, [0.25, 0.5, 0.75], [0, 1, 2], 50, indices=[4, 5, 6])
+    plain = smoothed.certify_classes(PIXELS, [0.25, 0.5, 0.75], [0, 1, 2], n=50, indices=[4, 5, 6])
     for sigma, classes, indices in (
         (np.array([0.25, 0.5, 0.75], dtype=">f8"), np.array([2, 1, 0], dtype=">i4")[::-1], torch.tensor([4, 5, 6])),
         (
@@ -100,7 +100,7 @@ def test_numbers_beside_images_come_as_any_array():
         ),
         ([torch.tensor(0.25), torch.tensor(0.5), torch.tensor(0.75)], np.array([0, 1, 2], dtype=np.uint8), [4, 5, 6]),
     ):
-        found = smoothed.certify_classes(PIXELS, sigma, classes, 50, indices=indices)
+        found = smoothed.certify_classes(PIXELS, sigma, classes, n=50, indices=indices)
         np.testing.assert_array_equal(found.counts, plain.counts)
         np.testing.assert_array_equal(found.radius, plain.radius)
 

@@ -21,7 +21,7 @@ LADDER = Ladder((40, 80, 200), min_gain=0.1)
 def certify(model, image, sigma, n):
     """The same image under 4,000 names, and so with independent noise."""
     images = image.expand(TRIALS, *image.shape)
-    return SmoothedClassifier(model, 2, seed=7).certify_classes(images, sigma, np.ones(TRIALS, int), n, ALPHA)
+    return SmoothedClassifier(model, 2, seed=7).certify_classes(images, sigma, np.ones(TRIALS, int), n=n, alpha=ALPHA)
 
 
 @pytest.mark.parametrize("n", [200, LADDER], ids=["fixed", "ladder"])
@@ -30,7 +30,7 @@ def test_halfspace(n, margin):
     w = torch.tensor([[[3.0, -4.0]]])
     image = torch.tensor([[[0.5, 0.5]]])
     model = Halfspace(w, 0.5 + 5 * margin)  # |w.x + b| / |w| = margin
-    found = certify(model, image, 0.25, n)
+    found = certify(model, image, n0=0.25, n=n)
     too_large = int((found.radius > margin * (1 + 1e-6)).sum())
     assert too_large <= LIMIT
     if not isinstance(n, Ladder):
@@ -47,7 +47,7 @@ def test_ball(n, distance, sigma):
     assert p > 0.5
     claim = sigma * stats.norm.ppf(p)
     assert claim <= radius + 1e-9  # the theorem, for this classifier
-    found = certify(model, image, sigma, n)
+    found = certify(model, image, n0=sigma, n=n)
     assert int((found.p_lower > p).sum()) <= LIMIT
     assert int((found.radius > claim).sum()) <= LIMIT
     assert np.median(found.radius) > 0.5 * claim
@@ -126,7 +126,7 @@ def test_a_ladder_stops_for_the_reasons_it_states():
 def test_a_ladder_of_one_rung_is_plain_certification():
     images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
     smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(1, 3, 3), 0.1), 2)
-    plain, ladder = (smoothed.certify(images, 0.5, 50, n, 0.01) for n in (700, Ladder((700,))))
+    plain, ladder = (smoothed.certify(images, 0.5, n0=50, n=n, alpha=0.01) for n in (700, Ladder((700,))))
     for name in ("predict", "radius", "counts", "n", "p_lower"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(ladder, name))
 
@@ -134,8 +134,8 @@ def test_a_ladder_of_one_rung_is_plain_certification():
 def test_a_ladder_draws_the_samples_of_plain_certification():
     images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
     smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(1, 3, 3), 0.1), 2)
-    found = smoothed.certify(images, 0.5, 50, Ladder((100, 1000), min_gain=0), 0.01)
-    plain = smoothed.certify(images, 0.5, 50, 1000, 0.01)
+    found = smoothed.certify(images, 0.5, n0=50, n=Ladder((100, 1000), min_gain=0), alpha=0.01)
+    plain = smoothed.certify(images, 0.5, n0=50, n=1000, alpha=0.01)
     whole = found.n == 1000
     assert whole.any()
     np.testing.assert_array_equal(found.counts[whole], plain.counts[whole])

@@ -191,7 +191,7 @@ def test_coverage_of_a_classifier_with_known_probabilities(num_classes, pixel):
     claim = sigma * two_sided_radius(p, a)
     assert 0 < claim <= true + 1e-9  # the theorem, for this classifier
     votes = SmoothedClassifier(Stump(*thresholds), num_classes, seed=3).predict(
-        torch.full((TRIALS, 1, 1, 2), pixel), sigma, n, ALPHA
+        torch.full((TRIALS, 1, 1, 2), pixel), sigma, n=n, alpha=ALPHA
     )
     p_lower, p_upper = runner_up_bounds(*top_two(votes.votes, a), n, ALPHA, 0.5)
     radius = certified_radius(sigma, p_lower, p_upper)

@@ -64,7 +64,7 @@ def test_the_workers_of_a_vote_enter_their_device(monkeypatch):
 
     monkeypatch.setattr("smoothing._voting.engine.current", current)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    SmoothedClassifier(model, 2, threads=2).predict(torch.rand(1, 1, 2, 2), 0.25, 300)
+    SmoothedClassifier(model, 2, threads=2).predict(torch.rand(1, 1, 2, 2), 0.25, n=300)
     assert entered == [(torch.device("cpu"), False)] * 2
 
 
@@ -145,13 +145,15 @@ def test_a_batch_size_that_was_not_given_is_found_once(monkeypatch):
     smoothed = SmoothedClassifier(model, 2, threads=1)
     assert smoothed.batch_size == machine.CPU_BATCH
     smoothed._sized = set()  # as on an accelerator
-    found = smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, 100)
+    found = smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=100)
     assert smoothed.batch_size == smoothed._engine.batch_size == 32
     assert found.votes.sum() == 200
     sizes = len(model.sizes)
-    smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, 100)
+    smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=100)
     assert set(model.sizes[sizes:]) == {32}
-    expected = SmoothedClassifier(model, 2, threads=1, batch_size=16).predict(torch.rand(2, 1, 2, 2) * 0 + 0.5, 0.25, 9)
+    expected = SmoothedClassifier(model, 2, threads=1, batch_size=16).predict(
+        torch.rand(2, 1, 2, 2) * 0 + 0.5, 0.25, n=9
+    )
     assert set(expected.votes.sum(axis=1)) == {9}  # a size that was given is kept
     assert model.sizes[-1] == 16
 

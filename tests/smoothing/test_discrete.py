@@ -159,12 +159,12 @@ def test_other_pixels_are_refused(value):
     images[1, 0, 1, 0] = float(value)
     smoothed = SmoothedClassifier(LowBits(), 2, sampler="discrete")
     with pytest.raises(ValueError, match=r"images\[1, 0, 1, 0\] = .*: sampler 'discrete' is for 8-bit images"):
-        smoothed.certify(images, 0.25, 10, 10)
+        smoothed.certify(images, 0.25, n0=10, n=10)
 
 
 def test_a_level_beyond_all_sense_is_refused():
     with pytest.raises(ValueError, match="sigma = 1000: too large for sampler 'discrete'"):
-        SmoothedClassifier(LowBits(), 2, sampler="discrete").certify(torch.zeros((1, 1, 2, 2)), 1000.0, 10, 10)
+        SmoothedClassifier(LowBits(), 2, sampler="discrete").certify(torch.zeros((1, 1, 2, 2)), 1000.0, n0=10, n=10)
 
 
 class LowBits(nn.Module):
@@ -190,16 +190,18 @@ def test_float_noise_certifies_what_is_false_and_discrete_noise_does_not():
     assert distance < 0.44
 
     gaussian = SmoothedClassifier(LowBits(), 2)
-    found = gaussian.certify(black, 0.25, 100, 10_000, 0.001)
+    found = gaussian.certify(black, 0.25, n0=100, n=10_000, alpha=0.001)
     assert found.predict[0] == 1
     assert found.radius[0] > 0.79 > distance
-    assert gaussian.predict(grey, 0.25, 1000, 0.001).votes.tolist() == [[1000, 0]]  # false: inside the certified ball
+    assert gaussian.predict(grey, 0.25, n=1000, alpha=0.001).votes.tolist() == [
+        [1000, 0]
+    ]  # false: inside the certified ball
 
     discrete = SmoothedClassifier(LowBits(), 2, sampler="discrete")
-    found = discrete.certify(black, 0.25, 100, 10_000, 0.001)
+    found = discrete.certify(black, 0.25, n0=100, n=10_000, alpha=0.001)
     assert found.predict[0] == 1
     assert found.radius[0] > distance
-    assert discrete.predict(grey, 0.25, 1000, 0.001).predict[0] == 1
+    assert discrete.predict(grey, 0.25, n=1000, alpha=0.001).predict[0] == 1
 
 
 def test_a_float_pixel_is_off_by_no_more_than_the_lookup_error_says():

@@ -37,7 +37,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def votes(network, pictures):
-    return SmoothedClassifier(network, 10, threads=1).predict(pictures, 0.7, 300).votes
+    return SmoothedClassifier(network, 10, threads=1).predict(pictures, 0.7, n=300).votes
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def votes(network, pictures):
 )
 def test_counts_are_the_same_to_the_last_vote_however_the_work_is_cut(network, pictures, votes, options):
     assert (votes > 10).sum() > 25  # several classes for every image: close calls
-    found = SmoothedClassifier(network, 10, **options).predict(pictures, 0.7, 300).votes
+    found = SmoothedClassifier(network, 10, **options).predict(pictures, 0.7, n=300).votes
     np.testing.assert_array_equal(found, votes)
 
 
 def test_counts_are_the_same_in_any_order_and_in_parts(network, pictures, votes):
     smoothed = SmoothedClassifier(network, 10)
     for order in ([4, 0, 2], [3], [1, 4, 3, 2, 0]):
-        found = smoothed.predict(pictures[order], 0.7, 300, indices=order).votes
+        found = smoothed.predict(pictures[order], 0.7, n=300, indices=order).votes
         np.testing.assert_array_equal(found, votes[order])
 
 
@@ -82,7 +82,7 @@ def test_samples_can_be_drawn_in_pieces(pictures, network):
 
 def test_many_images_pass_in_several_rounds(monkeypatch, pictures, network, votes):
     monkeypatch.setattr("smoothing._voting.engine.MOST_CELLS", 20)
-    found = SmoothedClassifier(network, 10).predict(pictures, 0.7, 300).votes
+    found = SmoothedClassifier(network, 10).predict(pictures, 0.7, n=300).votes
     np.testing.assert_array_equal(found, votes)
 
 
@@ -95,7 +95,7 @@ def test_every_forward_pass_has_the_same_shape():
             return super().forward(images)
 
     images = torch.full((3, *SHAPE), 0.5)
-    SmoothedClassifier(Spy(), 2, batch_size=50).certify(images, 0.5, 70, 333)
+    SmoothedClassifier(Spy(), 2, batch_size=50).certify(images, 0.5, n0=70, n=333)
     others = [(size, *SHAPE) for size in (1, 25, 49, 51)]  # seeing that the size of a batch does not matter
     assert set(shapes) == {(50, *SHAPE), *others}
     assert all(shapes.count(shape) == 1 for shape in others)
@@ -104,12 +104,12 @@ def test_every_forward_pass_has_the_same_shape():
 def test_experts_answer_at_their_own_level(pictures):
     bank = {0.25: Constant(1.0, 0.0), 0.5: Constant(0.0, 1.0)}
     smoothed = SmoothedClassifier(bank, 2)
-    choice = smoothed.select_sigma(pictures, [0.25, 0.5], 50)
+    choice = smoothed.select_sigma(pictures, [0.25, 0.5], n0=50)
     assert choice.classes.tolist() == [[0, 1]] * 5
-    found = smoothed.certify(pictures, [0.25, 0.5, 0.5, 0.25, 0.5], 50, 200)
+    found = smoothed.certify(pictures, [0.25, 0.5, 0.5, 0.25, 0.5], n0=50, n=200)
     assert found.predict.tolist() == [0, 1, 1, 0, 1]
     with pytest.raises(ValueError, match=r"sigma = 0.3 has no base classifier of its own: there is one for 0.25, 0.5"):
-        smoothed.predict(pictures, 0.3, 10)
+        smoothed.predict(pictures, 0.3, n=10)
 
 
 def test_bfloat16_reaches_the_model(pictures):
@@ -120,7 +120,7 @@ def test_bfloat16_reaches_the_model(pictures):
             seen.append((images @ images.transpose(-1, -2)).dtype)
             return torch.zeros((len(images), 2))
 
-    SmoothedClassifier(Spy(), 2, precision="bfloat16").predict(pictures, 0.5, 10)
+    SmoothedClassifier(Spy(), 2, precision="bfloat16").predict(pictures, 0.5, n=10)
     assert set(seen) == {torch.bfloat16}
 
 
@@ -128,13 +128,13 @@ def test_bfloat16_reaches_the_model(pictures):
 def test_a_compiled_classifier_votes_alike(pictures, network, votes):
     compiled = SmoothedClassifier(network, 10, compile=True)
     assert compiled.identity.compiled
-    found = compiled.predict(pictures, 0.7, 300).votes
+    found = compiled.predict(pictures, 0.7, n=300).votes
     assert np.abs(found - votes).sum() <= 4  # rounding may tip a vote between two classes that tie
 
 
 def test_pytorch_keeps_its_threads(pictures, network):
     before = torch.get_num_threads()
-    SmoothedClassifier(network, 10, threads=3).predict(pictures, 0.5, 20)
+    SmoothedClassifier(network, 10, threads=3).predict(pictures, 0.5, n=20)
     assert torch.get_num_threads() == before
 
 
@@ -172,22 +172,22 @@ class Columns(nn.Module):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_broken_model_is_one_clear_error(model, message, threads):
     with pytest.raises(ValueError, match=message) as caught:
-        SmoothedClassifier(model, 2, threads=threads).certify(torch.zeros((2, 3, 2, 4)), 0.5, 10, 10)
+        SmoothedClassifier(model, 2, threads=threads).certify(torch.zeros((2, 3, 2, 4)), 0.5, n0=10, n=10)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_model_that_calls_view_gets_contiguous_memory(channels_last):
     images = torch.rand((2, 3, 2, 4), generator=torch.Generator().manual_seed(0))
-    found = SmoothedClassifier(View(), 2, channels_last=channels_last).predict(images, 0.5, 10)
-    plain = SmoothedClassifier(nn.Sequential(nn.Flatten(), Columns()), 2).predict(images, 0.5, 10)
+    found = SmoothedClassifier(View(), 2, channels_last=channels_last).predict(images, 0.5, n=10)
+    plain = SmoothedClassifier(nn.Sequential(nn.Flatten(), Columns()), 2).predict(images, 0.5, n=10)
     np.testing.assert_array_equal(found.votes, plain.votes)
 
 
 def test_weights_in_channels_last_memory_do_not_break_a_view_behind_a_convolution():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2), ViewAll(), nn.Linear(4 * 1 * 3, 5))
-    found = SmoothedClassifier(model, 5).predict(torch.zeros((2, 3, 2, 4)), 0.5, 10)
+    found = SmoothedClassifier(model, 5).predict(torch.zeros((2, 3, 2, 4)), 0.5, n=10)
     assert found.votes.sum() == 20
 
 
@@ -203,7 +203,7 @@ def test_where_one_worker_fails_the_others_stop():
             return super().forward(images)
 
     with pytest.raises(ValueError, match="NaN"):
-        SmoothedClassifier(Fails(), 2, threads=2).predict(torch.zeros((1, *SHAPE)), 0.5, 128 * 2000)
+        SmoothedClassifier(Fails(), 2, threads=2).predict(torch.zeros((1, *SHAPE)), 0.5, n=128 * 2000)
     assert len(calls) < 60
 
 
@@ -228,7 +228,7 @@ def test_halfspace_in_channels_last_memory_sees_the_right_pixels():
     w = torch.arange(24.0).reshape(3, 2, 4) - 11
     images = torch.rand((4, 3, 2, 4), generator=torch.Generator().manual_seed(1))
     model = Halfspace(w, 0.3)
-    found = SmoothedClassifier(model, 2).predict(images, 1e-4, 50)
+    found = SmoothedClassifier(model, 2).predict(images, 1e-4, n=50)
     np.testing.assert_array_equal(found.predict, model(images).argmax(dim=1).numpy())
 
 
@@ -253,7 +253,10 @@ def test_a_model_may_write_into_its_batch_and_keep_it(kind, channels_last):
     before = np.asarray(images).copy()
     options = {"batch_size": 50, "threads": 1, "channels_last": channels_last}
     honest, writes = (SmoothedClassifier(Inverts(flag), 2, **options) for flag in (False, True))
-    for method in (lambda s: s.certify(images, 0.5, 70, 333).counts, lambda s: s.predict(images, 0.5, 333).votes):
+    for method in (
+        lambda s: s.certify(images, 0.5, n0=70, n=333).counts,
+        lambda s: s.predict(images, 0.5, n=333).votes,
+    ):
         np.testing.assert_array_equal(method(writes), method(honest))
     np.testing.assert_array_equal(writes.base_predict(images, [0.5]), honest.base_predict(images, [0.5]))
     np.testing.assert_array_equal(np.asarray(images), before)
@@ -272,7 +275,7 @@ def test_whatever_a_model_raises_is_one_line_with_its_type(error):
             raise error
 
     with pytest.raises(ValueError, match=rf"refused a batch of shape .*: {type(error).__name__}") as caught:
-        SmoothedClassifier(Raises(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, 10)
+        SmoothedClassifier(Raises(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, n=10)
     assert "\n" not in str(caught.value)
 
 
@@ -283,7 +286,7 @@ def test_interrupts_and_a_lack_of_memory_stay_what_they_are(error):
             raise error
 
     with pytest.raises(error):
-        SmoothedClassifier(Raises(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, 10)
+        SmoothedClassifier(Raises(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, n=10)
 
 
 def test_moving_and_evaluating_may_fail_in_one_line():
@@ -307,4 +310,4 @@ def test_what_holds_no_logits_is_refused(output):
             return output(images.flatten(1)[:, :2])
 
     with pytest.raises(ValueError, match=r"the model returned (tuple|list|NoneType|numbers of type)"):
-        SmoothedClassifier(Returns(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, 10)
+        SmoothedClassifier(Returns(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, n=10)

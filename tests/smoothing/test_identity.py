@@ -160,7 +160,7 @@ def test_running_a_model_that_torch_compile_wrapped_does_not_make_another_of_it(
 
     one = base()
     fresh = identity(one)
-    assert SmoothedClassifier(one, 5).predict(images, 0.25, 10).votes.sum() == 30
+    assert SmoothedClassifier(one, 5).predict(images, 0.25, n=10).votes.sum() == 30
     assert identity(one) == fresh == identity(base())
 
 
@@ -169,7 +169,7 @@ def test_running_a_model_does_not_make_another_of_it(images, threads):
     base = Caches()
     fresh = identity(base)
     smoothed = SmoothedClassifier(base, 5, threads=threads)
-    result = smoothed.certify(images, 0.25, 20, 200)
+    result = smoothed.certify(images, 0.25, n0=20, n=200)
     assert result.identity == smoothed.identity == fresh
     assert identity(base) == fresh == identity(Caches())
     SmoothedClassifier(base, 5, batch_size=7).base_predict(images, [0.5])
@@ -180,7 +180,7 @@ def test_running_a_model_does_not_make_another_of_it(images, threads):
 
 def test_a_cache_made_while_voting_is_fit_for_training(images):
     base = Caches()
-    SmoothedClassifier(base, 5).predict(images, 0.25, 10)
+    SmoothedClassifier(base, 5).predict(images, 0.25, n=10)
     base.train()(images.requires_grad_()).sum().backward()
     assert base.features[3].weight.grad is not None
 
@@ -201,7 +201,7 @@ def test_weights_that_are_computed_from_others(images, wrap):
 
     one = base(0)
     fresh = identity(one)
-    SmoothedClassifier(one, 5).predict(images, 0.25, 10)
+    SmoothedClassifier(one, 5).predict(images, 0.25, n=10)
     assert identity(one) == fresh == identity(base(0)) != identity(base(1))
 
 
@@ -228,7 +228,7 @@ def test_scripts_and_exported_programs_vote_and_are_told_apart(images, wrap):
 
     one = wrap(Scaled(0.5))
     fresh = identity(one)
-    assert SmoothedClassifier(one, 5).predict(images, 0.25, 10).votes.sum() == 30
+    assert SmoothedClassifier(one, 5).predict(images, 0.25, n=10).votes.sum() == 30
     assert fresh == identity(one) == identity(wrap(Scaled(0.5))) != identity(wrap(Scaled(0.25)))
 
 
@@ -241,7 +241,7 @@ def test_quantised_weights_are_told_apart_and_a_scale_of_the_whole_batch_is_refu
 
     assert identity(base(0)) == identity(base(0)) != identity(base(1))
     with pytest.raises(ValueError, match="depends on the rest of its batch"):
-        SmoothedClassifier(base(0), 5).predict(images, 0.25, 10)
+        SmoothedClassifier(base(0), 5).predict(images, 0.25, n=10)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_quantised_weights_are_told_apart_and_a_scale_of_the_whole_batch_is_refu
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_a_model_without_values_is_one_line(images, base, message):
     with pytest.raises(ValueError, match=message) as caught:
-        SmoothedClassifier(base, 5).predict(images, 0.25, 10)
+        SmoothedClassifier(base, 5).predict(images, 0.25, n=10)
     assert "\n" not in str(caught.value)
 
 
@@ -272,13 +272,13 @@ def test_logits_of_fixed_images_tell_what_the_hash_cannot(tmp_path, images, monk
     torch.manual_seed(0)
     base = Escapes(16, 5)
     path = tmp_path / "c.tsv"
-    first = certify_to_file(path, SmoothedClassifier(base, 5), images, 0.25, 20, 50)
+    first = certify_to_file(path, SmoothedClassifier(base, 5), images, sigma=0.25, n0=20, n=50)
     monkeypatch.setattr(f"{__name__}.FACTOR", 1 + 1e-5)  # as rounding on another machine may
-    again = certify_to_file(path, SmoothedClassifier(base, 5), images, 0.25, 20, 50)
+    again = certify_to_file(path, SmoothedClassifier(base, 5), images, sigma=0.25, n0=20, n=50)
     np.testing.assert_array_equal(again.predict, first.predict)
     monkeypatch.setattr(f"{__name__}.FACTOR", -1.0)
     with pytest.raises(ValueError, match=r"another model \(its logits for fixed images are others.*name another file"):
-        certify_to_file(path, SmoothedClassifier(base, 5), images, 0.25, 20, 50)
+        certify_to_file(path, SmoothedClassifier(base, 5), images, sigma=0.25, n0=20, n=50)
 
 
 def test_an_earlier_versions_record_is_one_clear_line(images):
@@ -302,10 +302,10 @@ def test_a_model_that_is_changed_between_calls_is_another_classifier():
 
     model, images = Scaled(), torch.rand((1, 1, 3, 3))
     smoothed = SmoothedClassifier(model, 2, threads=1)
-    first = smoothed.predict(images, 0.5, 10)
-    assert first.identity == smoothed.identity == smoothed.predict(images, 0.5, 10).identity
+    first = smoothed.predict(images, 0.5, n=10)
+    assert first.identity == smoothed.identity == smoothed.predict(images, 0.5, n=10).identity
     model.by = -1.0
-    second = smoothed.predict(images, 0.5, 10)
+    second = smoothed.predict(images, 0.5, n=10)
     assert second.identity != first.identity
     with torch.no_grad():
         model.linear.weight.data.mul_(2.0)

@@ -84,7 +84,7 @@ COMPANY, AGAIN, DRAWS, SIZE = "rest of its batch", "differently when asked again
 def test_no_function_of_each_image_is_refused(images, forward, reasons, batch_size):
     smoothed = SmoothedClassifier(Linear(forward), 5, batch_size=batch_size)
     with pytest.raises(ValueError, match=f"{reasons}|{SIZE}") as caught:
-        smoothed.certify(images, 0.25, 10, 10)
+        smoothed.certify(images, 0.25, n0=10, n=10)
     assert "\n" not in str(caught.value)
 
 
@@ -93,7 +93,7 @@ def test_no_function_of_each_image_is_refused(images, forward, reasons, batch_si
 )
 def test_an_answer_that_depends_on_the_place_in_the_batch_is_refused(images, forward):
     with pytest.raises(ValueError, match="its place there"):
-        SmoothedClassifier(Linear(forward), 5, batch_size=16).predict(images, 0.25, 10)
+        SmoothedClassifier(Linear(forward), 5, batch_size=16).predict(images, 0.25, n=10)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -114,7 +114,7 @@ def test_an_answer_that_depends_on_the_place_in_the_batch_is_refused(images, for
     ],
 )
 def test_functions_of_each_image_vote(images, forward, batch_size):
-    found = SmoothedClassifier(Linear(forward), 5, batch_size=batch_size).predict(images, 0.25, 10)
+    found = SmoothedClassifier(Linear(forward), 5, batch_size=batch_size).predict(images, 0.25, n=10)
     assert found.votes.sum() == 30
 
 
@@ -124,7 +124,7 @@ def test_a_model_for_one_size_of_batch_votes(images):
         return model.plain(batch)
 
     smoothed = SmoothedClassifier(Linear(fixed), 5, batch_size=16)
-    assert smoothed.predict(images, 0.25, 10).votes.sum() == 30
+    assert smoothed.predict(images, 0.25, n=10).votes.sum() == 30
     assert smoothed.base_predict(images, [0.25]).shape == (3, 1)
 
 
@@ -135,10 +135,10 @@ def test_the_look_at_a_model_leaves_random_states_and_votes_alone(images):
     model = Linear(Linear.plain)
     before = states()
     smoothed = SmoothedClassifier(model, 5)
-    first = smoothed.predict(images, 0.25, 100)
+    first = smoothed.predict(images, 0.25, n=100)
     assert states() == before
     calls = model.calls
-    again = smoothed.predict(images, 0.25, 100)
+    again = smoothed.predict(images, 0.25, n=100)
     np.testing.assert_array_equal(first.votes, again.votes)
     assert model.calls - calls < calls < 20  # once for a classifier and a shape
 
@@ -188,12 +188,12 @@ def test_every_place_and_some_sizes_are_looked_at(model):
     images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
     smoothed = SmoothedClassifier(model, 3, batch_size=32, threads=1)
     with pytest.raises(ValueError, match="depends on"):
-        smoothed.predict(images, 0.5, 10)
+        smoothed.predict(images, 0.5, n=10)
 
 
 def test_the_same_network_without_flips_is_taken():
     images = torch.rand((5, 1, 3, 3), generator=torch.Generator().manual_seed(0))
-    assert SmoothedClassifier(Flips(), 3, batch_size=32, threads=1).predict(images, 0.5, 10).votes.sum() == 50
+    assert SmoothedClassifier(Flips(), 3, batch_size=32, threads=1).predict(images, 0.5, n=10).votes.sum() == 50
 
 
 @pytest.mark.parametrize("spoil", [lambda y: y / 0.0, lambda y: y * float("nan"), lambda y: y - float("inf")])
@@ -204,7 +204,7 @@ def test_logits_that_are_not_finite_are_refused(spoil):
 
     images = torch.rand((2, 1, 3, 3), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="the model returned NaN or infinity"):
-        SmoothedClassifier(Spoilt(), 3, threads=1).predict(images, 0.5, 10)
+        SmoothedClassifier(Spoilt(), 3, threads=1).predict(images, 0.5, n=10)
 
 
 def test_classes_may_be_left_out_by_minus_infinity():
@@ -215,4 +215,4 @@ def test_classes_may_be_left_out_by_minus_infinity():
             return logits
 
     images = torch.rand((2, 1, 3, 3), generator=torch.Generator().manual_seed(0))
-    assert SmoothedClassifier(Masked(), 3, threads=1).predict(images, 0.5, 10).votes[:, 1].sum() == 0
+    assert SmoothedClassifier(Masked(), 3, threads=1).predict(images, 0.5, n=10).votes[:, 1].sum() == 0

@@ -101,8 +101,10 @@ def uninterrupted(tmp_path_factory):
 def test_a_run_is_what_the_classifier_says(tmp_path, images, smoothed):
     labels = np.arange(12) % 2
     indices = np.arange(12) * 7
-    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 900, 0.01, labels=labels, indices=indices)
-    found = smoothed.certify(images, 0.5, 50, 900, 0.01, indices=indices)
+    table = certify_to_file(
+        tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=900, alpha=0.01, labels=labels, indices=indices
+    )
+    found = smoothed.certify(images, 0.5, n0=50, n=900, alpha=0.01, indices=indices)
     for name, values in (("idx", indices), ("label", labels), ("predict", found.predict)):
         np.testing.assert_array_equal(getattr(table, name), values)
     np.testing.assert_array_equal(table.correct, found.predict == labels)
@@ -116,8 +118,10 @@ def test_a_run_is_what_the_classifier_says(tmp_path, images, smoothed):
 
 def test_sigma_chosen_per_image(tmp_path, images, smoothed):
     grid = (0.25, 0.5, 1.0)
-    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, Selection(grid, "anchor"), 200, Ladder((100, 900)))
-    choice = smoothed.select_sigma(images, list(grid), 200, "anchor", n=900)
+    table = certify_to_file(
+        tmp_path / "c.tsv", smoothed, images, sigma=Selection(grid, "anchor"), n0=200, n=Ladder((100, 900))
+    )
+    choice = smoothed.select_sigma(images, list(grid), n0=200, rule="anchor", n=900)
     np.testing.assert_array_equal(table.extra["sigma"], choice.sigma)
     assert np.all(table.label == -1)
     assert np.all(table.correct == 0)
@@ -126,22 +130,24 @@ def test_sigma_chosen_per_image(tmp_path, images, smoothed):
 
 def test_simultaneous_counts_every_image_of_the_run(tmp_path, images, smoothed, monkeypatch):
     monkeypatch.setattr("smoothing.drawing.draw.FULL_BATCHES", 0)  # one image at a time
-    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, 0.012, simultaneous=True)
-    found = smoothed.certify(images, 0.5, 50, 300, 0.012, simultaneous=True)
+    table = certify_to_file(
+        tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300, alpha=0.012, simultaneous=True
+    )
+    found = smoothed.certify(images, 0.5, n0=50, n=300, alpha=0.012, simultaneous=True)
     np.testing.assert_allclose(table.radius, found.radius, atol=1e-6)
     assert np.all(table.radius <= found.radius)
 
 
 def test_a_finished_run_is_read_and_not_repeated(tmp_path, images, smoothed, monkeypatch):
-    first = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    first = certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
     monkeypatch.setattr(SmoothedClassifier, "select_votes", None)
-    again = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    again = certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
     np.testing.assert_array_equal(first.radius, again.radius)
 
 
 def test_usual_analysis_code_reads_the_table(tmp_path, images, smoothed):
     # What scripts for such logs do, with pandas: accuracy at a radius, mean radius, abstentions.
-    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 900, labels=np.arange(12) % 2)
+    table = certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=900, labels=np.arange(12) % 2)
     df = pd.read_csv(tmp_path / "c.tsv", delimiter="\t")
     assert tuple(df.columns[:6]) == COLUMNS
     accuracy = (df["correct"] & (df["radius"] >= 0.1)).mean()
@@ -185,13 +191,13 @@ def passes_of(smoothed, monkeypatch):
 def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, stage, lost, monkeypatch):
     monkeypatch.setattr("smoothing.drawing.draw.FULL_BATCHES", 0)
     path = tmp_path / "c.tsv"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     whole = but_for_time(path)
     part = unfinish(path) / f"{stage}.tsv.part0"
     lines = part.read_text().splitlines(keepends=True)
     part.write_text("".join(lines[:6]) + tail)  # as left by a kill
     passes = passes_of(smoothed, monkeypatch)
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     # 300 estimation samples of each missing image, or 50 selection samples and one look without noise; and the fixed
     # images that recognise the classifier
     assert len(passes) == lost + 1
@@ -201,10 +207,10 @@ def test_a_torn_last_line_is_dropped(tmp_path, images, smoothed, tail, stage, lo
 @pytest.mark.parametrize("stage", ["selection", "estimation"])
 def test_a_header_that_was_torn_is_written_again(tmp_path, images, smoothed, stage):
     path = tmp_path / "c.tsv"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     whole = but_for_time(path)
     (unfinish(path) / f"{stage}.tsv.part0").write_text("idx\tlab")
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     assert but_for_time(path) == whole
 
 
@@ -228,7 +234,7 @@ def test_two_processes_share_the_work_and_write_the_table_of_one(tmp_path, unint
 
 def test_one_process_finishes_what_two_began(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     whole = but_for_time(path)
     votes = unfinish(path)
     for stage in ("selection", "estimation"):
@@ -236,41 +242,43 @@ def test_one_process_finishes_what_two_began(tmp_path, images, smoothed):
         # as two killed processes leave them; image 2 was drawn by both
         (votes / f"{stage}.tsv.part0").write_text("".join([header, *rows[0:6:2]]) + rows[6][:9])
         (votes / f"{stage}.tsv.part1").write_text("".join([header, *rows[1:4]]) + rows[5][:20])
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     assert but_for_time(path) == whole
     assert files_of(tmp_path) == FINISHED
 
 
 def test_two_parts_that_contradict_each_other_are_refused(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     votes = unfinish(path)
     header, *rows = (votes / "estimation.tsv.part0").read_text().splitlines(keepends=True)
     other = rows[4].split("\t")
     other[3] = "0:299 1:1" if other[3] != "0:299 1:1" else "0:300"
     (votes / "estimation.tsv.part1").write_text(header + "\t".join(other))
     with pytest.raises(ValueError, match=r"estimation\.tsv\.part1 and another part have different rows of image 4"):
-        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+        certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
 def test_shards_need_not_run_at_the_same_time(tmp_path, images, smoothed, order):
     whole, path = tmp_path / "whole.tsv", tmp_path / "c.tsv"
     grid = Selection((0.25, 0.5))
-    certify_to_file(whole, smoothed, images, grid, 50, 300)
+    certify_to_file(whole, smoothed, images, sigma=grid, n0=50, n=300)
     for k, number in enumerate(order):
-        table = certify_to_file(path, smoothed, images, grid, 50, 300, shard=(number, 3))
+        table = certify_to_file(path, smoothed, images, sigma=grid, n0=50, n=300, shard=(number, 3))
         done = sorted(j for shard in order[: k + 1] for j in range(shard - 1, 12, 3))
         assert table.idx.tolist() == done
         assert path.exists() == (k == 2)
     assert but_for_time(path) == but_for_time(whole)
-    np.testing.assert_array_equal(certify_to_file(path, smoothed, images, grid, 50, 300).radius, table.radius)
+    np.testing.assert_array_equal(
+        certify_to_file(path, smoothed, images, sigma=grid, n0=50, n=300).radius, table.radius
+    )
 
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
 def test_a_shard_that_there_is_not_is_refused(tmp_path, images, smoothed, shard):
     with pytest.raises(ValueError, match="shard = "):
-        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300, shard=shard)
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300, shard=shard)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -310,7 +318,7 @@ def test_a_table_that_no_run_wrote_is_left_alone(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
     path.write_text("years of work\n")
     with pytest.raises(ValueError, match="exists, and no run of ours wrote it"):
-        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+        certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     assert path.read_text() == "years of work\n"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -321,22 +329,22 @@ def test_a_share_that_another_process_does_is_refused(tmp_path, images, smoothed
         FileLock(tmp_path / "c.tsv.votes" / ".lock0"),
         pytest.raises(ValueError, match=r"c\.tsv\.votes is being written by another process"),
     ):
-        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
 
 
 def test_damage_is_named(tmp_path, images, smoothed):
     path = tmp_path / "c.tsv"
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     about = tmp_path / "c.tsv.votes/manifest.json"
     text = about.read_text()
     assert json.loads(text)["classifier"]["sampler"] == "gaussian"
     about.write_text(text[:50])
     with pytest.raises(ValueError, match=r"manifest\.json is damaged: delete c\.tsv\.votes to start anew"):
-        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+        certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     about.write_text(text)
     (unfinish(path) / "estimation.tsv.part0").write_text("idx\tlabel\n1\t2\n")
     with pytest.raises(ValueError, match=r"estimation\.tsv\.part0, line 1: the header is"):
-        certify_to_file(path, smoothed, images, 0.5, 50, 300)
+        certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
 
 
 def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkeypatch):
@@ -351,7 +359,7 @@ def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkey
     smoothed = SmoothedClassifier(model, 2, threads=1)
     model.good = True
     whole = tmp_path / "whole.tsv"
-    certify_to_file(whole, smoothed, images, 0.5, 50, 300)
+    certify_to_file(whole, smoothed, images, sigma=0.5, n0=50, n=300)
     estimate, left = SmoothedClassifier.estimate_votes, iter(range(12))
 
     def breaking(self, *arguments, **options):
@@ -362,20 +370,20 @@ def test_a_model_that_breaks_half_way_leaves_whole_rows(tmp_path, images, monkey
     with monkeypatch.context() as patch:
         patch.setattr(SmoothedClassifier, "estimate_votes", breaking)
         with pytest.raises(ValueError, match="model returned NaN"):
-            certify_to_file(path, smoothed, images, 0.5, 50, 300)
+            certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     part = tmp_path / "c.tsv.votes/estimation.tsv.part0"
     left_behind = [line.split("\t")[:4] for line in part.read_text().splitlines()]
     finished = (tmp_path / "whole.tsv.votes/estimation.tsv").read_text().splitlines()
     assert left_behind == [line.split("\t")[:4] for line in finished[:6]]
     model.good = True
-    certify_to_file(path, smoothed, images, 0.5, 50, 300)
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
     assert but_for_time(path) == but_for_time(whole)
 
 
 def test_runs_of_earlier_versions_are_not_gone_on_with(tmp_path, images, smoothed):
     (tmp_path / "c.tsv.run.json").write_text("{}")
     with pytest.raises(ValueError, match="an earlier version, which cannot be gone on with: name another file"):
-        certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
 
 
 def test_bad_arguments_leave_nothing_behind(tmp_path, images, smoothed):
@@ -395,12 +403,12 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, images, smoothed):
 
 
 def test_the_table_is_readable_by_our_reader(tmp_path, images, smoothed):
-    returned = certify_to_file(tmp_path / "c.tsv", smoothed, images, 0.5, 50, 300)
+    returned = certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
     read = read_certificates(tmp_path / "c.tsv")
     np.testing.assert_array_equal(read.radius, returned.radius)
     names = ["sigma", "counts", "n", "p_lower", "p_upper", "runner_up", "runner_up_counts", "share"]
     assert list(read.extra) == names
-    found = smoothed.certify(images, 0.5, 50, 300)
+    found = smoothed.certify(images, 0.5, n0=50, n=300)
     assert np.all(read.extra["p_upper"] >= found.p_upper)
     np.testing.assert_allclose(read.extra["p_upper"], found.p_upper, atol=1e-6)
     for name in ("runner_up", "runner_up_counts", "share"):

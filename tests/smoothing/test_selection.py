@@ -43,9 +43,9 @@ def rank(count, n, sigma, alpha=0.001):
 
 def test_max_radius_is_a_brute_force_table(images):
     smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2)
-    choice = smoothed.select_sigma(images, SIGMAS, 200)
+    choice = smoothed.select_sigma(images, SIGMAS, n0=200)
     for k, sigma in enumerate(SIGMAS):
-        alone = smoothed.select_sigma(images, [sigma], 200)
+        alone = smoothed.select_sigma(images, [sigma], n0=200)
         np.testing.assert_array_equal(alone.classes[:, 0], choice.classes[:, k])
         np.testing.assert_array_equal(alone.expected_radius[:, 0], choice.expected_radius[:, k])
     np.testing.assert_array_equal(choice.level, choice.expected_radius.argmax(axis=1))
@@ -82,7 +82,7 @@ def test_the_anchor_is_the_class_of_the_smallest_level_that_does_not_abstain():
 
 
 def test_the_smallest_of_equals_wins():
-    choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], 100, alpha=1e-6)
+    choice = SmoothedClassifier(Coin(), 2).select_sigma(torch.zeros((2, *SHAPE)), [0.5, 1.0], n0=100, alpha=1e-6)
     assert choice.sigma.tolist() == [0.5, 0.5]
     assert np.all(choice.expected_radius == 0)
 
@@ -120,8 +120,8 @@ def test_racing_loses_little_where_the_truth_is_known():
         votes = (np.floor(share * 10_000).astype(int) for share in (own, rest.max(axis=1)))
         return certified_radius(choice.sigma, *runner_up_bounds(*votes, 10_000, 0.001, choice.share))
 
-    full = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000)
-    raced = smoothed.select_sigma(images, grid, 1000, "expected-radius", n=10_000, racing=True)
+    full = smoothed.select_sigma(images, grid, n0=1000, rule="expected-radius", n=10_000)
+    raced = smoothed.select_sigma(images, grid, n0=1000, rule="expected-radius", n=10_000, racing=True)
     assert raced.samples.sum() < full.samples.sum() / 2
     assert value(raced).mean() > 0.97 * value(full).mean() > 0
     assert set(np.unique(raced.samples)) <= {*RACE_RUNGS, 1000}
@@ -139,7 +139,7 @@ def test_training_sigma_is_that_of_equation_5():
     labels = np.array([0, 1, 3, 0])  # the last label is wrong at every level
     smoothed = SmoothedClassifier(Stump(0.2, 0.5, 0.55), 4)
     grid = np.array([0.05, 0.2, 0.5])
-    found = smoothed.select_training_sigma(x.astype(np.float32).reshape(-1, 1, 1, 1), labels, grid, 500, 0.01)
+    found = smoothed.select_training_sigma(x.astype(np.float32).reshape(-1, 1, 1, 1), labels, grid, n0=500, alpha=0.01)
     p = _stump_probabilities(x, grid, [0.2, 0.5, 0.55])[np.arange(4), :, labels]
     expected = np.array([[rank(round(q * 500), 500, s, 0.01) for q, s in zip(row, grid, strict=True)] for row in p])
     np.testing.assert_allclose(found.expected_radius, expected, atol=0.06)
@@ -151,7 +151,7 @@ def test_training_sigma_is_that_of_equation_5():
 @pytest.mark.parametrize("sigmas", [[], [0.5, 0.25], [0.5, 0.5], [-0.5, 0.5], [[0.1], [0.2]]])
 def test_a_bad_grid_is_refused(images, sigmas):
     with pytest.raises(ValueError, match="sigmas"):
-        SmoothedClassifier(Coin(), 2).select_sigma(images, sigmas, 10)
+        SmoothedClassifier(Coin(), 2).select_sigma(images, sigmas, n0=10)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,9 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
     sigma, idx = np.tile(SIGMAS, (6, 1)), np.arange(6)
     size = 600 if rule == "max-radius" else 5000
     smoothed.begin(images)
-    found, tally = smoothed.select_votes(images, idx, sigma, 600, size, rule, 0.001, racing, "runner-up")
+    found, tally = smoothed.select_votes(
+        images, idx, sigma, n0=600, size=size, rule=rule, alpha=0.001, racing=racing, bound="runner-up"
+    )
     text = [tally.text(i, k) for i in range(6) for k in range(3)]
     rungs = selection_rungs(600, racing)
     votes = read_votes(rungs, 2, 3, *zip(*text, strict=True), lambda row, reason: AssertionError(f"{row}: {reason}"))
@@ -193,6 +195,6 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
 
 
 def test_the_former_name_of_what_a_rule_ranks_by_warns(images):
-    choice = SmoothedClassifier(Coin(), 2).select_sigma(images, [0.5], 10)
+    choice = SmoothedClassifier(Coin(), 2).select_sigma(images, [0.5], n0=10)
     with pytest.warns(DeprecationWarning, match="called expected_radius now"):
         np.testing.assert_array_equal(choice.radii, choice.expected_radius)

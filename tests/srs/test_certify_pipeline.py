@@ -77,9 +77,9 @@ def test_the_entry_of_the_chosen_level_is_its_certificate(inputs, results, tmp_p
     assert len(np.unique(results.record.level)) > 1
     smoothed = SmoothedClassifier(Ball(), 2)
     names = inputs.indices
-    choice = smoothed.select_sigma(inputs.images, SIGMAS, N0, alpha=ALPHA, indices=names)
+    choice = smoothed.select_sigma(inputs.images, SIGMAS, n0=N0, alpha=ALPHA, indices=names)
     np.testing.assert_array_equal(choice.level, results.record.level)
-    alone = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, N, ALPHA, indices=names)
+    alone = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, n=N, alpha=ALPHA, indices=names)
     only = evaluated(tmp_path, make_inputs(chosen_only=True))
     assert not any(rule.startswith("sigma=") for rule in only.rules)
     for found in (results, only):
@@ -104,7 +104,7 @@ def test_constant_levels_are_certified_as_if_alone(results, tmp_path):
 def test_the_rule_is_the_one_that_was_asked_for(inputs, tmp_path):
     found = record_of(tmp_path, make_inputs(rule="anchor", chosen_only=True))
     choice = SmoothedClassifier(Ball(), 2).select_sigma(
-        inputs.images, SIGMAS, N0, "anchor", ALPHA, n=N, indices=inputs.indices
+        inputs.images, SIGMAS, n0=N0, rule="anchor", alpha=ALPHA, n=N, indices=inputs.indices
     )
     np.testing.assert_array_equal(found.level, choice.level)
 
@@ -170,7 +170,7 @@ def test_early_stopping_draws_less_and_proves_what_its_votes_prove(inputs, tmp_p
     smoothed = SmoothedClassifier(Ball(), 2)
     ladder = Ladder((100, 400, 2000), min_gain=0.1)
     for k, certificates_ in enumerate(
-        smoothed.certify_levels(inputs.images, SIGMAS, record.classes, ladder, ALPHA, indices=inputs.indices)
+        smoothed.certify_levels(inputs.images, SIGMAS, record.classes, n=ladder, alpha=ALPHA, indices=inputs.indices)
     ):
         np.testing.assert_array_equal(record.counts.drawn[:, k], certificates_.n)
         np.testing.assert_array_equal(record.counts.last[:, k], certificates_.counts)
@@ -199,7 +199,7 @@ def test_rows_of_another_run_are_refused(tmp_path):
 def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
     record, points = results.record, points_of(inputs)
     alone = SmoothedClassifier(Ball(), 2).certify_classes(
-        inputs.images, results.sigma, record.classes[np.arange(len(record.level)), record.level], N, ALPHA,
+        inputs.images, results.sigma, record.classes[np.arange(len(record.level)), record.level], n=N, alpha=ALPHA,
         simultaneous=True, indices=inputs.indices,
     )  # fmt: skip
     R = results.bounds.radius
@@ -239,10 +239,10 @@ def test_regions_of_one_class_overlap_only_at_the_simultaneous_level(inputs, tmp
     assert found.main == Mode("class", "lp")
     n, record = len(inputs.images), found.record
     choice = SmoothedClassifier(Ball(), 2).select_sigma(
-        inputs.images, SIGMAS, N0, alpha=ALPHA / n, indices=inputs.indices
+        inputs.images, SIGMAS, n0=N0, alpha=ALPHA / n, indices=inputs.indices
     )
     alone = SmoothedClassifier(Ball(), 2).certify_classes(
-        inputs.images, choice.sigma, choice.predict, N, ALPHA, simultaneous=True, indices=inputs.indices
+        inputs.images, choice.sigma, choice.predict, n=N, alpha=ALPHA, simultaneous=True, indices=inputs.indices
     )
     np.testing.assert_array_equal(found.bounds.radius, alone.radius)
     np.testing.assert_array_equal(found.bounds.predict, alone.predict)
@@ -256,16 +256,18 @@ def test_regions_of_one_class_overlap_only_at_the_simultaneous_level(inputs, tmp
 def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inputs, tmp_path):
     found = evaluated(tmp_path, make_inputs(overlap="joint"))
     smoothed = SmoothedClassifier(Ball(), 2)
-    choice = smoothed.select_sigma(inputs.images, SIGMAS, N0, alpha=ALPHA, indices=inputs.indices)
+    choice = smoothed.select_sigma(inputs.images, SIGMAS, n0=N0, alpha=ALPHA, indices=inputs.indices)
     joint = regions.allocate_levels(points_of(inputs), SIGMAS, choice.expected_radius)
     np.testing.assert_array_equal(found.record.level, joint.level)
     assert (found.record.level != choice.level).any()
     classes = choice.classes[np.arange(len(joint.level)), joint.level]
-    alone = smoothed.certify_classes(inputs.images, joint.sigma, classes, N, ALPHA, indices=inputs.indices)
+    alone = smoothed.certify_classes(inputs.images, joint.sigma, classes, n=N, alpha=ALPHA, indices=inputs.indices)
     np.testing.assert_array_equal(found.bounds.radius, alone.radius)
     assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=joint.level)
     # the other modes are still those of each image's own level
-    own = smoothed.certify_classes(inputs.images, choice.sigma, choice.predict, N, ALPHA, indices=inputs.indices)
+    own = smoothed.certify_classes(
+        inputs.images, choice.sigma, choice.predict, n=N, alpha=ALPHA, indices=inputs.indices
+    )
     assert regions.verify(points_of(inputs), found.modes["paper-lp"].allocation.radii, own.radius)
     assert found.modes["paper-lp"].allocation.objective > 0
 
@@ -285,7 +287,9 @@ def test_another_alpha_moves_bounds_and_regions_and_nothing_else(inputs, results
     smoothed = SmoothedClassifier(Ball(), 2)
     record = results.record
     classes = record.classes[np.arange(len(record.level)), record.level]
-    alone = smoothed.certify_classes(inputs.images, results.sigma, classes, N, ALPHA / 100, indices=inputs.indices)
+    alone = smoothed.certify_classes(
+        inputs.images, results.sigma, classes, n=N, alpha=ALPHA / 100, indices=inputs.indices
+    )
     np.testing.assert_array_equal(strict.bounds.radius, alone.radius)
     np.testing.assert_array_equal(strict.bounds.predict, alone.predict)
     assert (strict.bounds.radius < results.bounds.radius).any()

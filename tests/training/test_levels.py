@@ -44,9 +44,9 @@ def test_the_choice_is_a_brute_force_table_of_equation_5(images, labels):
     table = np.zeros((len(images), len(GRID)))
     for k, sigma in enumerate(GRID):
         rows = FIRST_INDEX + np.arange(len(images))
-        alone = smoothed.select_training_sigma(images, labels, [sigma], N0, ALPHA, indices=rows)
-        table[:, k] = alone.radii[:, 0]
-        counts = np.array([_count_of(radius, sigma) for radius in alone.radii[:, 0]])
+        alone = smoothed.select_training_sigma(images, labels, [sigma], n0=N0, alpha=ALPHA, indices=rows)
+        table[:, k] = alone.expected_radius[:, 0]
+        counts = np.array([_count_of(radius, sigma) for radius in alone.expected_radius[:, 0]])
         assert np.all((counts >= 0) & (counts <= N0))
     np.testing.assert_array_equal(found, GRID[table.argmax(axis=1)])
     assert set(found) == set(GRID)

@@ -132,7 +132,7 @@ def test_the_chosen_levels_are_those_of_the_pretrained_model(whole, tmp_path):
     which = np.sort(np.random.default_rng(0).permutation(len(data.train_labels))[:150])
     smoothed = SmoothedClassifier(load_checkpoint(alone / "checkpoint.pt"), 10, threads=1)
     found = smoothed.select_training_sigma(
-        data.train_images[which], data.train_labels[which], [0.1, 0.2, 0.3], 30, indices=2**31 + np.arange(150)
+        data.train_images[which], data.train_labels[which], [0.1, 0.2, 0.3], n0=30, indices=2**31 + np.arange(150)
     )
     np.testing.assert_array_equal(found.sigma, chosen)
 
