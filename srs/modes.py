@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
-
-import regions
+from jaxtyping import Int64
 
 #: Labels of the points, pairs that share one of which may overlap, from each image's level and certified class.
 GROUPS: Mapping[str, Callable[[np.ndarray, np.ndarray], list[np.ndarray] | None]] = {
@@ -25,6 +24,9 @@ _OVERLAPS = {
     "class": "one sigma or class may overlap",
 }
 _METHODS = {"lp": "LP", "matching": "matching"}
+
+#: Orders of the greedy method (Eq. 11).
+ORDERS = ("ascending", "descending", "arrival")
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,14 @@ class Mode:
 
         return shared_alpha(alpha, images) if self.simultaneous else alpha
 
-    def allocate(
-        self,
-        points: Float64[np.ndarray, "n d"],
-        R: Float64[np.ndarray, " n"],
-        level: Int64[np.ndarray, " n"],
-        predict: Int64[np.ndarray, " n"],
-    ) -> regions.Allocation:
-        """Size the regions of images certified for these classes with these radii at these levels."""
-        greedy = self.how not in _METHODS
-        return regions.allocate(
-            points,
-            R,
-            method="greedy" if greedy else self.how,
-            order=self.how if greedy else None,
-            groups=GROUPS[self.overlap](level, predict),
-        )
+    @property
+    def method(self) -> dict[str, Any]:
+        """The arguments of `regions.allocate` that say how."""
+        return {"method": "greedy", "order": self.how} if self.how in ORDERS else {"method": self.how}
+
+    def groups(self, level: Int64[np.ndarray, " n"], predict: Int64[np.ndarray, " n"]) -> list[np.ndarray] | None:
+        """Return the groups of `regions.allocate` for images certified for these classes at these levels."""
+        return GROUPS[self.overlap](level, predict)
 
 
 #: What every run is compared with.

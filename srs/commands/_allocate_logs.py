@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from srs.commands._allocate_settings import AllocateSettings
-    from srs.logs.compare import Answer
+    from srs.evaluation.rules import RuleAnswers
     from srs.logs.read import Logs
+    from srs.modes import Mode
 
 Number = TypeVar("Number", int, float)
 
@@ -40,7 +41,8 @@ def allocate_logs(settings: AllocateSettings) -> None:
     check_free(out, FILES, overwrite=settings.overwrite)
 
     import regions
-    from srs.logs.compare import bounds_from, compare, describe
+    from srs.evaluation.describe import describe
+    from srs.logs.compare import compare, proofs_from_logs
     from srs.logs.read import read_logs
     from srs.logs.recover_votes import lower, recover_votes
     from srs.modes import Mode
@@ -54,14 +56,14 @@ def allocate_logs(settings: AllocateSettings) -> None:
         alpha = min(settings.alpha)  # what the strictest log was made for is certified for all
         n, alphas = _of_each(settings.logs, logs, settings.n), _of_each(settings.logs, logs, settings.alpha)
         votes = recover_votes(logs, n, alphas, settings.rounding)
-    bounds = bounds_from(logs, lower(logs, settings.rounding), votes, alpha)
+    proofs = proofs_from_logs(logs, lower(logs, settings.rounding), votes, alpha)
     rows = rows_of(logs.idx, settings.indices)
     seconds["logs"] = time.perf_counter() - began
 
     began = time.perf_counter()
     points = points_of(logs, rows)
     # Only now: how radii were rounded, and the confidence that all images share, are matters of whole logs.
-    labels, logs, bounds = logs.labels, logs.only(rows), bounds.only(rows)
+    labels, logs, proofs = logs.labels, logs.only(rows), proofs.only(rows)
     warn_of_one_class(logs.labels, labels, "choose others by --indices")
     seconds["images"] = time.perf_counter() - began
 
@@ -70,12 +72,12 @@ def allocate_logs(settings: AllocateSettings) -> None:
     options = {
         name: getattr(settings, name) for name in ("solver", "time_limit") if getattr(settings, name) is not None
     }
-    answers = compare(logs, points, bounds, settings.rule, main, options, settings.parallel, settings.search)
+    rules = compare(logs, points, proofs, settings.rule, main, options, settings.parallel, settings.search)
     seconds["regions"] = time.perf_counter() - began
 
-    answer = answers[main.name]
-    sigma = logs.sigmas[answer.level]
-    checked = _verify(points, answer, main.overlap) if settings.verify else None
+    answers = rules[main.name]
+    table = regions.RegionMap(points, answers.r, logs.sigmas[answers.level], classes=answers.predict)
+    checked = _verify(points, answers, main) if settings.verify else None
     summary = {
         "logs": [str(file) for file in logs.files],
         "sigmas": logs.sigmas.tolist(),
@@ -88,15 +90,16 @@ def allocate_logs(settings: AllocateSettings) -> None:
         "rule": settings.rule,
         "n": _one(settings.n),
         "alpha": _one(settings.alpha),
-        "guarantee": bounds.guarantee,
+        "simultaneous": main.simultaneous,
+        "guarantee": proofs.guarantee,
         "rounding": _ROUNDED[settings.rounding],
-        "main": main.name,
-        **describe(answers, logs.labels),
+        "regions": table.content_hash,
+        **describe(rules, main.name),
         "seconds": seconds,
     }
     with whole_folder(out, FILES, overwrite=settings.overwrite) as folder:
-        _write_rows(folder / "allocation.tsv", logs, answer)
-        regions.RegionMap(points, answer.r, sigma, classes=answer.predict).save(folder / "regions.npz")
+        _write_rows(folder / "allocation.tsv", logs, answers)
+        table.save(folder / "regions.npz")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _print(summary, out, checked)
 
@@ -163,33 +166,32 @@ def _images(settings: AllocateSettings) -> Callable[[Logs, np.ndarray], np.ndarr
     raise ValueError("--logs: name the images that the logs are about, by --dataset or as POINTS, one of both")
 
 
-def _verify(points: np.ndarray, answer: Answer, overlap: str) -> str:
+def _verify(points: np.ndarray, answers: RuleAnswers, main: Mode) -> str:
     from regions import verify
-    from srs.modes import GROUPS
 
-    checked = verify(points, answer.r, answer.R, groups=GROUPS[overlap](answer.level, answer.predict))
+    checked = verify(points, answers.r, answers.R, groups=main.groups(answers.level, answers.predict))
     if not checked:
         raise AssertionError(f"{checked.status}; please report this")
     return checked.status
 
 
-def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
+def _write_rows(path: Path, logs: Logs, answers: RuleAnswers) -> None:
     import numpy as np
 
     from smoothing.tables import CertificateTable, write_certificates
 
-    inside = answer.r > 0
+    inside = answers.r > 0
     table = CertificateTable(
         idx=logs.idx,
         label=logs.labels,
-        predict=answer.predict,
-        radius=answer.radius,
-        correct=(answer.predict == logs.labels).astype(np.int64),
+        predict=answers.predict,
+        radius=answers.radius,
+        correct=answers.correct,
         seconds=logs.seconds,
         extra={
-            "sigma": logs.sigmas[answer.level],
-            "R": answer.R,
-            "r": np.where(inside, answer.r, 0.0),
+            "sigma": logs.sigmas[answers.level],
+            "R": answers.R,
+            "r": np.where(inside, answers.r, 0.0),
             "region": np.where(inside, np.arange(len(inside)), -1),
         },
     )
@@ -197,26 +199,11 @@ def _write_rows(path: Path, logs: Logs, answer: Answer) -> None:
 
 
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
-    from rich.table import Table
-
     from srs.commands._cli import console
-    from srs.evaluation.metrics import LAST
-    from srs.modes import OVERLAPPING, title
-    from srs.report.numbers import floored, percent
+    from srs.report.tables import rule_table, terminal
 
     screen = console()
-    shown = [epsilon for epsilon in summary["epsilon"] if epsilon <= LAST]  # all of them are in summary.json
-    table = Table(title="Certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
-    table.add_column("rule")
-    for name in ("ACR", "clean", "abstain", *(f"{epsilon:.2f}" for epsilon in shown)):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, rule in summary["rules"].items():
-        style = "bold" if name == summary["main"] else None if rule["sound"] else "dim"
-        acr, clean = floored(rule["average_certified_radius"], 3), percent(rule["clean_accuracy"])
-        cells = [percent(value) if value else "-" for value in rule["certified_accuracy"][: len(shown)]]
-        text = title(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
-        table.add_row(text, acr, clean, str(rule["abstentions"]), *cells, style=style)
-    screen.print(table)
+    screen.print(terminal("Certified accuracy (%) at l2 radius", rule_table(summary, summary["main"])))
     lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")

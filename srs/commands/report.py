@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from smoothing import CertificateTable
-    from srs.evaluation.evaluate import Rows
+    from srs.evaluation.rules import Answers
     from srs.report.page import Chapter
 
 _DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
@@ -125,14 +125,14 @@ def _names(runs: tuple[Path, ...], taken: set[str]) -> list[str]:
     return names
 
 
-def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Rows]:
+def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Answers]:
     """Read the logs to compare with: of each, the rows of the images that the runs are about."""
     import numpy as np
 
-    from srs.evaluation.evaluate import Rows
+    from srs.evaluation.rules import Answers
 
     images = np.unique(np.concatenate([chapter.run.record.idx for chapter in chapters]))
-    found: dict[str, Rows] = {}
+    found: dict[str, Answers] = {}
     for text in texts:
         name, path = _named(text)
         if name in found:
@@ -153,7 +153,7 @@ def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Row
                     f"has {record.label[j]}; {remedy}"
                 )
         at, _ = _places(table, images)
-        found[name] = Rows(table.predict[at], table.radius[at], table.correct[at])
+        found[name] = Answers(label=table.label[at], predict=table.predict[at], radius=table.radius[at])
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from srs.evaluation.evaluate import ModeResult
+import regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,12 @@ class Losses:
     distance: Float64[np.ndarray, " n"]
 
 
-def losses(mode: ModeResult) -> Losses:
-    """Find what each image loses and to whom.
+def losses(R: Float64[np.ndarray, " n"], allocation: regions.Allocation) -> Losses:
+    """Find what each image loses and to whom, given the radii R of its certificates.
 
     The neighbour is the one with the smallest |x_i - x_j| - r_i - r_j among the pairs of the allocation's graph: 0, up
     to rounding, where the regions touch, negative where the image's is empty inside the other.
     """
-    R, allocation = mode.bounds.radius, mode.allocation
     graph, r = allocation.graph, allocation.radii
     i, j = np.concatenate([graph.i, graph.j]), np.concatenate([graph.j, graph.i])
     d = np.concatenate([graph.distance, graph.distance])

@@ -17,7 +17,7 @@ from regions import OnlineAllocator, RegionMap, TooManyOverlaps, overlap_graph
 from smoothing import Certificates, SmoothedClassifier, make_sampler
 from smoothing.fingerprint import difference
 from smoothing.reading import read_json
-from srs.evaluation.evaluate import less
+from srs.evaluation.rules import less
 from srs.predict.predictor import Answers
 
 #: What may overlap in the file, by the run's overlap mode. Class groups would need all certificates to hold at once,

@@ -11,7 +11,7 @@ from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier, make_sampler
 from smoothing._validate import check_images
 from smoothing.confidence import shared_alpha
-from srs.evaluation.evaluate import less
+from srs.evaluation.rules import less
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")

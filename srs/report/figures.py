@@ -8,8 +8,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srs.evaluation.evaluate import Results, Rows, radii_of_image
+from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import losses
+from srs.evaluation.rules import Answers
 from srs.modes import OVERLAPPING, title
 from srs.report.svg import COLOURS, SERIES, pixels, style
 from srs.text import visible
@@ -29,7 +30,7 @@ def curves(results: Results) -> Figure:
     return _steps({title(name): results.rules[name] for name in drawn}, list(drawn.values()))
 
 
-def comparison(rules: Mapping[str, Rows]) -> Figure:
+def comparison(rules: Mapping[str, Answers]) -> Figure:
     """Draw certified accuracy against radius for runs and baselines by name (Fig. 2-5)."""
     styles = [
         {"color": SERIES[k % 7][0], "ls": SERIES[(k + k // 7) % 7][1], "lw": 2.0 if k == 0 else 1.6}
@@ -76,10 +77,10 @@ def lost_radius(results: Results) -> Figure:
     with style():
         figure = Figure(figsize=(5.2, 2.8))
         axes = figure.add_subplot()
-        names = [results.main.name, *(name for name in results.modes if name != results.main.name)]
+        names = [results.main.name, *(name for name in results.allocations if name != results.main.name)]
         n = len(results.record.idx)
         for (colour, dashes), name in zip(SERIES, names, strict=False):
-            lost = losses(results.modes[name]).lost
+            lost = losses(results.rules[name].R, results.allocations[name]).lost
             some = np.sort(lost[lost > 0])
             x = np.concatenate([[0.0], some])
             y = np.concatenate([np.arange(len(some), -1, -1)]) * 100 / n
@@ -91,20 +92,20 @@ def lost_radius(results: Results) -> Figure:
 
 def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
-    axes.plot(record.sigmas, radii_of_image(record, j, results.alpha), "o-", color=COLOURS["second"], ms=3, lw=1.4)
+    axes.plot(record.sigmas, results.radii_of(j), "o-", color=COLOURS["second"], ms=3, lw=1.4)
     axes.plot(record.sigmas[record.level[j]], results.radii[j], "D", color=COLOURS["main"], ms=6, label="r")
     axes.margins(y=0.12)
     axes.set(xlabel="sigma", ylabel="radius", ylim=(0, None), xlim=(0, None))
 
 
-def _steps(rules: Mapping[str, Rows], styles: Sequence[Mapping[str, object]]) -> Figure:
-    right = max(float(row.radius.max(initial=0)) for row in rules.values())
+def _steps(rules: Mapping[str, Answers], styles: Sequence[Mapping[str, object]]) -> Figure:
+    right = max(float(rule.radius.max(initial=0)) for rule in rules.values())
     with style():
         figure = Figure(figsize=(5.2, 4.4))
         axes = figure.add_subplot()
-        for (name, rows), how in zip(rules.items(), styles, strict=True):
-            radius = np.sort(rows.radius[(rows.correct == 1) & (rows.radius > 0)])
-            left = 100 * np.arange(len(radius), -1, -1) / len(rows.radius)
+        for (name, rule), how in zip(rules.items(), styles, strict=True):
+            radius = np.sort(rule.radius[(rule.correct == 1) & (rule.radius > 0)])
+            left = 100 * np.arange(len(radius), -1, -1) / len(rule.radius)
             x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
             axes.step(x, y, where="post", label=_label(name), **how)  # type: ignore[arg-type]
         axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102), xlabel=RADIUS, ylabel="certified accuracy (%)")

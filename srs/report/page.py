@@ -14,13 +14,15 @@ from markupsafe import Markup
 import regions
 from smoothing import ABSTAIN
 from smoothing.tables import floor_text, write_rows
-from srs.evaluation.evaluate import Results, Rows
+from srs.evaluation.describe import describe_rules
+from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import Losses, losses
+from srs.evaluation.rules import Answers
 from srs.modes import title
 from srs.report import figures
 from srs.report.finished_run import StoredRun
 from srs.report.numbers import floored, percent, raised
-from srs.report.summary import guarantee, write_summary, write_tables
+from srs.report.summary import write_summary, write_tables
 from srs.report.svg import image_uri, inline_svg, save
 from srs.report.tables import RuleTable, rule_table
 from srs.text import visible
@@ -52,9 +54,9 @@ class Chapter:
     warning: str | None
 
 
-def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[str, Rows]) -> None:
+def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> None:
     """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder."""
-    compared = {chapter.name: chapter.results.rules[chapter.results.main.name] for chapter in chapters}
+    compared: dict[str, Answers] = {chapter.name: chapter.results.answers for chapter in chapters}
     compared.update(baselines)
     context: dict[str, Any] = {
         "chapters": [_chapter(folder, chapter, number) for number, chapter in enumerate(chapters)],
@@ -65,7 +67,7 @@ def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[s
         figure = figures.comparison(compared)
         save(figure, folder / "comparison.png", folder / "comparison.pdf")
         context["compared"] = Markup(inline_svg(figure, "comparison"))
-        context["overview"] = rule_table(compared, named=visible)
+        context["overview"] = rule_table(describe_rules(compared), named=visible)
     page = template().render(**context)
     (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -89,7 +91,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     out.mkdir()
     write_tables(results, out)
     summary = write_summary(results, run.config, run.manifest, out)
-    lost = {name: losses(mode) for name, mode in results.modes.items()}
+    lost = {name: losses(results.rules[name].R, found) for name, found in results.allocations.items()}
     _write_losses(out / "losses.tsv", results, lost)
     degree = regions.overlap_degrees(results.points, results.bounds.radius)
     drawn = {
@@ -102,15 +104,15 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     samples = _samples(results) if not run.settings.chosen_only else []
     if samples:
         save(figures.radii_against_sigma(results, run.images, samples), out / "sigma.png", out / "sigma.pdf")
-    main = results.rules[results.main.name]
+    main = results.answers
     return {
         "name": visible(chapter.name),
         "number": number,
         "warning": None if chapter.warning is None else visible(chapter.warning),
-        "guarantee": guarantee(results),
+        "guarantee": results.proofs.guarantee,
         "tiles": _tiles(results, summary),
         "figures": {name: Markup(inline_svg(figure, f"r{number}-{name}")) for name, figure in drawn.items()},
-        "table": rule_table(results.rules, results.main.name),
+        "table": rule_table(summary, summary["main"]),
         "samples": [_sample(chapter, number, j) for j in samples],
         "degree": {
             "mean": f"{degree.mean():.1f}",
@@ -181,14 +183,14 @@ def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]
     return [
         {
             "title": title(name),
-            "before": floored(float(results.modes[name].bounds.radius.sum()), 2),
-            "after": floored(float(np.minimum(mode.allocation.radii, mode.bounds.radius).sum()), 2),
-            "share": f"{raised(_share(lost[name].lost.sum(), mode.bounds.radius.sum()), 1)}%",
+            "before": floored(float(results.rules[name].R.sum()), 2),
+            "after": floored(float(np.minimum(found.radii, results.rules[name].R).sum()), 2),
+            "share": f"{raised(_share(lost[name].lost.sum(), results.rules[name].R.sum()), 1)}%",
             "losers": f"{int((lost[name].lost > 0).sum()):,}",
-            "empty": f"{int(((mode.allocation.radii == 0) & (mode.bounds.radius > 0)).sum()):,}",
-            "gap": "unknown" if mode.allocation.gap is None else f"{mode.allocation.gap:.1e}",
+            "empty": f"{int(((found.radii == 0) & (results.rules[name].R > 0)).sum()):,}",
+            "gap": "unknown" if found.gap is None else f"{found.gap:.1e}",
         }
-        for name, mode in results.modes.items()
+        for name, found in results.allocations.items()
     ]
 
 
@@ -223,7 +225,7 @@ def _region(results: Results, j: int) -> dict[str, str]:
     }
 
 
-def _abstained(chapter: Chapter, main: Rows) -> list[dict[str, Any]]:
+def _abstained(chapter: Chapter, main: Answers) -> list[dict[str, Any]]:
     which: Int64[np.ndarray, " m"] = np.flatnonzero(main.predict == ABSTAIN)
     return [_picture(chapter, j) | {"sigma": f"{chapter.results.sigma[j]:g}"} for j in which[:ABSTENTIONS].tolist()]
 
@@ -235,12 +237,12 @@ def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> N
         (
             name,
             str(idx[j]),
-            floor_text(float(mode.bounds.radius[j])),
-            floor_text(float(mode.allocation.radii[j])),
+            floor_text(float(results.rules[name].R[j])),
+            floor_text(float(found.radii[j])),
             str(idx[lost[name].neighbour[j]]) if lost[name].neighbour[j] >= 0 else "-1",
             floor_text(float(lost[name].distance[j])),
         )
-        for name, mode in results.modes.items()
+        for name, found in results.allocations.items()
         for j in np.flatnonzero(lost[name].lost > 0).tolist()
     )
     write_rows(path, ("rule", "idx", "R", "r", "neighbour", "distance"), rows)
@@ -250,17 +252,15 @@ def _plain(value: Any) -> str:
     return visible(value) if isinstance(value, str) else json.dumps(value)
 
 
-def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Rows]) -> list[tuple[str, RuleTable]]:
+def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> list[tuple[str, RuleTable]]:
     """Return captions and tables that may be asked for in other formats: for each run, and for all together."""
-    tables = [
-        (
-            f"{visible(chapter.name)}: {guarantee(chapter.results)}",
-            rule_table(chapter.results.rules, chapter.results.main.name),
-        )
-        for chapter in chapters
-    ]
+    tables = []
+    for chapter in chapters:
+        described, main = describe_rules(chapter.results.rules), chapter.results.main.name
+        caption = f"{visible(chapter.name)}: {chapter.results.proofs.guarantee}"
+        tables.append((caption, rule_table(described, main)))
     if len(chapters) + len(baselines) > 1:
-        mains = {chapter.name: chapter.results.rules[chapter.results.main.name] for chapter in chapters}
-        compared = {**mains, **baselines}
-        tables.append(("All runs and baselines", rule_table(compared, named=visible)))
+        compared: dict[str, Answers] = {chapter.name: chapter.results.answers for chapter in chapters}
+        compared.update(baselines)
+        tables.append(("All runs and baselines", rule_table(describe_rules(compared), named=visible)))
     return tables

@@ -8,28 +8,24 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-import regions
-from smoothing import ABSTAIN
 from smoothing.storage import replacing
 from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
+from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
-from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
-from srs.modes import OVERLAPPING, title
-from srs.report.numbers import floored, percent
+from srs.report.tables import rule_table, terminal
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 
 def certificates(results: Results) -> CertificateTable:
     """Return the run's table: the six usual columns, then those of `folder.EXTRA`; region and runner_up -1: none."""
-    record, r = results.record, results.radii
-    rows = results.rules[results.main.name]
+    record, answers, r = results.record, results.answers, results.radii
     at = np.arange(len(r)), record.level
     return CertificateTable(
         idx=record.idx,
         label=record.label,
-        predict=rows.predict,
-        radius=rows.radius,
-        correct=rows.correct,
+        predict=answers.predict,
+        radius=answers.radius,
+        correct=answers.correct,
         seconds=record.seconds,
         extra={
             "sigma": results.sigma,
@@ -52,9 +48,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
 
     Nothing in it depends on anything but the run's rows, its description and the versions of the libraries.
     """
-    record, rules, main = results.record, results.rules, results.main.name
-    n = len(record.idx)
-    epsilon = radius_grid(max(float(row.radius.max()) for row in rules.values()))
+    record, n = results.record, len(results.record.idx)
     clean = record.clean[np.arange(n), record.level]
     return {
         "settings": dict(config),
@@ -65,36 +59,12 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "versions": dict(manifest["versions"]),
         "alpha": results.alpha,
         "simultaneous": results.main.simultaneous,
-        "guarantee": guarantee(results),
+        "guarantee": results.proofs.guarantee,
         "regions": results.table.content_hash,
         "clean_accuracy": float((clean == record.label).mean()),
-        "main": main,
-        "abstentions": int((rules[main].predict == ABSTAIN).sum()),
-        "average_certified_radius": average_certified_radius(rules[main].radius, rules[main].correct),
-        "epsilon": epsilon.tolist(),
-        "rules": {
-            name: {
-                "sound": name != OVERLAPPING,
-                "abstentions": int((row.predict == ABSTAIN).sum()),
-                "average_certified_radius": average_certified_radius(row.radius, row.correct),
-                "certified_accuracy": certified_accuracy(row.radius, row.correct, epsilon).tolist(),
-            }
-            for name, row in rules.items()
-        },
-        "allocations": {name: _describe(mode.allocation) for name, mode in results.modes.items()},
+        **describe(results.rules, results.main.name),
         "seconds": record.stages,
     }
-
-
-def guarantee(results: Results) -> str:
-    """Return what the run's certificates claim, in a sentence."""
-    n = len(results.record.idx)
-    if results.main.simultaneous:
-        return (
-            f"all certificates hold at once with probability at least 1 - {results.alpha:g}: each is made at "
-            f"{results.alpha:g} / {n}, because regions of one class may overlap and rely on each other"
-        )
-    return f"each certificate holds with probability at least 1 - {results.alpha:g}, per image"
 
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -133,26 +103,4 @@ def write_summary(
 
 def results_table(summary: dict[str, Any], name: str) -> Table:
     """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    table = Table(title=f"{name}: certified accuracy (%) at l2 radius", box=None, pad_edge=False, header_style="bold")
-    table.add_column("rule", no_wrap=True)
-    for name in ("ACR", "abstain", *(f"{epsilon:.2f}" for epsilon in summary["epsilon"])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for rule, result in summary["rules"].items():
-        cells = [percent(value) if value else "-" for value in result["certified_accuracy"]]
-        style = "bold" if rule == summary["main"] else "dim" if not result["sound"] else None
-        acr = floored(result["average_certified_radius"], 3)
-        table.add_row(title(rule), acr, str(result["abstentions"]), *cells, style=style)
-    return table
-
-
-def _describe(allocation: regions.Allocation) -> dict[str, Any]:
-    """Return what is known about an allocation; how long it took is not a result."""
-    return {
-        "objective": allocation.objective,
-        "upper_bound": allocation.upper_bound,
-        "gap": allocation.gap,
-        "method": allocation.method,
-        "status": allocation.status,
-        "edges": len(allocation.graph.i),
-        "stats": {name: value for name, value in allocation.stats.items() if not name.startswith("seconds")},
-    }
+    return terminal(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))

@@ -1,13 +1,14 @@
-"""The table of the paper (Tables 6 and 7): certified accuracy of every rule, for pages, LaTeX and Markdown."""
+"""The table of the paper (Tables 6 and 7): certified accuracy of every rule, for terminals, pages, LaTeX and Markdown.
+
+All of them show the same cells, made in one place from what a summary says.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from rich.table import Table
 
-from smoothing import ABSTAIN
-from srs.evaluation.evaluate import Rows
-from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent
 
@@ -19,34 +20,54 @@ class RuleTable:
     Attributes
     ----------
     columns : tuple of str
-        Average certified radius, abstentions, then certified accuracy in percent at these radii.
+        Average certified radius; clean accuracy in percent where it is known of every rule; abstentions; then certified
+        accuracy in percent at these radii.
     rows : tuple of (title, cells)
-    main, unsound : str or None
-        Titles of the rows to stress, and to mark as a bound that proves nothing.
+    main : str or None
+        Title of the row to stress.
+    unsound : frozenset of str
+        Titles of the rows that prove nothing.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     main: str | None
-    unsound: str | None
+    unsound: frozenset[str]
 
 
-def rule_table(rules: Mapping[str, Rows], main: str | None = None, *, named: Callable[[str], str] = title) -> RuleTable:
-    """Return the table of some rules, whose rows are named by a function of the rules' names."""
-    epsilon = radius_grid(max(float(row.radius.max(initial=0)) for row in rules.values()))
-    rows = []
-    for name, row in rules.items():
-        accuracy = certified_accuracy(row.radius, row.correct, epsilon).tolist()
-        cells = [floored(average_certified_radius(row.radius, row.correct), 3), str(_abstentions(row))]
-        cells += [percent(value) if value else "-" for value in accuracy]
-        rows.append((named(name), tuple(cells)))
-    columns = ("ACR", "abstain", *(f"{value:.2f}" for value in epsilon))
+def rule_table(
+    described: Mapping[str, Any], main: str | None = None, *, named: Callable[[str], str] = title
+) -> RuleTable:
+    """Return the table of what `describe_rules` returned, or a summary, with rows named by a function of rules' names.
+
+    A rule that is unsound says so in its title, which that of overlapping regions does by itself.
+    """
+    rules: Mapping[str, Mapping[str, Any]] = described["rules"]
+    clean = all("clean_accuracy" in rule for rule in rules.values())
+    titles, rows = {}, []
+    for name, rule in rules.items():
+        titles[name] = named(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
+        cells = [floored(rule["average_certified_radius"], 3), *([percent(rule["clean_accuracy"])] if clean else [])]
+        cells += [str(rule["abstentions"]), *(percent(value) if value else "-" for value in rule["certified_accuracy"])]
+        rows.append((titles[name], tuple(cells)))
     return RuleTable(
-        columns,
+        ("ACR", *(["clean"] if clean else []), "abstain", *(f"{value:.2f}" for value in described["epsilon"])),
         tuple(rows),
-        None if main is None else named(main),
-        named(OVERLAPPING) if OVERLAPPING in rules else None,
+        None if main is None else titles[main],
+        frozenset(titles[name] for name, rule in rules.items() if not rule["sound"]),
     )
+
+
+def terminal(caption: str, table: RuleTable) -> Table:
+    """Return a table for a terminal: the main row bold, those that prove nothing dim."""
+    shown = Table(title=caption, box=None, pad_edge=False, header_style="bold")
+    shown.add_column("rule", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(column, justify="right", no_wrap=True)
+    for name, cells in table.rows:
+        style = "bold" if name == table.main else "dim" if name in table.unsound else None
+        shown.add_row(name, *cells, style=style)
+    return shown
 
 
 def markdown(caption: str, table: RuleTable) -> str:
@@ -85,10 +106,6 @@ FORMATS = {"latex": (".tex", latex), "markdown": (".md", markdown)}
 def joined(name: str, tables: Sequence[tuple[str, RuleTable]]) -> str:
     """Return all tables in one of `FORMATS`."""
     return "\n".join(FORMATS[name][1](caption, table) for caption, table in tables)
-
-
-def _abstentions(row: Rows) -> int:
-    return int(np.count_nonzero(row.predict == ABSTAIN))
 
 
 def _escaped(text: str) -> str:

@@ -29,7 +29,7 @@ class Record:
         Index in the data set, true class.
     clean, classes : int arrays of shape (n, k)
         Class without noise, and the most voted class of the selection samples, which is the one to certify.
-    ranked, one_sided : arrays of shape (n, k)
+    expected_radius, expected_radius_one_sided : arrays of shape (n, k)
         What the rule ranks by, from selection samples: for the run's bound, and where certificates are one-sided.
     share : array of shape (n, k)
         Share of alpha for the classes that are not certified, from selection samples; 0 is the one-sided bound.
@@ -48,8 +48,8 @@ class Record:
     label: Int64[np.ndarray, " n"]
     clean: Int64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "n k"]
-    ranked: Float64[np.ndarray, "n k"]
-    one_sided: Float64[np.ndarray, "n k"]
+    expected_radius: Float64[np.ndarray, "n k"]
+    expected_radius_one_sided: Float64[np.ndarray, "n k"]
     share: Float64[np.ndarray, "n k"]
     level: Int64[np.ndarray, " n"]
     counts: Counts
@@ -59,7 +59,7 @@ class Record:
     @property
     def own_level(self) -> Int64[np.ndarray, " n"]:
         """The level that the rule chooses for each image by itself; another than `level` only where chosen jointly."""
-        return np.asarray(self.ranked.argmax(axis=1))
+        return np.asarray(self.expected_radius.argmax(axis=1))
 
     @property
     def certified(self) -> Bool[np.ndarray, "n k"]:
@@ -115,8 +115,8 @@ def read_record(files: VoteFiles) -> Record:
         label=selected.label,
         clean=selected.clean,
         classes=selected.outcome.classes,
-        ranked=selected.outcome.expected_radius,
-        one_sided=selected.outcome.one_sided,
+        expected_radius=selected.outcome.expected_radius,
+        expected_radius_one_sided=selected.outcome.one_sided,
         share=selected.outcome.share,
         level=level,
         counts=estimated.votes.counted(selected.outcome.classes),

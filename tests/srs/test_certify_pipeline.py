@@ -12,8 +12,10 @@ import regions
 from smoothing import ABSTAIN, Ladder, SmoothedClassifier
 from smoothing.drawing.draw import MOST_TOGETHER, Missing
 from smoothing.drawing.stages import Share
-from srs.evaluation.evaluate import Bounds, ModeResult, allocated, evaluate
+from srs.evaluation.evaluate import evaluate
 from srs.evaluation.losses import losses
+from srs.evaluation.rules import allocated
+from srs.evaluation.sizing import Sizer
 from srs.modes import COMPARED, Mode, title
 from srs.report.summary import certificates, summarize
 from srs.run.draw import draw_run, files_of, points_of
@@ -208,15 +210,15 @@ def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
         "sigma": (R, [record.level]),
         "class": (alone.radius, [record.level, alone.predict]),
     }
-    assert {mode.name for mode in COMPARED} == set(results.modes)
+    assert {mode.name for mode in COMPARED} == set(results.allocations)
     for mode in COMPARED:
         radius, groups = may_overlap[mode.overlap]
         expected = regions.allocate(points, radius, groups=groups).objective
-        found = results.modes[mode.name].allocation
+        found = results.allocations[mode.name]
         assert regions.verify(points, found.radii, radius, groups=groups)
         if mode.how == "lp":
             assert found.objective == pytest.approx(expected, rel=1e-9)
-    assert results.modes["paper-lp"].allocation.objective < results.modes["sigma-lp"].allocation.objective
+    assert results.allocations["paper-lp"].objective < results.allocations["sigma-lp"].objective
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,8 @@ def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
 )
 def test_a_mode_lets_overlap_what_shares_its_sigma_or_class(overlap, expected):
     points, level, predict = np.array([[0.0], [0.1], [0.3]]), np.array([0, 0, 1]), np.array([0, 1, 1])
-    allocation = Mode(overlap, "lp").allocate(points, np.ones(3), level, predict)
+    R = np.ones(3)
+    allocation = Sizer.among(points, [R], {})(Mode(overlap, "lp"), R, level, predict)
     assert allocation.objective == pytest.approx(expected)
 
 
@@ -268,8 +271,8 @@ def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inpu
     own = smoothed.certify_classes(
         inputs.images, choice.sigma, choice.predict, n=N, alpha=ALPHA, indices=inputs.indices
     )
-    assert regions.verify(points_of(inputs), found.modes["paper-lp"].allocation.radii, own.radius)
-    assert found.modes["paper-lp"].allocation.objective > 0
+    assert regions.verify(points_of(inputs), found.allocations["paper-lp"].radii, own.radius)
+    assert found.allocations["paper-lp"].objective > 0
 
 
 def test_estimation_samples_have_no_part_in_the_joint_choice(tmp_path):
@@ -323,22 +326,21 @@ def test_experts_are_asked_at_their_own_level(tmp_path):
 def test_labels_change_what_is_correct_and_nothing_else(results):
     record = dataclasses.replace(results.record, label=1 - results.record.label)
     other = evaluate(record, results.points, results.main, ALPHA)
-    for name, rows in results.rules.items():
+    for name, answers in results.rules.items():
         changed = other.rules[name]
-        np.testing.assert_array_equal(changed.radius, rows.radius)
-        np.testing.assert_array_equal(changed.predict, rows.predict)
-        certified = rows.predict != ABSTAIN
-        np.testing.assert_array_equal((changed.correct + rows.correct)[certified], 1)
-        np.testing.assert_array_equal((changed.correct + rows.correct)[~certified], 0)
+        np.testing.assert_array_equal(changed.radius, answers.radius)
+        np.testing.assert_array_equal(changed.predict, answers.predict)
+        certified = answers.predict != ABSTAIN
+        np.testing.assert_array_equal((changed.correct + answers.correct)[certified], 1)
+        np.testing.assert_array_equal((changed.correct + answers.correct)[~certified], 0)
 
 
 def test_sound_rules_stay_inside_their_certificate_and_region(results):
-    for name, mode in results.modes.items():
-        allocation = mode.allocation
-        rows = results.rules[name]
-        assert np.all(rows.radius <= allocation.radii)
-        np.testing.assert_array_equal(rows.predict[allocation.radii == 0], ABSTAIN)
-        assert np.all(rows.radius[rows.predict == ABSTAIN] == 0)
+    for name, allocation in results.allocations.items():
+        answers = results.rules[name]
+        assert np.all(answers.radius <= allocation.radii)
+        np.testing.assert_array_equal(answers.predict[allocation.radii == 0], ABSTAIN)
+        assert np.all(answers.radius[answers.predict == ABSTAIN] == 0)
     assert results.rules["paper-lp"].radius.sum() < results.rules["overlapping"].radius.sum()
 
 
@@ -351,12 +353,12 @@ def test_an_empty_region_abstains():
 def test_discrete_votes_lose_what_looking_up_float_images_may_be_off(results):
     cut = evaluate(results.record, results.points, results.main, ALPHA, "discrete")
     lost = 2.0**-24 * results.points.shape[1] ** 0.5
-    for name, mode in cut.modes.items():
-        rows = cut.rules[name]
-        some = rows.radius > 0
+    for name in cut.allocations:
+        answers = cut.rules[name]
+        some = answers.radius > 0
         assert some.any()
-        assert np.all(rows.radius[some] <= (np.minimum(mode.bounds.radius, mode.allocation.radii) - lost)[some])
-        assert np.all(rows.predict[rows.radius == 0] == ABSTAIN)
+        assert np.all(answers.radius[some] <= (np.minimum(answers.R, answers.r) - lost)[some])
+        assert np.all(answers.predict[answers.radius == 0] == ABSTAIN)
     # a region smaller than that certifies nothing
     assert allocated(np.array([3]), np.array([0.5]), np.array([lost]), lost)[0].tolist() == [ABSTAIN]
 
@@ -397,7 +399,7 @@ def test_the_neighbour_in_the_way_need_not_be_the_nearest():
     points, R = np.array([[0.0], [-0.5], [0.9], [9.0]]), np.array([1.0, 0.1, 0.7, 1.0])
     allocation = regions.allocate(points, R, "greedy", order=[2, 1, 0, 3])
     assert allocation.radii.tolist() == pytest.approx([0.2, 0.1, 0.7, 1.0])
-    found = losses(ModeResult(Bounds(np.zeros(4, dtype=np.int64), R, R, R), allocation))
+    found = losses(R, allocation)
     assert found.lost.tolist() == pytest.approx([0.8, 0, 0, 0])
     assert found.neighbour.tolist() == [2, -1, -1, -1]
     assert found.distance[0] == pytest.approx(0.9)

@@ -6,7 +6,7 @@ import pytest
 
 FORMER = {
     "srs.predictor": ("srs.predict.predictor", ("Answers", "OUTSIDE", "Predictor")),
-    "srs.from_logs": ("srs.logs.compare", ("bounds_from", "choose", "compare", "describe")),
+    "srs.from_logs": ("srs.logs.compare", ("choose", "compare")),
     "srs.rounding": ("srs.logs.recover_votes", ("Votes", "lower", "recover_votes")),
 }
 

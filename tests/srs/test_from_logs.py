@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import norm
 
 import regions
-from srs.logs.compare import MODES, bounds_from, choose, compare, describe
+from srs.evaluation.describe import describe, describe_rules
+from srs.logs.compare import MODES, choose, compare, proofs_from_logs
 from srs.logs.read import Logs
 from srs.logs.recover_votes import Votes, lower
 from srs.modes import Mode
@@ -33,8 +34,8 @@ PAPER = Mode("paper", "lp")
 
 
 def answers_of(logs, points, rule="max-radius", main=PAPER, votes=None, alpha=None):
-    bounds = bounds_from(logs, lower(logs, "none"), votes, alpha)
-    return compare(logs, np.asarray(points, dtype=float), bounds, rule, main, {})
+    proofs = proofs_from_logs(logs, lower(logs, "none"), votes, alpha)
+    return compare(logs, np.asarray(points, dtype=float), proofs, rule, main, {})
 
 
 def test_rules():
@@ -67,7 +68,7 @@ def test_every_rule_on_a_line():
     assert found["class-lp"].radius.sum() == pytest.approx(2.0, abs=3e-6)  # both are 7
     sound = {name: answer.sound for name, answer in found.items()}
     assert [name for name, good in sound.items() if not good] == ["overlapping", "class-lp"]
-    described = describe(found, logs.labels)
+    described = describe(found, "paper-lp")
     assert described["rules"]["paper-lp"]["average_certified_radius"] == pytest.approx(1 / 3, abs=2e-6)
     assert described["rules"]["sigma=0.25"]["clean_accuracy"] == pytest.approx(2 / 3)
     assert described["allocations"]["paper-lp"]["upper_bound"] == pytest.approx(1.25)
@@ -93,7 +94,7 @@ def test_no_rule_makes_a_joint_choice_worse_than_one_by_one(rng):
         assert found["joint-lp"].r.sum() >= found["sigma-lp"].r.sum() - 1e-9
         first = predict[:, 0]  # every radius is positive or the level is admitted nowhere
         if rule == "anchor" and (printed[:, 0] > 0).all():
-            assert (found["joint-lp"].answers == first).all()
+            assert (found["joint-lp"].returned == first).all()
 
 
 def test_another_main_method_is_added():
@@ -108,8 +109,8 @@ def test_an_image_whose_region_is_empty_is_answered_by_the_region_that_holds_it(
     found = answers_of(logs, [[0.0], [0.75]], main=Mode("paper", "arrival"))["paper-arrival"]
     assert found.r[1] == 0
     assert found.predict.tolist() == [7, -1]
-    assert found.answers.tolist() == [7, 3]
-    assert describe({"x": found}, logs.labels)["rules"]["x"]["clean_accuracy"] == 0.5
+    assert found.returned.tolist() == [7, 3]
+    assert describe_rules({"x": found})["rules"]["x"]["clean_accuracy"] == 0.5
 
 
 def test_labels_choose_nothing(rng):
@@ -121,7 +122,7 @@ def test_labels_choose_nothing(rng):
     for name, answer in one.items():
         assert (answer.level == other[name].level).all()
         assert (answer.radius == other[name].radius).all()
-        assert (answer.answers == other[name].answers).all()
+        assert (answer.returned == other[name].returned).all()
 
 
 @pytest.mark.parametrize("rule", ["max-radius", "anchor"])
@@ -133,18 +134,18 @@ def test_allocations_are_those_of_the_levels_and_feasible(rng, rule):
     votes = Votes(counts, 1000)
     printed = np.where(predict < 0, 0.0, votes.radii(SIGMAS, 0.001))
     logs = logs_of(predict, printed, predict[:, 0].clip(0))
-    bounds = bounds_from(logs, printed, votes, 0.001)
-    assert (bounds.chosen <= bounds.constant).all()
-    assert (bounds.simultaneous <= bounds.chosen).all()
-    assert (bounds.simultaneous < bounds.chosen)[counts > 700].all()
-    assert bounds.certified
-    found = compare(logs, points, bounds, rule, Mode("sigma", "descending"), {})
+    proofs = proofs_from_logs(logs, printed, votes, 0.001)
+    assert (proofs.chosen <= proofs.constant).all()
+    assert (proofs.simultaneous <= proofs.chosen).all()
+    assert (proofs.simultaneous < proofs.chosen)[counts > 700].all()
+    assert proofs.certified
+    found = compare(logs, points, proofs, rule, Mode("sigma", "descending"), {})
     groups = {"paper": lambda a: None, "sigma": lambda a: a.level, "joint": lambda a: a.level}
     groups["class"] = lambda a: [a.level, predict[np.arange(n), a.level]]
     for name, answer in found.items():
         if answer.allocation is None:
             continue
-        table = bounds.simultaneous if name.startswith("class") else bounds.chosen
+        table = proofs.simultaneous if name.startswith("class") else proofs.chosen
         R = table[np.arange(n), answer.level]
         assert (answer.R == R).all()
         labels = groups[name.split("-")[0]](answer)
@@ -159,8 +160,8 @@ def test_every_certificate_that_might_be_picked_gets_its_share_of_alpha():
     """A unanimous vote of n has the lower bound a^(1/n) at failure probability a (Clopper and Pearson)."""
     n, alpha, images, levels = 1000, 0.01, 3, 3
     logs = logs_of(PREDICT, PRINTED, LABELS)
-    bounds = bounds_from(logs, logs.printed, Votes(np.full((images, levels), n), n), alpha)
-    for found, share in ((bounds.constant, 1), (bounds.chosen, levels), (bounds.simultaneous, images * levels)):
+    proofs = proofs_from_logs(logs, logs.printed, Votes(np.full((images, levels), n), n), alpha)
+    for found, share in ((proofs.constant, 1), (proofs.chosen, levels), (proofs.simultaneous, images * levels)):
         radius = SIGMAS * norm.ppf((alpha / share) ** (1 / n))
         np.testing.assert_allclose(found, np.tile(radius, (images, 1)), rtol=1e-6)
         assert (found <= radius).all()
@@ -168,10 +169,10 @@ def test_every_certificate_that_might_be_picked_gets_its_share_of_alpha():
 
 def test_the_union_bound_is_stated_as_it_is():
     logs = logs_of(PREDICT, PRINTED, LABELS)
-    text = bounds_from(logs, logs.printed, None, None).guarantee
+    text = proofs_from_logs(logs, logs.printed, None, None).guarantee
     assert "at least 1 - 3 alpha, per image" in text
     votes = Votes(np.full((3, 3), 900), 1000)
-    text = bounds_from(logs, logs.printed, votes, 0.01).guarantee
+    text = proofs_from_logs(logs, logs.printed, votes, 0.01).guarantee
     assert "at least 1 - 0.01, per image" in text
     assert "alpha / 3" in text
     assert "alpha / 9" in text
