@@ -148,7 +148,7 @@ def _show(out: Path) -> None:
 def print_results(summary: dict[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
     from srs.report.numbers import percent, significant
-    from srs.report.summary import results_table
+    from srs.report.summary import remarks, results_table
 
     screen = console()
     screen.print(results_table(summary, str(folder)))
@@ -158,6 +158,8 @@ def print_results(summary: dict[str, Any], folder: Path) -> None:
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)
+    for line in remarks(summary):
+        screen.print(line, soft_wrap=True)
     bound = (
         "no bound known"
         if main["upper_bound"] is None

@@ -1,21 +1,25 @@
 """What a `summary.json` says about rules, whether a run's or that of logs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import regions
 from smoothing import ABSTAIN
+from srs.evaluation.intervals import Interval, mean_interval
 from srs.evaluation.metrics import average_certified_radius, certified_accuracy, radius_grid
 from srs.evaluation.rules import Answers, RuleAnswers
 
 
-def describe(rules: Mapping[str, RuleAnswers], main: str) -> dict[str, Any]:
+def describe(
+    rules: Mapping[str, RuleAnswers], main: str, one_sided: Mapping[str, RuleAnswers] | None = None
+) -> dict[str, Any]:
     """Return what is found by every rule and first by the main one, ready for JSON.
 
     Keys are `main`, its `abstentions` and `average_certified_radius`, then `epsilon` and `rules` of `describe_rules`,
     and `allocations`.
     """
-    described = describe_rules(rules)
+    described = describe_rules(rules, main, one_sided)
     stressed = described["rules"][main]
     return {
         "main": main,
@@ -28,10 +32,15 @@ def describe(rules: Mapping[str, RuleAnswers], main: str) -> dict[str, Any]:
     }
 
 
-def describe_rules(rules: Mapping[str, Answers]) -> dict[str, Any]:
+def describe_rules(
+    rules: Mapping[str, Answers], main: str | None = None, one_sided: Mapping[str, Answers] | None = None
+) -> dict[str, Any]:
     """Return `epsilon`, radii up to the largest that a rule certifies, and for each of the `rules` its numbers.
 
-    Accuracies are fractions. `clean_accuracy` is there where it is known which class is returned at the image itself.
+    Accuracies are fractions. Intervals are those of `intervals.mean_interval`. `above_main` is the paired one of the
+    average certified radius less the main rule's, [mean, low, high], where the rule is about the same images.
+    `clean_accuracy` is there where it is known which class is returned at the image itself, and what ends in
+    `_one_sided` where `one_sided` has the rule's answers with one-sided certificates.
     """
     epsilon = radius_grid(max(float(rule.radius.max(initial=0)) for rule in rules.values()))
     described: dict[str, Any] = {}
@@ -40,8 +49,24 @@ def describe_rules(rules: Mapping[str, Answers]) -> dict[str, Any]:
         if rule.returned is not None:
             described[name]["clean_accuracy"] = float((rule.returned == rule.label).mean())
         described[name]["average_certified_radius"] = average_certified_radius(rule.radius, rule.correct)
+        described[name]["average_certified_radius_interval"] = _plain(mean_interval(rule.radius * rule.correct))[1:]
+        if main is not None and name != main and len(rule.radius) == len(rules[main].radius):
+            difference = rule.radius * rule.correct - rules[main].radius * rules[main].correct
+            described[name]["above_main"] = _plain(mean_interval(difference))
         described[name]["certified_accuracy"] = certified_accuracy(rule.radius, rule.correct, epsilon).tolist()
+        if one_sided is not None and name in one_sided:
+            other = one_sided[name]
+            described[name]["abstentions_one_sided"] = int((other.predict == ABSTAIN).sum())
+            mean = average_certified_radius(other.radius, other.correct)
+            described[name]["average_certified_radius_one_sided"] = mean
+            accuracy = certified_accuracy(other.radius, other.correct, epsilon)
+            described[name]["certified_accuracy_one_sided"] = accuracy.tolist()
     return {"epsilon": epsilon.tolist(), "rules": described}
+
+
+def _plain(interval: Interval) -> list[float | None]:
+    """Return mean, low and high; None for what a single image leaves unknown."""
+    return [None if math.isnan(value) else value for value in (interval.mean, interval.low, interval.high)]
 
 
 def _allocation(allocation: regions.Allocation) -> dict[str, Any]:

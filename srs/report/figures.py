@@ -90,6 +90,25 @@ def lost_radius(results: Results) -> Figure:
     return figure
 
 
+def vote_shares(results: Results) -> Figure:
+    """Draw at each level how many images get at most a share of the votes for the class that is certified there."""
+    record = results.record
+    levels = np.flatnonzero(record.certified.any(axis=0)).tolist()
+    shades = colormaps["viridis"](np.linspace(0.1, 0.9, len(levels)))
+    with style():
+        figure = Figure(figsize=(5.2, 3.2))
+        axes = figure.add_subplot()
+        for shade, k in zip(shades, levels, strict=True):
+            some = record.certified[:, k]
+            share = np.sort(record.counts.last[some, k] / record.counts.drawn[some, k])
+            x = np.concatenate([[0.0], share, [1.0]])
+            y = np.concatenate([np.arange(len(share) + 1), [len(share)]]) * 100 / len(share)
+            axes.step(x, y, where="post", color=shade, lw=1.4, label=f"sigma = {record.sigmas[k]:g}")
+        axes.set(xlabel="share of the votes, p", ylabel="images with at most p (%)", xlim=(0, 1), ylim=(0, 102))
+        axes.legend(fontsize="small")
+    return figure
+
+
 def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
     axes.plot(record.sigmas, results.radii_of(j), "o-", color=COLOURS["second"], ms=3, lw=1.4)

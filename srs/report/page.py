@@ -22,7 +22,7 @@ from srs.modes import title
 from srs.report import figures
 from srs.report.finished_run import StoredRun
 from srs.report.numbers import floored, percent, raised
-from srs.report.summary import write_summary, write_tables
+from srs.report.summary import remarks, write_summary, write_tables
 from srs.report.svg import image_uri, inline_svg, save
 from srs.report.tables import RuleTable, rule_table
 from srs.text import visible
@@ -98,6 +98,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
         "curves": figures.curves(results),
         "degrees": figures.degrees(degree),
         "lost": figures.lost_radius(results),
+        "votes": figures.vote_shares(results),
     }
     for name, figure in drawn.items():
         save(figure, out / f"{name}.png", out / f"{name}.pdf")
@@ -113,6 +114,10 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
         "tiles": _tiles(results, summary),
         "figures": {name: Markup(inline_svg(figure, f"r{number}-{name}")) for name, figure in drawn.items()},
         "table": rule_table(summary, summary["main"]),
+        "one_sided": results.one_sided is not results.rules,
+        "remarks": remarks(summary),
+        "differences": _differences(summary),
+        "levels": _levels(summary),
         "samples": [_sample(chapter, number, j) for j in samples],
         "degree": {
             "mean": f"{degree.mean():.1f}",
@@ -150,6 +155,35 @@ def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]
         ("clean accuracy of the base classifier", f"{percent(summary['clean_accuracy'])}%"),
         ("images", f"{len(results.record.idx):,}"),
         ("abstentions", f"{summary['abstentions']:,}"),
+    ]
+
+
+def _differences(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return how each rule's average certified radius differs from the main one's, on the same images."""
+    found = []
+    for name, rule in summary["rules"].items():
+        mean, low, high = rule.get("above_main", (None, None, None))
+        if low is not None:
+            found.append(
+                {
+                    "title": title(name),
+                    "mean": f"{mean:+.3f}",
+                    "interval": f"{floored(low, 3)} to {raised(high, 3)}",
+                    "verdict": "larger" if low > 0 else "smaller" if high < 0 else "not told apart",
+                }
+            )
+    return found
+
+
+def _levels(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return what becomes of the images at each level, in percent."""
+    return [
+        {
+            "title": title(name),
+            **{key: percent(level[key]) for key in ("clean", "certified", "wrong", "abstained")},
+            "median": floored(level["p_median"], 3),
+        }
+        for name, level in summary["levels"].items()
     ]
 
 
@@ -256,7 +290,8 @@ def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> 
     """Return captions and tables that may be asked for in other formats: for each run, and for all together."""
     tables = []
     for chapter in chapters:
-        described, main = describe_rules(chapter.results.rules), chapter.results.main.name
+        main = chapter.results.main.name
+        described = describe_rules(chapter.results.rules, main, chapter.results.one_sided)
         caption = f"{visible(chapter.name)}: {chapter.results.proofs.guarantee}"
         tables.append((caption, rule_table(described, main)))
     if len(chapters) + len(baselines) > 1:

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from smoothing import ABSTAIN
 from smoothing.storage import replacing
 from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
 from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
+from srs.evaluation.intervals import DELTA, wrong_at_most
+from srs.modes import title
+from srs.report.numbers import floored, raised
 from srs.report.tables import rule_table, terminal
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
+
+#: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
+ONE_SIDED = ":one-sided"
 
 
 def certificates(results: Results) -> CertificateTable:
@@ -62,9 +69,31 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "guarantee": results.proofs.guarantee,
         "regions": results.table.content_hash,
         "clean_accuracy": float((clean == record.label).mean()),
-        **describe(results.rules, results.main.name),
+        **describe(results.rules, results.main.name, results.one_sided),
+        "wrong_at_most": {"certificates": wrong_at_most(n, results.alpha), "probability": 1 - DELTA},
+        "levels": describe_levels(results),
         "seconds": record.stages,
     }
+
+
+def describe_levels(results: Results) -> dict[str, dict[str, float]]:
+    """Return what becomes of the images at each level that all were certified at, as fractions of them.
+
+    `clean`: right without noise. `certified`: a radius for the right class; `wrong`: for another; `abstained`: none.
+    `p_median`: half of the images get at least this share of the votes for the class that is certified.
+    """
+    record, found = results.record, {}
+    for k in np.flatnonzero(record.certified.all(axis=0)).tolist():
+        name = f"sigma={record.sigmas[k]:g}"
+        predict = results.rules[name].predict
+        found[name] = {
+            "clean": float((record.clean[:, k] == record.label).mean()),
+            "certified": float((predict == record.label).mean()),
+            "wrong": float(((predict != record.label) & (predict != ABSTAIN)).mean()),
+            "abstained": float((predict == ABSTAIN).mean()),
+            "p_median": float(np.median(record.counts.last[:, k] / record.counts.drawn[:, k])),
+        }
+    return found
 
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -81,9 +110,11 @@ def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, An
 def write_tables(results: Results, folder: Path) -> None:
     """Write `certificates.tsv` and `comparison.tsv`."""
     write_certificates(folder / CERTIFICATES, certificates(results))
+    columns = {"": results.rules} | ({} if results.one_sided is results.rules else {ONE_SIDED: results.one_sided})
     rows = (
-        (rule, str(idx), str(predict), floor_text(radius), str(correct))
-        for rule, row in results.rules.items()
+        (rule + suffix, str(idx), str(predict), floor_text(radius), str(correct))
+        for suffix, rules in columns.items()
+        for rule, row in rules.items()
         for idx, predict, radius, correct in zip(
             results.record.idx.tolist(), row.predict.tolist(), row.radius.tolist(), row.correct.tolist(), strict=True
         )
@@ -99,6 +130,26 @@ def write_summary(
     with replacing(folder / SUMMARY) as stream:
         stream.write(json.dumps(summary, indent=2).encode() + b"\n")
     return summary
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the table has to know: whether the main rule is better than chance, and what may fail."""
+    rules, n = summary["rules"], summary["data"]["images"]
+    constants = [name for name in rules if name.startswith("sigma=") and "above_main" in rules[name]]
+    lines = []
+    if constants:
+        best = max(constants, key=lambda name: rules[name]["average_certified_radius"])
+        mean, low, high = rules[best]["above_main"]
+        if low is not None:
+            interval = f"95% interval {floored(-high, 3)} to {raised(-low, 3)}, paired over {n} images"
+            lines.append(f"ACR less that of {title(best)}, the best constant: {-mean:+.3f} ({interval})")
+    if not summary["simultaneous"]:
+        most = summary["wrong_at_most"]
+        lines.append(
+            f"at most {most['certificates']} of {n} certificates are wrong, with probability {most['probability']:g}: "
+            f"a row less {raised(100 * most['certificates'] / n, 1)}% holds at all radii at once"
+        )
+    return lines
 
 
 def results_table(summary: dict[str, Any], name: str) -> Table:

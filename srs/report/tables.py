@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from srs.modes import OVERLAPPING, title
-from srs.report.numbers import floored, percent
+from srs.report.numbers import floored, percent, raised
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class RuleTable:
     Attributes
     ----------
     columns : tuple of str
-        Average certified radius; clean accuracy in percent where it is known of every rule; abstentions; then certified
-        accuracy in percent at these radii.
+        Average certified radius; half the width of its 95% interval; the radius with one-sided certificates, where both
+        are known; clean accuracy in percent where it is known of every rule; abstentions; then certified accuracy in
+        percent at these radii.
     rows : tuple of (title, cells)
     main : str or None
         Title of the row to stress.
@@ -44,14 +45,30 @@ def rule_table(
     """
     rules: Mapping[str, Mapping[str, Any]] = described["rules"]
     clean = all("clean_accuracy" in rule for rule in rules.values())
+    both = any(
+        rule.get("average_certified_radius_one_sided", rule["average_certified_radius"])
+        != rule["average_certified_radius"]
+        for rule in rules.values()
+    )
     titles, rows = {}, []
     for name, rule in rules.items():
         titles[name] = named(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
-        cells = [floored(rule["average_certified_radius"], 3), *([percent(rule["clean_accuracy"])] if clean else [])]
+        low, high = rule["average_certified_radius_interval"]
+        cells = [floored(rule["average_certified_radius"], 3), "-" if low is None else raised((high - low) / 2, 3)]
+        if both:
+            cells.append(floored(rule["average_certified_radius_one_sided"], 3))
+        cells += [percent(rule["clean_accuracy"])] if clean else []
         cells += [str(rule["abstentions"]), *(percent(value) if value else "-" for value in rule["certified_accuracy"])]
         rows.append((titles[name], tuple(cells)))
     return RuleTable(
-        ("ACR", *(["clean"] if clean else []), "abstain", *(f"{value:.2f}" for value in described["epsilon"])),
+        (
+            "ACR",
+            "+-",
+            *(["one-sided"] if both else []),
+            *(["clean"] if clean else []),
+            "abstain",
+            *(f"{value:.2f}" for value in described["epsilon"]),
+        ),
         tuple(rows),
         None if main is None else titles[main],
         frozenset(titles[name] for name, rule in rules.items() if not rule["sound"]),

@@ -41,7 +41,10 @@ def old(one_sided, tmp_path):
     shutil.copy(one_sided / "model.pt", tmp_path)
     record, selected, classes = load_run(run).record, [], {}
     for row, choice, ranked in zip(
-        rows_of(run / "selection.tsv"), record.classes.ravel().tolist(), record.expected_radius.ravel().tolist(), strict=True
+        rows_of(run / "selection.tsv"),
+        record.classes.ravel().tolist(),
+        record.expected_radius.ravel().tolist(),
+        strict=True,
     ):
         classes[row["idx"], row["sigma"]] = str(choice)
         selected.append((row["idx"], row["label"], row["sigma"], row["clean"], str(choice), repr(ranked), row["n"],
