@@ -37,7 +37,7 @@ class Ball(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-def make_inputs(sigmas=SIGMAS, base=None, **settings):
+def make_inputs(sigmas=SIGMAS, base=None, num_classes=2, **settings):
     generator = np.random.default_rng(0)
     n = 2 * MOST_TOGETHER + 3
     spread = np.linspace(0, 1, n).reshape(-1, 1, 1, 1)
@@ -46,7 +46,9 @@ def make_inputs(sigmas=SIGMAS, base=None, **settings):
     known = {"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32"}
     known |= {"dataset": "balls", "data_dir": Path("data"), "sigma_min": 0.1, "sigma_max": 0.5, "sigma_step": 0.05}
     settings = settled(CertifySettings(**(known | settings)))
-    data = ImageData("balls", 2, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    data = ImageData(
+        "balls", num_classes, train_images=images, train_labels=labels, test_images=images, test_labels=labels
+    )
     return Inputs(settings, data, base or Ball(), sigmas, np.arange(n) * 3, labels, images, "cpu")
 
 
@@ -404,3 +406,43 @@ def test_the_neighbour_in_the_way_need_not_be_the_nearest():
     assert found.neighbour.tolist() == [2, -1, -1, -1]
     assert found.distance[0] == pytest.approx(0.9)
     assert np.isnan(found.distance[1:]).all()
+
+
+class Brightest(nn.Module):
+    """The class is the brightest of four pixels, so that votes of large noise spread over all four."""
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize("overlap", ["paper", "joint", "class"])
+def test_the_one_sided_column_is_the_run_that_is_told_to_be_one_sided(overlap, tmp_path):
+    both, alone = (
+        make_inputs(base=Brightest(), overlap=overlap, rule="expected-radius", bound=bound, num_classes=4)
+        for bound in ("runner-up", "top-class")
+    )
+    found = []
+    for name, inputs in (("both", both), ("alone", alone)):
+        (tmp_path / name).mkdir()
+        draw_run(tmp_path / name, inputs, SmoothedClassifier(Brightest(), 4))
+        record = read_record(files_of(tmp_path / name, inputs))
+        found.append(evaluate(record, points_of(inputs), inputs.settings.mode, ALPHA))
+    with_runner_up, one_sided = found
+    assert one_sided.one_sided is one_sided.rules
+    assert with_runner_up.one_sided.keys() == one_sided.rules.keys()
+    for name, rule in one_sided.rules.items():
+        for field in ("level", "predict", "radius", "R"):
+            np.testing.assert_array_equal(
+                getattr(with_runner_up.one_sided[name], field), getattr(rule, field), err_msg=f"{name} {field}"
+            )
+    larger = with_runner_up.rules["sigma=0.5"].radius - one_sided.rules["sigma=0.5"].radius
+    assert larger.max() > 0.05
+    assert (with_runner_up.record.level != one_sided.record.level).any()
+
+
+def test_a_run_at_chosen_levels_has_its_one_sided_column_there(tmp_path):
+    inputs = make_inputs(base=Brightest(), chosen_only=True, num_classes=4)
+    draw_run(tmp_path, inputs, SmoothedClassifier(Brightest(), 4))
+    found = evaluate(read_record(files_of(tmp_path, inputs)), points_of(inputs), inputs.settings.mode, ALPHA)
+    np.testing.assert_array_equal(found.one_sided["paper-lp"].level, found.record.level)
+    assert found.one_sided["paper-lp"].radius.sum() < found.rules["paper-lp"].radius.sum()

@@ -7,7 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,7 +91,8 @@ def test_it_writes_one_page_and_files_beside_it(reported):
     assert process.stdout.splitlines()[-1].endswith("run-report/report.html")
     names = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     tables = {f"run/{name}" for name in ("certificates.tsv", "comparison.tsv", "summary.json", "losses.tsv")}
-    figures = {f"run/{name}.{kind}" for name in ("curves", "degrees", "lost", "sigma") for kind in ("png", "pdf")}
+    names_of_figures = ("curves", "degrees", "lost", "sigma", "votes")
+    figures = {f"run/{name}.{kind}" for name in names_of_figures for kind in ("png", "pdf")}
     both = {"comparison.png", "comparison.pdf"}
     assert names == {"report.html", "tables.tex", "tables.md", *tables, *figures, *both}
     assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
@@ -198,7 +199,10 @@ def test_tables_in_latex_and_markdown_hold_the_same_numbers(reported, finished):
         in_md = next(line for line in md.splitlines() if name in line).replace("*", "").strip("| ").split(" | ")
         in_tex = next(line for line in tex.splitlines() if line.startswith(name)).removesuffix(r" \\").split(" & ")
         assert in_md == in_tex
-        accuracy = [0.0 if cell == "-" else float(cell) for cell in in_md[3:]]
+        accuracy = [0.0 if cell == "-" else float(cell) for cell in in_md[5:]]
+        assert float(in_md[3]) == pytest.approx(summary["rules"][rule]["average_certified_radius_one_sided"], abs=1e-3)
+        low, high = summary["rules"][rule]["average_certified_radius_interval"]
+        assert (high - low) / 2 <= float(in_md[2]) < (high - low) / 2 + 1e-3
         exact = [100 * value for value in summary["rules"][rule]["certified_accuracy"]]
         assert all(shown <= value + 1e-9 and value - shown < 0.1 for shown, value in zip(accuracy, exact, strict=True))
     assert r"\begin{tabular}" in tex
@@ -403,7 +407,7 @@ def test_a_baseline_counts_by_the_images_of_the_run(copy):
     process = call("report", copy.parent, "run", "--baseline", "log=1.tsv", "--tables", "markdown")
     assert process.returncode == 0, process.stderr
     line = next(row for row in (copy.parent / "run-report/tables.md").read_text().splitlines() if "log=1" in row)
-    acr, abstain, clean = line.strip("| ").split(" | ")[1:4]
+    acr, _, abstain, clean = line.strip("| ").split(" | ")[1:5]
     assert Decimal(acr) == (Decimal(7) / Decimal(len(labels))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR)
     assert int(abstain) == len(labels) - 10
     assert Decimal(clean) == (Decimal(1000) / len(labels)).quantize(Decimal("0.1"), rounding=ROUND_FLOOR)
@@ -424,7 +428,12 @@ def test_terminal_page_and_tables_say_the_same_rounded_down(reported, finished):
         ]
         acr = str((sum(right) / n).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
         abstain = str(sum(row["predict"] == "-1" for row in rows if row["rule"] == rule))
-        expected = [acr, abstain, *cells]
+        values = np.array([float(row["radius"]) * int(row["correct"]) for row in rows if row["rule"] == rule])
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5
+        half = str(Decimal(half).quantize(Decimal("0.001"), rounding=ROUND_CEILING))
+        alone = [Decimal(row["radius"]) for row in rows if row["rule"] == f"{rule}:one-sided" and row["correct"] == "1"]
+        one_sided = str((sum(alone) / n).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
+        expected = [acr, half, one_sided, abstain, *cells]
         for text in (finished[1].stdout, reported[1].stdout):
             line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
             assert line.removeprefix(name).split() == expected
