@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from smoothing.storage import replacing
 from smoothing.tables import CertificateTable, floor_text, write_certificates, write_rows
 from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
-from srs.report.tables import rule_table, terminal
+from srs.report.tables import TerminalTable, rule_table
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 
@@ -97,6 +96,6 @@ def write_summary(
     return summary
 
 
-def results_table(summary: dict[str, Any], name: str) -> Table:
+def results_table(summary: dict[str, Any], name: str) -> TerminalTable:
     """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    return terminal(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))
+    return TerminalTable(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))
