@@ -200,10 +200,10 @@ def _write_rows(path: Path, logs: Logs, answers: RuleAnswers) -> None:
 
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from srs.commands._cli import console
-    from srs.report.tables import rule_table, terminal
+    from srs.report.tables import TerminalTable, rule_table
 
     screen = console()
-    screen.print(terminal("Certified accuracy (%) at l2 radius", rule_table(summary, summary["main"])))
+    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", rule_table(summary, summary["main"])))
     lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")

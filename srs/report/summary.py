@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from smoothing import ABSTAIN
 from smoothing.storage import replacing
@@ -16,7 +15,7 @@ from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
 from srs.modes import title
 from srs.report.numbers import floored, raised
-from srs.report.tables import rule_table, terminal
+from srs.report.tables import TerminalTable, rule_table
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 #: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
@@ -152,6 +151,6 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def results_table(summary: dict[str, Any], name: str) -> Table:
+def results_table(summary: dict[str, Any], name: str) -> TerminalTable:
     """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    return terminal(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))
+    return TerminalTable(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))

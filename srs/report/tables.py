@@ -3,10 +3,12 @@
 All of them show the same cells, made in one place from what a summary says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 from srs.modes import OVERLAPPING, title
@@ -75,16 +77,38 @@ def rule_table(
     )
 
 
-def terminal(caption: str, table: RuleTable) -> Table:
-    """Return a table for a terminal: the main row bold, those that prove nothing dim."""
-    shown = Table(title=caption, box=None, pad_edge=False, header_style="bold")
-    shown.add_column("rule", no_wrap=True)
-    for column in table.columns:
-        shown.add_column(column, justify="right", no_wrap=True)
-    for name, cells in table.rows:
-        style = "bold" if name == table.main else "dim" if name in table.unsound else None
-        shown.add_row(name, *cells, style=style)
-    return shown
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table as `rich` prints it: the main row bold, those that prove nothing dim.
+
+    Numbers are never cut short: columns for which the terminal has no room follow below, beside the rules again.
+    """
+
+    caption: str
+    table: RuleTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield what fits beside each other, then the rest."""
+        cells = [self.table.columns, *(row for _, row in self.table.rows)]
+        widths = [2 + max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+        room = options.max_width - max(map(cell_len, ("rule", *(name for name, _ in self.table.rows))))
+        start = 0
+        while start < len(widths):
+            stop = start + 1
+            while stop < len(widths) and sum(widths[start : stop + 1]) <= room:
+                stop += 1
+            yield self._part(start, stop)
+            start = stop
+
+    def _part(self, start: int, stop: int) -> Table:
+        shown = Table(title=None if start else self.caption, box=None, pad_edge=False, header_style="bold")
+        shown.add_column("rule", no_wrap=True)
+        for column in self.table.columns[start:stop]:
+            shown.add_column(column, justify="right", no_wrap=True)
+        for name, cells in self.table.rows:
+            style = "bold" if name == self.table.main else "dim" if name in self.table.unsound else None
+            shown.add_row(name, *cells[start:stop], style=style)
+        return shown
 
 
 def markdown(caption: str, table: RuleTable) -> str:

@@ -1,0 +1,155 @@
+"""The core that runs and logs share: proofs and levels in, what every rule certifies out."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import regions
+from smoothing import ABSTAIN
+from smoothing.tables import floor_text
+from srs.evaluation import sizing
+from srs.evaluation.describe import describe, describe_rules
+from srs.evaluation.rules import Answers, Choice, Proofs, answer, at
+from srs.evaluation.sizing import Sizer
+from srs.modes import COMPARED, Mode
+from srs.report.tables import TerminalTable, latex, markdown, rule_table
+
+SIGMAS = np.array([0.25, 0.5, 1.0])
+MODES = (*COMPARED, Mode("joint", "lp"), Mode("sigma", "matching"), Mode("paper", "arrival"), Mode("sigma", "max-min"))
+SHRUNK = {"constant": 1.0, "chosen": 0.9, "simultaneous": 0.6}
+
+
+@pytest.fixture
+def points(rng):
+    return rng.random((70, 2)) * 3
+
+
+@pytest.fixture
+def label(rng):
+    return rng.integers(0, 3, size=70)
+
+
+def proofs_of(rng):
+    R = np.where(rng.random((70, 3)) < 0.2, 0.0, rng.random((70, 3)))
+    return Proofs(
+        rng.integers(0, 3, size=(70, 3)), **{name: R * share for name, share in SHRUNK.items()}, guarantee="invented"
+    )
+
+
+def choice_of(rng, modes=MODES):
+    own = rng.integers(0, 3, size=70)
+    return Choice((0, 2), own, dict.fromkeys(modes, own))
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name, answers in one.items():
+        for field in ("level", "predict", "radius", "correct", "R", "r"):
+            np.testing.assert_array_equal(getattr(answers, field), getattr(other[name], field))
+
+
+def test_every_rule_certifies_inside_its_certificate_and_region(rng, points, label):
+    proofs, choice = proofs_of(rng), choice_of(rng)
+    found = answer(points, SIGMAS, proofs, choice, label)
+    assert list(found) == ["sigma=0.25", "sigma=1", "overlapping", *(mode.name for mode in MODES)]
+    tables = {"sigma=0.25": proofs.constant, "sigma=1": proofs.constant, "class-lp": proofs.simultaneous}
+    for name, answers in found.items():
+        R = at(tables.get(name, proofs.chosen), answers.level)
+        np.testing.assert_array_equal(answers.R, R)
+        expected = [float(floor_text(value)) for value in np.minimum(R, answers.r).tolist()]
+        np.testing.assert_array_equal(answers.radius, expected)
+        held = (R > 0) & (answers.r > 0)
+        np.testing.assert_array_equal(answers.predict, np.where(held, at(proofs.predict, answers.level), ABSTAIN))
+        np.testing.assert_array_equal(answers.correct, answers.predict == label)
+        assert (answers.allocation is None) == np.isinf(answers.r).all()
+    assert [name for name, answers in found.items() if not answers.sound] == ["overlapping"]
+    unsure = answer(points, SIGMAS, replace(proofs, certified=False), choice, label)
+    assert [name for name, answers in unsure.items() if not answers.sound] == ["overlapping", "class-lp"]
+
+
+def test_two_kinds_of_proof_do_not_know_of_each_other(rng, points, label):
+    """Evaluated alone, before or after the other: the same, and what was given is left as it was."""
+    cases = [(proofs_of(rng), choice_of(rng)) for _ in range(2)]
+    before = [(proofs.chosen.copy(), proofs.predict.copy(), choice.overlapping.copy()) for proofs, choice in cases]
+    first, second = (answer(points, SIGMAS, proofs, choice, label) for proofs, choice in cases)
+    other = answer(points, SIGMAS, *cases[1], label)
+    same(answer(points, SIGMAS, *cases[0], label), first)
+    same(other, second)
+    assert (first["paper-lp"].radius != second["paper-lp"].radius).any()
+    for (proofs, choice), arrays in zip(cases, before, strict=True):
+        for now, then in zip((proofs.chosen, proofs.predict, choice.overlapping), arrays, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_search_gives_every_mode_what_a_search_of_its_own_gives(rng, points, listed, monkeypatch):
+    monkeypatch.setattr(sizing, "SHARED_EDGES", 50 if listed else 0)
+    proofs, level = proofs_of(rng), rng.integers(0, 3, size=70)
+    predict = at(proofs.predict, level)
+    radii = {mode: at(proofs.of(mode), level) for mode in MODES}
+    size = Sizer.among(points, list(radii.values()), {})
+    assert (size.near is not None) == listed
+    for mode, R in radii.items():
+        groups = {"paper": None, "class": [level, predict]}.get(mode.overlap, [level])
+        found = size(mode, R, level, predict)
+        alone = regions.allocate(points, R, groups=groups, **mode.method)
+        np.testing.assert_array_equal(found.radii, alone.radii)
+        np.testing.assert_array_equal(found.graph.distance, alone.graph.distance)
+        assert (found.status, found.upper_bound) == (alone.status, alone.upper_bound)
+
+
+def test_an_allocation_that_was_found_with_its_levels_is_taken(rng, points, label):
+    proofs, mode = proofs_of(rng), Mode("joint", "lp")
+    joint = regions.allocate_levels(points, SIGMAS, proofs.chosen)
+    choice = Choice((), joint.level, {mode: joint.level}, {mode: joint.allocation})
+    found = answer(points, SIGMAS, proofs, choice, label)["joint-lp"]
+    assert found.allocation is joint.allocation
+    np.testing.assert_array_equal(found.r, joint.radii)
+
+
+def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
+    found = answer(points, SIGMAS, replace(proofs_of(rng), certified=False), choice_of(rng), label)
+    clean = {
+        name: replace(answers, returned=at(np.tile(label[:, None], 3), answers.level))
+        for name, answers in found.items()
+    }
+    for rules, columns in ((found, ("ACR", "abstain", "0.00")), (clean, ("ACR", "clean", "abstain", "0.00"))):
+        summary = json.loads(json.dumps(describe(rules, "sigma-lp")))
+        table = rule_table(summary, summary["main"])
+        assert table.columns[: len(columns)] == columns
+        [shown] = TerminalTable("caption", table).__rich_console__(Console(), Console(width=1000).options)
+        lines = zip(*(column.cells for column in shown.columns), strict=True)
+        in_tex = [line.removesuffix(r" \\").split(" & ") for line in latex("", table).splitlines() if " & " in line]
+        in_md = [line.strip("| ").split(" | ") for line in markdown("", table).splitlines() if " | " in line]
+        for line, tex, md in zip(lines, in_tex[1:], in_md[2:], strict=True):
+            assert list(line) == tex == [cell.replace("*", "") for cell in md]
+        styles = {name: row.style for (name, _), row in zip(table.rows, shown.rows, strict=True)}
+        assert styles["one sigma may overlap, LP"] == "bold"
+        assert styles["one sigma or class may overlap, LP (unsound here)"] == "dim"
+        assert styles["overlapping (unsound)"] == "dim"
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 200])
+def test_a_narrow_terminal_cuts_no_number_short(rng, points, label, width):
+    found = answer(points, SIGMAS, proofs_of(rng), choice_of(rng, COMPARED), label)
+    summary = describe(found, "paper-lp")
+    table = rule_table(summary, summary["main"])
+    screen = Console(width=width, file=io.StringIO())
+    screen.print(TerminalTable("certified accuracy", table))
+    lines = [line.split("  ") for line in screen.file.getvalue().splitlines()]
+    assert max(map(len, screen.file.getvalue().splitlines())) <= width
+    for name, cells in (("rule", table.columns), *table.rows):
+        mine = [[cell for cell in line[1:] if cell] for line in lines if line[0] == name]
+        assert [cell.strip() for part in mine for cell in part] == list(cells)
+        assert (len(mine) == 1) == (width >= 120)
+
+
+def test_a_baseline_is_not_taken_for_a_rule_of_its_name(label):
+    log = Answers(label=label, predict=label, radius=np.full(70, 0.3))
+    table = rule_table(describe_rules({"overlapping": log}), named=str)
+    assert table.unsound == frozenset()
+    assert [name for name, _ in table.rows] == ["overlapping"]
