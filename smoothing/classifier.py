@@ -440,7 +440,10 @@ class SmoothedClassifier:
         return pixels, _validate.check_indices(indices, len(pixels))
 
     def begin(self, pixels: Float32[Tensor, "n c h w"]) -> Identity:
-        """See that checked images can be voted on, and return which classifier will, before any forward pass."""
+        """See that checked images can be voted on, and return which classifier will, before any forward pass.
+
+        :meta private:
+        """
         self._engine.sampler.check(pixels)
         self._voting = self.identity
         self._size_batches(tuple(pixels.shape[1:]))
@@ -470,7 +473,10 @@ class SmoothedClassifier:
     def clean_classes(
         self, images: Float32[Tensor, "n c h w"], sigma: Float64[np.ndarray, "n k"]
     ) -> Int64[np.ndarray, "n k"]:
-        """Return what each level's base classifier says without noise about images that `begin` has seen."""
+        """Return what each level's base classifier says without noise about images that `begin` has seen.
+
+        :meta private:
+        """
         grid, where = np.unique(sigma, return_inverse=True)
         found = self._engine.classes(images, grid)
         return np.asarray(np.take_along_axis(found, where.reshape(sigma.shape), axis=1))
@@ -490,7 +496,10 @@ class SmoothedClassifier:
         final: int | None = None,
         labels: Int64[np.ndarray, " n"] | None = None,
     ) -> tuple[Outcome, Tally]:
-        """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments."""
+        """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments.
+
+        :meta private:
+        """
 
         def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
             return self._engine.count(images, indices, sigma, wanted, start, stop, "select")
@@ -509,7 +518,10 @@ class SmoothedClassifier:
         ladder: Ladder,
         alpha: float,
     ) -> Tally:
-        """Draw estimation samples of images that `begin` has seen; `adaptive.climb` names the arguments."""
+        """Draw estimation samples of images that `begin` has seen; `adaptive.climb` names the arguments.
+
+        :meta private:
+        """
 
         def count(active: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
             return self._engine.count(images, indices, sigma, active, start, stop, "estimate")
