@@ -102,7 +102,17 @@ def certify_command(model: Trained, certified: Certified, runs: str) -> list[str
     """The command that certifies every 20th test image, one-sided, as the tables that it is compared with."""
     folder = f"{runs}/{model.name}"
     out = ["--out", f"{folder}/{certified.name}"]
-    return ["srs-certify", "--checkpoint", f"{folder}/checkpoint.pt", "--skip", "20", "--bound", "top-class", *out, *certified.flags]
+    return [
+        "srs-certify",
+        "--checkpoint",
+        f"{folder}/checkpoint.pt",
+        "--skip",
+        "20",
+        "--bound",
+        "top-class",
+        *out,
+        *certified.flags,
+    ]
 
 
 def carry_out(runs: Path) -> None:

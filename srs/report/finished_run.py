@@ -70,9 +70,7 @@ class StoredRun:
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
         computed = json.loads(json.dumps(summarize(results, self.config, self.manifest)))
-        if "regions" not in self.summary:  # an earlier version wrote it
-            del computed["regions"]
-        found = difference(computed, self.summary)
+        found = difference(_as_far_as(computed, self.summary), self.summary)
         if found is None:
             return None
         key, ours, theirs = found
@@ -80,6 +78,13 @@ class StoredRun:
             f"{self.folder / SUMMARY} says {key} = {theirs}, the rows give {ours}: it was changed, or made with other "
             "versions; the numbers here come from the rows"
         )
+
+
+def _as_far_as(computed: Any, stored: Any) -> Any:
+    """Return what is computed without the names that earlier versions did not write."""
+    if not isinstance(computed, dict) or not isinstance(stored, dict):
+        return computed
+    return {name: _as_far_as(value, stored[name]) for name, value in computed.items() if name in stored}
 
 
 def load_run(folder: str | PathLike[str]) -> StoredRun:
