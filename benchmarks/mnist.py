@@ -101,18 +101,8 @@ def train_command(model: Trained, runs: str) -> list[str]:
 def certify_command(model: Trained, certified: Certified, runs: str) -> list[str]:
     """The command that certifies every 20th test image, one-sided, as the tables that it is compared with."""
     folder = f"{runs}/{model.name}"
-    out = ["--out", f"{folder}/{certified.name}"]
-    return [
-        "srs-certify",
-        "--checkpoint",
-        f"{folder}/checkpoint.pt",
-        "--skip",
-        "20",
-        "--bound",
-        "top-class",
-        *out,
-        *certified.flags,
-    ]
+    flags = ["--skip", "20", "--bound", "top-class", "--out", f"{folder}/{certified.name}", *certified.flags]
+    return ["srs-certify", "--checkpoint", f"{folder}/checkpoint.pt", *flags]
 
 
 def carry_out(runs: Path) -> None:
@@ -198,7 +188,8 @@ lambda = 16, beta = 16, gamma = 8. An image costs m (k + 1) = 6 passes an epoch 
 
 Certified: every 20th test image, 500 in all; n0 = 1,000, n = 10,000, alpha = 0.001 per image, levels in multiples of
 0.05. Columns of numbers: percent of images classified correctly with a certified radius above that of the header, and
-the average certified radius (errors count 0). Certificates are one-sided, as in the paper's table. One image is 0.2 percent; differences of less than 2 percent or so are
+the average certified radius (errors count 0). Certificates are one-sided, as in the paper's table.
+One image is 0.2 percent; differences of less than 2 percent or so are
 noise of the choice of images. No radius of n = 10,000 samples exceeds 3.2 sigma.
 
 *same* certifies all images at one level. *diff* lets each choose its own and keeps the regions apart: all of them by
