@@ -94,8 +94,8 @@ def ladder_of(settings: CertifySettings) -> Ladder:
     """Return the numbers of estimation samples that are tried."""
     if not settings.rungs:
         return Ladder((settings.n,))
-    gain = {} if settings.min_gain is None else {"min_gain": settings.min_gain}
-    return Ladder((*settings.rungs, settings.n), **gain)
+    rungs = (*settings.rungs, settings.n)
+    return Ladder(rungs) if settings.min_gain is None else Ladder(rungs, settings.min_gain)
 
 
 def read_record(files: VoteFiles) -> Record:
