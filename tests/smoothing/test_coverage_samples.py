@@ -234,13 +234,13 @@ def test_enumeration_finds_out_answers_at_three_times_alpha():
         assert np.all((errors <= alpha) & ((errors > ALPHA) == (alpha > ALPHA)))
 
 
-def simulated(p, radius, alpha, seed, most=640, believed=None):
-    """Answers to 4,000 questions about class 0; selection has 1000 votes, and names the rival by them."""
+def simulated(p, radius, alpha, seed, most=640, believed=None, n0=1000):
+    """Answers to 4,000 questions about class 0; selection has n0 votes, and names the rival by them."""
     rng = np.random.default_rng(seed)
-    selection = rng.multinomial(1000, p if believed is None else believed, TRIALS)
+    selection = rng.multinomial(n0, p if believed is None else believed, TRIALS)
     own, rest = selection[:, 0], selection[:, 1:]
-    share = split_alpha(own, rest.max(axis=1), 1000, len(p), most, alpha)
-    question = asked(radius, own, 1000, alpha, images=TRIALS, share=share, rival_counts=rest.max(axis=1))
+    share = split_alpha(own, rest.max(axis=1), n0, len(p), most, alpha)
+    question = asked(radius, own, n0, alpha, images=TRIALS, share=share, rival_counts=rest.max(axis=1))
     question.rival[:] = rest.argmax(axis=1) + 1
 
     def count(wanted, start, stop):
@@ -260,9 +260,9 @@ def test_errors_of_answers_with_many_classes(p):
 
 
 def test_simulation_finds_out_answers_at_three_times_alpha():
-    p, believed = (0.6, 0.39, 0.01), (0.635, 0.355, 0.01)
+    p, believed = (0.6, 0.4, 0.0), (0.63, 0.37, 0.0)
     radius = two_sided_radius(np.array(p), 0)
-    wrong = [(simulated(p, radius, alpha, 1, 4000, believed) == 1).sum() for alpha in (ALPHA, 3 * ALPHA)]
+    wrong = [(simulated(p, radius, alpha, 1, 4000, believed, 100_000) == 1).sum() for alpha in (ALPHA, 3 * ALPHA)]
     assert wrong[0] <= LIMIT < wrong[1]
 
 
