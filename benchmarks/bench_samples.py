@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,10 @@ from smoothing.votes import others
 from training import ImageData, Stage, build, digits, fit, mnist
 
 N0, ALPHA, MOST = 100, 0.001, 100_000
-SETTINGS = {
-    "digits": {"epochs": 60, "sigma": (0.1, 0.8), "lr": 2e-3, "batch_size": 64},
-    "mnist": {"epochs": 2, "sigma": (0.12, 1.0), "lr": 1e-3, "batch_size": 128},
+ADAM = partial(Stage, optimizer="adam", weight_decay=0.0, schedule="cosine")
+STAGES = {
+    "digits": ADAM(epochs=60, sigma=(0.1, 0.8), lr=2e-3, batch_size=64),
+    "mnist": ADAM(epochs=2, sigma=(0.12, 1.0), lr=1e-3, batch_size=128),
 }
 LADDERS = {
     "3 rungs, equal parts, min_gain .05": Ladder((1000, 10_000, MOST)),
@@ -64,7 +66,7 @@ class Simulation:
 
     def count(self, wanted: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Draw votes, as `adaptive.CountVotes`."""
-        return self.rng.multinomial(stop - start, self.p)[:, None] * wanted[..., None]
+        return np.asarray(self.rng.multinomial(stop - start, self.p)[:, None] * wanted[..., None])
 
     def average(self, radius: np.ndarray) -> float:
         """Return the average certified radius."""
@@ -154,8 +156,7 @@ def trained(data: ImageData, name: str) -> torch.nn.Module:
     """Train the network of a data set."""
     model = build({"digits": "digits_cnn", "mnist": "lenet"}[name], data.num_classes, seed=0)
     with one_thread_each():
-        stage = Stage(optimizer="adam", weight_decay=0.0, schedule="cosine", **SETTINGS[name])
-        fit(model, data.train_images, data.train_labels, stage)
+        fit(model, data.train_images, data.train_labels, STAGES[name])
     return model
 
 
@@ -281,12 +282,13 @@ def earnest(rows: list[Row]) -> str:
     )
 
 
-NOTE = """Radii: average certified radius against that of 100,000 samples for each image, and samples per image;
-n0 = 100, alpha = 0.001 an image for every procedure, runner-up bounds. Probabilities are taken from real votes, and the
-procedures are simulated on multinomial draws of them. "Best for known p" certifies at full alpha with the sizes that
-maximise the sum of radii if all probabilities are known: a yardstick for what stopping early can reach. "Sequence" puts
-confidence sequences at the looks of the ladder of ratio 2. One radius: `certify_at` with at most 100,000 samples, and the same
-question answered by Clopper-Pearson bounds that share alpha among 24 looks.
+NOTE = """Radii: average certified radius against that of 100,000 samples for each image, and samples per image; n0 =
+100, alpha = 0.001 an image for every procedure, runner-up bounds. Probabilities are taken from real votes,
+and the procedures are simulated on multinomial draws of them. "Best for known p" certifies at full alpha with
+the sizes that maximise the sum of radii if all probabilities are known: a yardstick for what stopping early
+can reach. "Sequence" puts confidence sequences at the looks of the ladder of ratio 2. One radius:
+`certify_at` with at most 100,000 samples, and the same question answered by Clopper-Pearson bounds that share
+alpha among 24 looks.
 """
 
 

@@ -38,8 +38,8 @@ class Ladder:
         most to the size that most images need.
     target_loss : float, optional
         Stop also where the radius is within this share of what the last rung would certify if votes went on to fall as
-        they do: 0.03 for three percent, in [0, 1). On average the loss is about that or less, and no image is promised
-        it; an image that is not expected to be certified at all stops as well.
+        they do: 0.03 for three percent, in [0, 1). It is an expectation, and no image is promised it. An image
+        that is not expected to be certified at all stops as well.
 
     Raises
     ------
@@ -49,10 +49,11 @@ class Ladder:
 
     Notes
     -----
-    Stopping early costs radius: from 100,000 to 50,000 samples 0.7 to 2 % of the average, to 20,000 samples 2 to 6 %,
-    and an allotment of samples that knew all probabilities would lose nearly as much (benchmarks/results/samples.md).
-    For one question at one radius there is `SmoothedClassifier.certify_at`. Sample sizes for each image after a look at
-    few votes: Horvath et al. (2022); Chen et al. (2022).
+    Stopping early costs radius: from 100,000 to 50,000 samples 0.7 to 2.3 % of the average, to 20,000 samples 2 to
+    6 %, and an allotment of samples that knew all probabilities would lose nearly as much. A ladder is seldom much
+    better than one fixed size (benchmarks/results/samples.md). For one question at one radius there is
+    `SmoothedClassifier.certify_at`. Sample sizes for each image after a look at few votes: Horvath
+    et al. (2022); Chen et al. (2022).
     """
 
     rungs: tuple[int, ...]

@@ -12,7 +12,14 @@ import pytest
 import torch
 from scipy import stats
 
-from smoothing import Ladder, SmoothedClassifier, lower_confidence_bound, sequence_bounds, upper_confidence_bound
+from smoothing import (
+    Ladder,
+    SmoothedClassifier,
+    certify_to_file,
+    lower_confidence_bound,
+    sequence_bounds,
+    upper_confidence_bound,
+)
 from smoothing.bounds import SHARES, ladder_bounds, split_alpha
 from smoothing.confidence import certified_radius, weighted_alpha
 from smoothing.deciding import Question, decide, looks
@@ -180,6 +187,19 @@ def test_a_target_stops_where_it_is_met():
     assert np.all(full.n == 4000)
     assert part.n.mean() < 2000
     assert 0.85 * full.radius.mean() < part.radius.mean() < full.radius.mean()
+
+
+def test_a_run_keeps_weights_and_target(tmp_path):
+    smoothed, path = SmoothedClassifier(HALFSPACE, 2, seed=4), tmp_path / "certificates.tsv"
+    ladder = Ladder.geometric(250, 1000, last_share=0.7, target_loss=0.05)
+    table = certify_to_file(path, smoothed, copies(6), 0.25, 50, ladder)
+    direct = smoothed.certify(copies(6), 0.25, 50, ladder)
+    np.testing.assert_allclose(table.radius, direct.radius, atol=2e-6)  # six decimals, floored
+    path.unlink()
+    assert np.array_equal(certify_to_file(path, smoothed, copies(6), 0.25, 50, ladder).radius, table.radius)
+    for other in (Ladder(ladder.rungs, target_loss=0.05), Ladder(ladder.rungs, weights=ladder.weights)):
+        with pytest.raises(ValueError, match=r"weights|target_loss"):
+            certify_to_file(path, smoothed, copies(6), 0.25, 50, other)
 
 
 # --- one question at one radius -------------------------------------------------------------------------------------
