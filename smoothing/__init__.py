@@ -11,8 +11,9 @@ from smoothing.adaptive import Ladder
 from smoothing.classifier import SmoothedClassifier
 from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
 from smoothing.levels import sigma_grid
-from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
+from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
 from smoothing.runs import Selection, certify_to_file
+from smoothing.sequences import sequence_bounds
 from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
 __version__ = version("srs-certify")
@@ -21,6 +22,7 @@ __all__ = [
     "ABSTAIN",
     "CertificateTable",
     "Certificates",
+    "Decisions",
     "Identity",
     "Ladder",
     "Predictions",
@@ -32,6 +34,7 @@ __all__ = [
     "lower_confidence_bound",
     "make_sampler",
     "read_certificates",
+    "sequence_bounds",
     "sigma_grid",
     "top_two_p_value",
     "upper_confidence_bound",

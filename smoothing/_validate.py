@@ -152,6 +152,16 @@ def check_levels(sigma: Any, n: int) -> Float64[np.ndarray, " n"]:
     return levels
 
 
+def check_radii(radius: Any, n: int) -> Float64[np.ndarray, " n"]:
+    """Return one finite radius >= 0 per image; a single number serves all images."""
+    radii = _float_array("radius", radius)
+    if radii.ndim > 1 or radii.size not in (1, n):
+        raise ValueError(f"radius has shape {radii.shape}: expected one number or {n} of them, one per image")
+    radii = np.array(np.broadcast_to(radii, (n,)))
+    refuse_first("radius", radii, np.isfinite(radii) & (radii >= 0), "radii must be finite and >= 0")
+    return radii
+
+
 def check_grid(sigmas: Any) -> Float64[np.ndarray, " k"]:
     """Return a grid of noise levels: at least one, finite, > 0, strictly increasing."""
     levels = np.atleast_1d(_float_array("sigmas", sigmas))

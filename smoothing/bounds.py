@@ -5,13 +5,20 @@ of A and the upper bounds of the other classes. It is not divided among those: t
 has to hold, and that is one fixed class, though nobody knows which (M18).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from smoothing import _validate
-from smoothing.confidence import lower_confidence_bound, shared_alpha, signed_radius, upper_confidence_bound
+from smoothing.confidence import (
+    complement_above,
+    lower_confidence_bound,
+    signed_radius,
+    upper_confidence_bound,
+    weighted_alpha,
+)
 from smoothing.votes import Counts
 
 #: What certificates are made of: Eq. 2 with the runner-up's bound, or with 1 - p_lower in its place.
@@ -123,7 +130,7 @@ def runner_up_bounds(
     first, second, drawn = _pair_of(counts, runner_up, n)
     own, others = alpha_shares(alpha, share)
     p_lower = lower_confidence_bound(first, drawn, own)
-    p_upper = _complement(p_lower)
+    p_upper = complement_above(p_lower)
     second, drawn, others = (np.broadcast_to(array, p_upper.shape) for array in (second, drawn, others))
     two_sided = others > 0
     bound = upper_confidence_bound(second[two_sided], drawn[two_sided], others[two_sided])
@@ -132,9 +139,9 @@ def runner_up_bounds(
 
 
 def ladder_bounds(
-    counts: Any, runner_up: Any, n: Any, alpha: float, share: Any
+    counts: Any, runner_up: Any, n: Any, alpha: float, share: Any, weights: Sequence[float] | None = None
 ) -> tuple[Float64[np.ndarray, "*shape"], Float64[np.ndarray, "*shape"]]:
-    """Combine the bounds of several sample sizes: the best of each kind, at alpha divided by their number.
+    """Combine the bounds of several sample sizes: the best of each kind, at alpha divided among them.
 
     The guarantee is that of `runner_up_bounds`, with the same parameters but for a leading axis of rungs.
 
@@ -149,6 +156,8 @@ def ladder_bounds(
         Failure probability over all rungs, in [1e-100, 1).
     share : float or array-like of float
         One for all rungs of an image: an array that broadcasts with `shape`.
+    weights : sequence of float, optional
+        What part of alpha each rung gets, as in `Ladder`; equal parts unless given.
     """
     first, second, drawn = _pair_of(counts, runner_up, n)
     if not first.ndim or not len(first):
@@ -156,14 +165,16 @@ def ladder_bounds(
     reached = drawn > 0
     each = np.broadcast_to(_validate.check_array("share", share), first.shape)[reached]
     p_lower, p_upper = np.zeros(first.shape), np.ones(first.shape)
-    p_lower[reached], p_upper[reached] = runner_up_bounds(
-        first[reached], second[reached], drawn[reached], shared_alpha(alpha, len(first)), each
-    )
+    parts = np.array(weighted_alpha(alpha, [1.0] * len(first) if weights is None else weights))
+    if len(parts) != len(first):
+        raise ValueError(f"{len(parts)} weights for {len(first)} rungs: expected one for each")
+    spent = np.broadcast_to(parts.reshape(-1, *[1] * (first.ndim - 1)), first.shape)[reached]
+    p_lower[reached], p_upper[reached] = runner_up_bounds(first[reached], second[reached], drawn[reached], spent, each)
     return p_lower.max(axis=0), p_upper.min(axis=0)
 
 
 def counted_bounds(
-    counts: Counts, alpha: float, share: Float64[np.ndarray, "n k"]
+    counts: Counts, alpha: float, share: Float64[np.ndarray, "n k"], weights: Sequence[float] | None = None
 ) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]]:
     """Return p_lower and p_upper of each class that is certified: see `ladder_bounds`.
 
@@ -172,22 +183,18 @@ def counted_bounds(
     Parameters
     ----------
     counts : Counts
-        Votes after each of m rounds, each of which spends alpha / m.
+        Votes after each of m rounds, each of which spends its part of alpha.
     alpha : float
         Failure probability of each image and level.
     share : array of shape (n, k)
         Share of alpha for the other classes; 0 where their votes are not known.
+    weights : sequence of float, optional
+        Those of the `Ladder` that was climbed; equal parts, alpha / m, unless given.
     """
     if counts.other is None and share.any():
         raise ValueError("these votes are for one class, and prove nothing of the runner-up: the share must be 0")
     other = np.zeros_like(counts.own) if counts.other is None else counts.other
-    return ladder_bounds(counts.own, other, counts.n, alpha, share)
-
-
-def _complement(p: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    """Return 1 - p rounded up, and exactly where float64 holds it, as for all p >= 1/2."""
-    rest = np.asarray(1.0 - p)
-    return np.where(1.0 - rest == p, rest, np.minimum(np.nextafter(rest, 2.0), 1.0))
+    return ladder_bounds(counts.own, other, counts.n, alpha, share, weights)
 
 
 def _pair_of(counts: Any, runner_up: Any, n: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

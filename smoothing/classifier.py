@@ -18,10 +18,11 @@ from smoothing.adaptive import Ladder, climb
 from smoothing.arithmetic import PRECISIONS, check_precision
 from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value
+from smoothing.deciding import ask, decide
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
 from smoothing.machine import default_batch, default_workers, fitting_batch, usable_device
-from smoothing.results import ABSTAIN, Certificates, Identity, Predictions, SigmaChoice
+from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, Outcome, select
 from smoothing.votes import Counts, Tally
 
@@ -343,7 +344,7 @@ class SmoothedClassifier:
             pixels, names, levels[:, None], wanted=one, classes=guess[:, None], share=part, ladder=ladder, alpha=each
         )
         counts = tally.counted(guess[:, None])
-        return self._certificates(counts, guess, levels, alpha, each, part, simultaneous)
+        return self._certificates(counts, guess, levels, alpha, each, part, ladder, simultaneous)
 
     @_validate.once_by_position(5)
     def certify_levels(
@@ -390,10 +391,73 @@ class SmoothedClassifier:
         counts = tally.counted(guess)
         return tuple(
             self._certificates(
-                counts.at(np.full(len(pixels), k)), guess[:, k], levels[:, k], alpha, each, part[:, [k]], False
+                counts.at(np.full(len(pixels), k)), guess[:, k], levels[:, k], alpha, each, part[:, [k]], ladder, False
             )
             for k in range(len(grid))
         )
+
+    def certify_at(
+        self,
+        images: ArrayLike | Tensor,
+        sigma: ArrayLike,
+        radius: ArrayLike,
+        *,
+        n0: int,
+        n: int,
+        alpha: float = 0.001,
+        bound: str = "runner-up",
+        indices: ArrayLike | None = None,
+    ) -> Decisions:
+        """Ask whether each image's class is robust at a given radius, with as few samples as the answer takes.
+
+        With probability at least 1 - alpha, per pair of image and radius, the answer is not wrong:
+
+        - "yes" (1) says that g(., sigma) returns the class in the whole closed ball of this radius: Eq. 2 certifies
+          the class beyond it.
+        - "no" (0) says that no number of samples would make Eq. 2 certify this class beyond this radius: with the true
+          probabilities it gives this much or less. It does not say that there is an adversarial example. Another class,
+          which selection samples did not show, may be robust there.
+        - -1 says nothing: n samples did not settle it.
+
+        Votes are looked at after 32 samples, and again whenever there are a tenth more, by a confidence sequence
+        (`sequence_bounds`, M21): all looks share one alpha. Compare Horvath et al. (2022) and Voracek (2024).
+
+        Parameters
+        ----------
+        images : array or tensor of shape (n, C, H, W)
+            Pixels in [0, 1].
+        sigma : float or array of shape (n,)
+            Noise level, one for all images or one each.
+        radius : float or array of shape (n,)
+            l2 radius, >= 0, in the images' units; one for all images or one each, fixed beforehand or chosen from
+            selection samples. Of several radii asked of one image, each answer has its own alpha.
+        n0 : int
+            Selection samples per image. They name the class, and where votes are expected to fall.
+        n : int
+            Most estimation samples per image. They are the first of those that `certify` draws.
+        alpha : float, default=0.001
+            Probability of a wrong answer, "yes" and "no" together.
+        bound : {"runner-up", "top-class"}, default="runner-up"
+            Ask for the radius of Eq. 2, or for the one-sided one of published tables, sigma * Phi^-1(p_A).
+        indices : int array of shape (n,), default=0, 1, ...
+            Each image's index in its data set, which names its noise stream.
+        """
+        pixels, names = self._images(images, indices)
+        levels, asked = _validate.check_levels(sigma, len(pixels)), _validate.check_radii(radius, len(pixels))
+        n0, most = _validate.check_count("n0", n0), _validate.check_count("n", n)
+        alpha, bound = _validate.check_alpha(alpha), _validate.check_choice("bound", bound, BOUNDS)
+        one = levels[:, None]
+        found, tally = self.select_votes(
+            pixels, names, one, n0=n0, size=most, rule="expected-radius", alpha=alpha, racing=False, bound=bound
+        )
+        question = ask(tally, found, levels, asked, alpha, one_sided=bound == "top-class")
+
+        def count(wanted: Bool[np.ndarray, "n 1"], start: int, stop: int) -> Int64[np.ndarray, "n 1 classes"]:
+            return self._engine.count(pixels, names, one, wanted, start, stop, "estimate")
+
+        answer, drawn, votes = decide(question, self.num_classes, most, count)
+        own = votes[np.arange(len(votes)), question.classes]
+        return Decisions(answer, question.classes, asked, levels, own, drawn, alpha, self._voting)
 
     @_validate.once_by_position(4)
     def predict(
@@ -536,9 +600,10 @@ class SmoothedClassifier:
         alpha: float,
         each: float,
         share: Float64[np.ndarray, "n 1"],
+        ladder: Ladder,
         simultaneous: bool,
     ) -> Certificates:
-        p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(counts, each, share))
+        p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(counts, each, share, ladder.weights))
         radius = certified_radius(levels, p_lower, p_upper)
         return Certificates(
             predict=np.where(radius > 0, guess, ABSTAIN),

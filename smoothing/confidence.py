@@ -8,6 +8,7 @@ found off by 2e-8 for a few votes out of 1e9, wrong altogether near 1e-98 for 6 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,36 @@ def shared_alpha(alpha: float, events: int) -> float:
             "smallest for which bounds are computed; take a larger alpha"
         )
     return share
+
+
+def weighted_alpha(alpha: float, weights: Sequence[float]) -> tuple[float, ...]:
+    """Return alpha divided in proportion to weights, rounded down: events may fail with these probabilities.
+
+    Their exact sum is at most alpha. Where all weights are equal, each part is that of `shared_alpha`.
+
+    Raises
+    ------
+    ValueError
+        For weights that are not finite and > 0, and where a part falls below 1e-100.
+    """
+    each = [_validate.check_number("weights", weight, 0, strict=True) for weight in weights]
+    if len(set(each)) == 1:
+        return (shared_alpha(alpha, len(each)),) * len(each)
+    alpha, total = _validate.check_alpha(alpha), math.fsum(each)
+    # three roundings, of the sum, the quotient and the product, are less than the 2^-50 that each part gives up
+    parts = tuple(alpha * (weight / total) * (1 - 2.0**-50) for weight in each)
+    if min(parts) < _validate.SMALLEST_ALPHA:
+        raise ValueError(
+            f"alpha = {alpha} shared by weights {tuple(each)}: {min(parts):.3g} is below {_validate.SMALLEST_ALPHA:g}, "
+            "the smallest for which bounds are computed; take a larger alpha or weights that are closer together"
+        )
+    return parts
+
+
+def complement_above(p: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    """Return 1 - p rounded up, and exactly where float64 holds it, as for all p >= 1/2."""
+    rest = np.asarray(1.0 - p)
+    return np.where(1.0 - rest == p, rest, np.minimum(np.nextafter(rest, 2.0), 1.0))
 
 
 def certified_radius(sigma: Any, p_lower: Any, p_upper: Any = None) -> Float64[np.ndarray, "*shape"]:

@@ -152,6 +152,43 @@ class Certificates:
 
 
 @dataclass(frozen=True, eq=False)
+class Decisions:
+    """Answers to whether images' classes are robust at given radii: see `SmoothedClassifier.certify_at`.
+
+    With probability at least 1 - alpha over the estimation noise, for each image and its radius, `answer` is not wrong.
+
+    Attributes
+    ----------
+    answer : int array of shape (n,)
+        1: the class is the answer everywhere in the closed ball of this radius. 0: Eq. 2 cannot certify this class
+        beyond this radius, with however many samples. -1: not decided.
+    classes : int array of shape (n,)
+        The class in question, which selection samples chose.
+    radius : array of shape (n,)
+        l2 radius that was asked for, in the images' units.
+    sigma : array of shape (n,)
+        Noise level.
+    counts : int array of shape (n,)
+        Votes for the class.
+    n : int array of shape (n,)
+        Out of how many estimation samples.
+    alpha : float
+        Failure probability of each answer.
+    identity : Identity
+        What was certified.
+    """
+
+    answer: Int64[np.ndarray, " n"]
+    classes: Int64[np.ndarray, " n"]
+    radius: Float64[np.ndarray, " n"]
+    sigma: Float64[np.ndarray, " n"]
+    counts: Int64[np.ndarray, " n"]
+    n: Int64[np.ndarray, " n"]
+    alpha: float
+    identity: Identity
+
+
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Predictions without a radius.
 

@@ -207,6 +207,9 @@ class _Run:
             "simultaneous": simultaneous,
             "bound": bound,
         }
+        # named only where they are given: a run of an earlier version goes on
+        given = {"weights": ladder.weights and list(ladder.weights), "target_loss": ladder.target_loss}
+        self.config |= {name: value for name, value in given.items() if value is not None}
         self.about = self.folder / "manifest.json"
 
     def pixels(self, positions: np.ndarray) -> Tensor:
@@ -254,8 +257,10 @@ class _Run:
         estimated = self.files.estimated(level)
         rows, at = estimated.images, (estimated.images, level[estimated.images])
         counts = estimated.votes.counted(classes[rows]).at(level[rows])
-        label, sigma = self.label[rows], design.sigma[at]
-        p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(counts, design.alpha, share[at][:, None]))
+        label, sigma, ladder = self.label[rows], design.sigma[at], design.ladder
+        p_lower, p_upper = (
+            bound[:, 0] for bound in counted_bounds(counts, design.alpha, share[at][:, None], ladder.weights)
+        )
         radius = certified_radius(sigma, p_lower, p_upper)
         predict = np.where(radius > 0, classes[at], ABSTAIN)
         return CertificateTable(

@@ -25,7 +25,14 @@ from srs.run.sources import Files, experts, files_of
 _KINDS = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
 """What a run keeps, in the order of its file, and of which type that is."""
 
-_ADDED: Mapping[str, Any] = {"bound": "top-class", "rungs": [], "min_gain": None, "image_order": None, "indices": None}
+_ADDED: Mapping[str, Any] = {
+    "bound": "top-class",
+    "rungs": [],
+    "min_gain": None,
+    "target_loss": None,
+    "image_order": None,
+    "indices": None,
+}
 """What runs of earlier versions may lack, and what they did before it was a setting."""
 
 GRID = ("sigma_min", "sigma_max", "sigma_step")
@@ -103,6 +110,7 @@ class RunSettings:
     bound: Bound
     rungs: tuple[int, ...]
     min_gain: float | None
+    target_loss: float | None
     alpha: float
     precision: Precision
     batch: int | None

@@ -104,6 +104,9 @@ class CertifySettings:
     would add little to its radius. Each of them, and n, spends an equal share of alpha."""
     min_gain: float | None = None
     """What counts as little with --rungs: less than this share of the radius. Default: 0.05."""
+    target_loss: float | None = None
+    """With --rungs, stop also where the radius is within this share of what n samples would certify if votes went on
+    to fall as they do: 0.03 for three percent. An expectation: no image is promised it."""
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
@@ -169,8 +172,11 @@ class CertifySettings:
         if any(later <= earlier for earlier, later in pairwise((0, *self.rungs, self.n))):
             given = " ".join(map(str, self.rungs))
             raise ValueError(f"--rungs {given}: numbers of samples must increase, from 1 to below --n {self.n}")
-        if self.min_gain is not None and not self.rungs:
-            raise ValueError(f"--min-gain {self.min_gain}: has no effect without --rungs")
+        for name, value in (("--min-gain", self.min_gain), ("--target-loss", self.target_loss)):
+            if value is not None and not self.rungs:
+                raise ValueError(f"{name} {value}: has no effect without --rungs")
+        if self.target_loss is not None and not 0 <= self.target_loss < 1:
+            raise ValueError(f"--target-loss {self.target_loss}: must be at least 0 and below 1")
         if self.min_gain is not None and not 0 <= self.min_gain < math.inf:
             raise ValueError(f"--min-gain {self.min_gain}: must be finite and >= 0")
         if self.resume and self.overwrite:

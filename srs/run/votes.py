@@ -94,8 +94,10 @@ def ladder_of(settings: RunSettings) -> Ladder:
     """Return the numbers of estimation samples that are tried."""
     if not settings.rungs:
         return Ladder((settings.n,))
-    gain = {} if settings.min_gain is None else {"min_gain": settings.min_gain}
-    return Ladder((*settings.rungs, settings.n), **gain)
+    rungs, loss = (*settings.rungs, settings.n), settings.target_loss
+    if settings.min_gain is None:
+        return Ladder(rungs, target_loss=loss)
+    return Ladder(rungs, settings.min_gain, target_loss=loss)
 
 
 def read_record(files: VoteFiles) -> Record:

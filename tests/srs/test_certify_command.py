@@ -283,6 +283,8 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--rungs", "500", "200"], "--rungs 500 200: numbers of samples must increase, from 1 to below --n 10000"),
         (["--rungs", "10000"], "--rungs 10000: numbers of samples must increase"),
         (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs"),
+        (["--target-loss", "0.1"], "--target-loss 0.1: has no effect without --rungs"),
+        (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
         (["--rungs", "100", "--min-gain", "nan"], "--min-gain nan: must be finite and >= 0"),
         (["--device", "abacus"], "device = 'abacus' cannot be used"),
         (["--out", "/dev/null"], "--out /dev/null: is a file"),

@@ -167,12 +167,12 @@ def test_shares_done_one_after_the_other_give_the_rows_of_one_process(overlap, c
 
 
 def test_early_stopping_draws_less_and_proves_what_its_votes_prove(inputs, tmp_path):
-    settings = {"rungs": (100, 400), "n": 2000, "min_gain": 0.1, "rule": "expected-radius"}
+    settings = {"rungs": (100, 400), "n": 2000, "min_gain": 0.1, "target_loss": 0.02, "rule": "expected-radius"}
     found = evaluated(tmp_path, make_inputs(**settings))
     record = found.record
     assert len(set(np.unique(record.counts.drawn)) & {100, 400, 2000}) > 1
     smoothed = SmoothedClassifier(Ball(), 2)
-    ladder = Ladder((100, 400, 2000), min_gain=0.1)
+    ladder = Ladder((100, 400, 2000), min_gain=0.1, target_loss=0.02)
     for k, certificates_ in enumerate(
         smoothed.certify_levels(inputs.images, SIGMAS, record.classes, n=ladder, alpha=ALPHA, indices=inputs.indices)
     ):

@@ -60,11 +60,11 @@ def old(one_sided, tmp_path):
     del manifest["classifier"]["stream"], manifest["router"]
     (run / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
     config = yaml.safe_load((run / "config.yaml").read_text())
-    del config["rungs"], config["min_gain"], config["bound"]
+    del config["rungs"], config["min_gain"], config["target_loss"], config["bound"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     summary = json.loads((run / "summary.json").read_text())
     del summary["classifier"]["stream"]
-    for name in ("rungs", "min_gain", "bound"):
+    for name in ("rungs", "min_gain", "target_loss", "bound"):
         del summary["settings"][name]
     del summary["levels"], summary["wrong_at_most"]
     for rule in summary["rules"].values():
