@@ -113,7 +113,8 @@ def runner_up_bounds(
         Failure probability of both bounds together.
     share : float or array-like of float
         Share of alpha for the other classes, in [0, 1), fixed before these votes were drawn: see `split_alpha`. 0 gives
-        the one-sided bounds, p_upper = 1 - p_lower. All five arguments broadcast.
+        the one-sided bounds, p_upper = 1 - p_lower, and so does a share of less than 1e-100. All five arguments
+        broadcast.
 
     Returns
     -------
@@ -129,6 +130,8 @@ def runner_up_bounds(
     """
     first, second, drawn = _pair_of(counts, runner_up, n)
     own, others = alpha_shares(alpha, share)
+    too_small = others < _validate.SMALLEST_ALPHA  # bounds are not computed there: one-sided, whatever the votes are
+    own, others = np.where(too_small, alpha, own), np.where(too_small, 0.0, others)
     p_lower = lower_confidence_bound(first, drawn, own)
     p_upper = complement_above(p_lower)
     second, drawn, others = (np.broadcast_to(array, p_upper.shape) for array in (second, drawn, others))

@@ -226,6 +226,9 @@ class _Run:
         if self.path.exists() and not self.about.exists():
             raise ValueError(f"{self.path} exists, and no run of ours wrote it: name another file")
         self.folder.mkdir(parents=True, exist_ok=True)
+        for file in (self.folder, *self.folder.iterdir()):
+            if file.is_symlink():  # in a folder from somebody else it may name any file, which would be written
+                raise ValueError(f"{file} is a link: put what it names in its place, or name another file")
         with locked(self.folder / LOCK, self.folder, wait=True):
             if not self.about.exists():
                 with replacing(self.about) as stream:

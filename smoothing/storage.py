@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
@@ -26,7 +27,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def check_regular(path: Path) -> None:
     """Raise `ValueError` where there is something else than a file, such as a pipe, which would be waited for."""
-    if path.exists() and not path.is_file():
+    try:
+        regular = S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if not regular:
         raise ValueError(f"{path} is no regular file: put one in its place")
 
 
@@ -116,9 +121,10 @@ def whole_lines(file: Path, together: int = 1) -> list[str]:
 
 def _whole(file: Path, together: int) -> list[bytes]:
     check_regular(file)
-    if not file.exists():
+    try:
+        lines = file.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:  # another process may just have put parts together
         return []
-    lines = file.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     rows = max(0, len(lines) - 1)

@@ -22,6 +22,8 @@ from smoothing.tables import parse_time, write_rows
 
 _WHOLE = re.compile("-?[0-9]{1,30}")
 
+_PART = re.compile(r"\.part[0-9]{1,9}", re.ASCII)
+
 #: Of int64, and a time in seconds that no run takes.
 _LEAST, _MOST, _LONGEST = -(2**63), 2**63 - 1, 1e9
 
@@ -134,7 +136,8 @@ class Stage:
 
     def parts(self) -> list[Path]:
         """Return every process's rows, also those of earlier starts with more processes."""
-        return sorted(self.file.parent.glob(f"{glob.escape(self.file.name)}.part*[0-9]"))
+        beside = self.file.parent.glob(f"{glob.escape(self.file.name)}.part*")
+        return sorted(file for file in beside if _PART.fullmatch(file.name[len(self.file.name) :]))
 
     def tables(self) -> list[tuple[Table, Int64[np.ndarray, " images"]]]:
         """Return what is on disk: tables, and which images of the run their rows are of.
@@ -153,8 +156,10 @@ class Stage:
         table = Table(file, self.header, whole_lines(file, self.each))
         idx = table.integers("idx").reshape(-1, self.each)
         at = self._order[np.searchsorted(self.idx, idx[:, 0], sorter=self._order).clip(0, len(self.idx) - 1)]
-        if (idx != self.idx[at][:, None]).any() or len(np.unique(at)) < len(at):
+        if (idx != self.idx[at][:, None]).any():
             raise ValueError(f"{file} holds rows of other images: begin in another folder")
+        if len(np.unique(at)) < len(at):
+            raise ValueError(f"{file} is damaged: it has an image twice; restore it, or begin in another folder")
         if whole and not np.array_equal(at, np.arange(len(self.idx))):
             raise ValueError(f"{file} is damaged: it holds rows of {len(at)} of {len(self.idx)} images; restore it")
         return table, at
@@ -180,6 +185,7 @@ class Stage:
     def merge(self) -> None:
         """Put all parts together, in the order of the images; every image must have its rows."""
         if self.file.exists():
+            self._forget_parts()  # a kill may have left them
             return
         rows: dict[int, list[tuple[str, ...]]] = {}
         for table, images in self.tables():
@@ -191,6 +197,9 @@ class Stage:
                         f"{table.path} and another part have different rows of image {self.idx[image]}: delete one"
                     )
         write_rows(self.file, self.header, (row for image in range(len(self.idx)) for row in rows[image]))
+        self._forget_parts()
+
+    def _forget_parts(self) -> None:
         for part in self.parts():
             part.unlink(missing_ok=True)
 

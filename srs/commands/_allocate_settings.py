@@ -70,7 +70,8 @@ class AllocateSettings:
     """What is taken off printed radii, in units of their last digit: they were rounded, half of them up."""
     n: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
     """Estimation samples per image behind the logs, or behind each, in order. With --alpha, votes are recovered from
-    the radii, and the level's choice and class groups get the confidence they need."""
+    the radii, and the level's choice and class groups get the confidence they need. Only for one-sided certificates,
+    sigma Phi^-1(p_A), which nearly all programs make; ours with --bound top-class."""
     alpha: Annotated[tuple[float, ...], tyro.conf.arg(metavar="ALPHA ...")] = ()
     """Failure probability per image behind the logs, or behind each, in order: the smallest is certified."""
     overlap: Literal["paper", "sigma", "joint", "class"] | None = None

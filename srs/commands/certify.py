@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,18 +51,19 @@ def certify(settings: CertifySettings) -> None:
     out, team = start.out, team_of(start)
     if team.leads:
         check_free(out, resume=start.resume or team.apart, overwrite=start.overwrite)
-        inputs, finished = _begin(start, wait=team.apart)
+        run = _begin(start, wait=team.apart)
         team.meet()
     else:
         team.meet()
-        inputs, finished = _join(replace(start, resume=True, overwrite=False))
-    if finished:
+        run = _join(replace(start, resume=True, overwrite=False))
+    if run.finished:
         if team.leads:
             _show(out)
         return
     progress = sys.stderr.isatty() and team.leads
     with owned(out, team.share):
-        missing = draw_run(out, inputs, inputs.classifier, team.share, wait=team.launched, progress=progress)
+        run.check(out)  # another start may have replaced it before the share was this one's
+        missing = draw_run(out, run.inputs, run.inputs.classifier, team.share, wait=team.launched, progress=progress)
     if not team.leads:
         return
     if missing is not None:
@@ -70,13 +71,29 @@ def certify(settings: CertifySettings) -> None:
     elif (out / SUMMARY).exists():  # another share came last
         _show(out)
     else:
-        summary = _finish(out, inputs)
+        summary = _finish(out, run)
         print_results(summary, out)
         console().print(f"written to {out}", soft_wrap=True)
 
 
-def _begin(start: Start, *, wait: bool) -> tuple[Inputs, bool]:
-    """Load what is certified and begin the run, or go on with the one that is there; say whether that is finished."""
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What this process certifies, how the folder describes that, and whether it was finished before."""
+
+    inputs: Inputs
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    finished: bool = False
+
+    def check(self, out: Path) -> None:
+        """Raise where the folder holds another run."""
+        from srs.run.folder import check_same
+
+        check_same(out, self.config, self.manifest)
+
+
+def _begin(start: Start, *, wait: bool) -> _Run:
+    """Load what is certified and begin the run, or go on with the one that is there."""
     from srs.run.base_classifiers import save_own
     from srs.run.folder import claimed, describe, read_description
     from srs.run.inputs import load
@@ -85,35 +102,34 @@ def _begin(start: Start, *, wait: bool) -> tuple[Inputs, bool]:
         if begun:
             read_description(start.out)  # before anything is done with it
             return _join(replace(start, resume=True))
-        inputs = load(start, progress=sys.stderr.isatty())
-        config, manifest = _description(inputs)
-        save_own(start.out, inputs.settings, inputs.base)
-        describe(start.out, config, manifest)
-        return inputs, False
+        run = _described(load(start, progress=sys.stderr.isatty()))
+        save_own(start.out, run.inputs.settings, run.inputs.base)
+        describe(start.out, run.config, run.manifest)
+        return run
 
 
-def _join(start: Start) -> tuple[Inputs, bool]:
-    """Load what is certified, and see that it is the run that the folder holds; say whether that is finished."""
-    from srs.run.folder import SUMMARY, check_same
+def _join(start: Start) -> _Run:
+    """Load what is certified, and see that it is the run that the folder holds."""
+    from srs.run.folder import SUMMARY
     from srs.run.inputs import load
 
-    inputs = load(start)
-    check_same(start.out, *_description(inputs))
-    return inputs, (start.out / SUMMARY).exists()
+    run = _described(load(start))
+    run.check(start.out)
+    return replace(run, finished=(start.out / SUMMARY).exists())
 
 
-def _description(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and manifest of a run."""
+def _described(inputs: Inputs) -> _Run:
+    """Describe a run as its folder does."""
     from smoothing.confidence import shared_alpha
 
     settings = inputs.settings
     shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
-    return settings.to_dict(), inputs.manifest(classifier.identity, check)
+    return _Run(inputs, settings.to_dict(), inputs.manifest(classifier.identity, check))
 
 
-def _finish(out: Path, inputs: Inputs) -> dict[str, Any]:
+def _finish(out: Path, run: _Run) -> dict[str, Any]:
     """Evaluate the votes of a run that has them all, and write what follows from them."""
     from srs.evaluation.evaluate import evaluate
     from srs.report.summary import write
@@ -121,8 +137,9 @@ def _finish(out: Path, inputs: Inputs) -> dict[str, Any]:
     from srs.run.folder import claimed, read_description
     from srs.run.votes import read_record
 
-    settings = inputs.settings
+    inputs, settings = run.inputs, run.inputs.settings
     with claimed(out, wait=True):
+        run.check(out)
         described = read_description(out)  # of the start, which may have been another one
         record = read_record(files_of(out, inputs))
         results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)

@@ -49,7 +49,8 @@ class Results:
         Each constant sigma that all images were certified at, overlapping regions, and every mode.
     one_sided : mapping of str to RuleAnswers
         The same as published tables have it: with one-sided certificates, levels that are chosen for them, and regions
-        of their own. Each of the two holds by itself; the larger radius of both, image by image, does not.
+        of their own; at the run's levels where images were certified at these alone. Each of the two holds by itself;
+        the larger radius of both, image by image, does not.
     """
 
     record: Record
@@ -123,7 +124,9 @@ def evaluate(
     rules = answer(points, record.sigmas, proofs, choice_of(record, main, record.level), record.label, lost=lost)
     one_sided = rules
     if record.share.any():
-        alone = replace(record, expected_radius=record.expected_radius_one_sided)
+        alone = record
+        if record.certified.all():
+            alone = replace(record, expected_radius=record.expected_radius_one_sided)
         choice = choice_of(alone, main, level_one_sided(record, main, points))
         proven = proofs_from_votes(record, main, alpha, np.zeros_like(record.share))
         one_sided = answer(points, record.sigmas, proven, choice, record.label, lost=lost)

@@ -64,6 +64,8 @@ class Logs:
         Time spent on the image in all logs; NaN where one of them does not say.
     lines : int array of shape (n, K)
         Where the row stands in its file, for messages.
+    two_sided : tuple of paths
+        Those of the files that say of their radii that they bound the runner-up as well.
     """
 
     files: tuple[Path, ...]
@@ -74,6 +76,7 @@ class Logs:
     printed: Float64[np.ndarray, "n K"]
     seconds: Float64[np.ndarray, " n"]
     lines: Int64[np.ndarray, "n K"]
+    two_sided: tuple[Path, ...] = ()
 
     def only(self, rows: Int64[np.ndarray, " m"]) -> "Logs":
         """Return what the logs say about some of the images."""
@@ -131,6 +134,7 @@ def read_logs(files: Sequence[str | PathLike[str]], sigmas: Sequence[float] = ()
         np.where(predict == ABSTAIN, 0.0, radius),
         np.sum([table.seconds[rows] for table, rows in zip(tables, orders, strict=True)], axis=0),
         np.stack([_lines(table)[rows] for table, rows in zip(tables, orders, strict=True)], axis=1),
+        two_sided=tuple(path for path, table in zip(paths, tables, strict=True) if _is_two_sided(table)),
     )
 
 
@@ -202,6 +206,12 @@ def read_log(path: str | PathLike[str]) -> CertificateTable:
     _refuse(path, table, wrong, "correct", table.correct, "contradicts label and predict; are the columns in order?")
     _check_once(path, table)
     return table
+
+
+def _is_two_sided(table: CertificateTable) -> bool:
+    """Whether a log of ours says that its radii bound the probability of the runner-up as well."""
+    share = table.extra.get("share")
+    return share is not None and (share.dtype.kind not in "if" or bool((share != 0).any()))
 
 
 def _lines(table: CertificateTable) -> Int64[np.ndarray, " n"]:

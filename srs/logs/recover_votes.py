@@ -83,7 +83,7 @@ class Votes:
 
 
 def recover_votes(logs: Logs, n: int | Sequence[int], alpha: float | Sequence[float], rounding: str) -> Votes:
-    """Find the votes behind every printed radius, R = sigma Phi^-1(p_lower(count, n, alpha)).
+    """Find the votes behind every printed radius, R = sigma Phi^-1(p_lower(count, n, alpha)): one-sided certificates.
 
     Several counts may be printed alike; the least one is taken. So each count is at most the true one, and a bound at
     another level that is computed from it is at most what that level would have given.
@@ -101,9 +101,14 @@ def recover_votes(logs: Logs, n: int | Sequence[int], alpha: float | Sequence[fl
     Raises
     ------
     ValueError
-        Where no count gives a printed radius: n, alpha or sigma are not those of the log. The message says which usual
-        n and alpha would fit.
+        Where a log says that its radii are others; where no count gives a printed radius: n, alpha or sigma are not
+        those of the log. The message says which usual n and alpha would fit.
     """
+    for file in logs.two_sided[:1]:
+        raise ValueError(
+            f"{file}: its radii bound the runner-up as well (column share), and do not tell the votes for one class: "
+            "leave --n and --alpha out, or certify with --bound top-class"
+        )
     K = len(logs.sigmas)
     drawn = tuple(int(count) for count in np.broadcast_to(n, K))
     alphas = [float(value) for value in np.broadcast_to(alpha, K)]

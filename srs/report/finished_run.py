@@ -100,8 +100,8 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     described = read_description(folder)
     settings, manifest = described.settings, described.manifest
     sigmas = np.array(manifest["sigmas"], dtype=np.float64)
-    idx, classes = images_of(folder), manifest["data"]["num_classes"]
     summary = read_summary(folder)
+    idx, classes = images_of(folder), manifest["data"]["num_classes"]
     if manifest["format"] == 1:
         record = OldRows(folder, idx, sigmas, settings.chosen_only, classes, settings.n0, settings.n).read()
     else:

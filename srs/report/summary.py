@@ -140,8 +140,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         best = max(constants, key=lambda name: rules[name]["average_certified_radius"])
         mean, low, high = rules[best]["above_main"]
         if low is not None:
-            interval = f"95% interval {floored(-high, 3)} to {raised(-low, 3)}, paired over {n} images"
-            lines.append(f"ACR less that of {title(best)}, the best constant: {-mean:+.3f} ({interval})")
+            interval = f"95% interval {floored(0.0 - high, 3)} to {raised(0.0 - low, 3)}, paired over {n} images"
+            lines.append(f"ACR less that of {title(best)}, the best constant: {0.0 - mean:+.3f} ({interval})")
     if not summary["simultaneous"]:
         most = summary["wrong_at_most"]
         lines.append(

@@ -47,18 +47,15 @@ def rule_table(
     """
     rules: Mapping[str, Mapping[str, Any]] = described["rules"]
     clean = all("clean_accuracy" in rule for rule in rules.values())
-    both = any(
-        rule.get("average_certified_radius_one_sided", rule["average_certified_radius"])
-        != rule["average_certified_radius"]
-        for rule in rules.values()
-    )
+    mean, one_sided = "average_certified_radius", "average_certified_radius_one_sided"
+    both = any(rule.get(one_sided, rule[mean]) != rule[mean] for rule in rules.values())
     titles, rows = {}, []
     for name, rule in rules.items():
         titles[name] = named(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
         low, high = rule["average_certified_radius_interval"]
         cells = [floored(rule["average_certified_radius"], 3), "-" if low is None else raised((high - low) / 2, 3)]
         if both:
-            cells.append(floored(rule["average_certified_radius_one_sided"], 3))
+            cells.append(floored(rule[one_sided], 3) if one_sided in rule else "-")
         cells += [percent(rule["clean_accuracy"])] if clean else []
         cells += [str(rule["abstentions"]), *(percent(value) if value else "-" for value in rule["certified_accuracy"])]
         rows.append((titles[name], tuple(cells)))

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,8 @@ def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterat
     """
     absent = [folder for folder in (out, *out.parents) if not folder.exists()]
     fresh = bool(absent) or not any(out.iterdir())
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(out / LOCK, out, wait=wait):
+    with _lock(out, wait=wait):
+        try:
             if overwrite:
                 with owned_by_nobody_else(out):
                     for name in sorted(filter(is_run_file, _names(out) - {LOCK}), key=lambda name: name == CONFIG):
@@ -115,13 +114,25 @@ def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterat
             for name in RUN_FILES:
                 forget_partial(out / name)
             yield (out / CONFIG).exists()
-    finally:
-        if fresh and not (out / CONFIG).exists():  # nothing came of it
-            for name in _BEGINNING:
-                (out / name).unlink(missing_ok=True)
-            for folder in absent:
-                with suppress(OSError):  # somebody else put something there
-                    folder.rmdir()
+        finally:
+            if fresh and not (out / CONFIG).exists():  # nothing came of it; others wait for the lock until it is gone
+                for name in _BEGINNING:
+                    (out / name).unlink(missing_ok=True)
+                for folder in absent:
+                    with suppress(OSError):  # somebody else put something there
+                        folder.rmdir()
+
+
+@contextmanager
+def _lock(out: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder, which is made where it is missing, also where whoever held it last has removed it."""
+    with ExitStack() as held:
+        while True:
+            out.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                held.enter_context(locked(out / LOCK, out, wait=wait))
+                break
+        yield
 
 
 def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

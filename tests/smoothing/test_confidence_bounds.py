@@ -90,11 +90,6 @@ def test_votes_that_are_none_are_named(counts, runner_up, n, message):
         runner_up_bounds(counts, runner_up, n, 0.01, 0.5)
 
 
-def test_a_share_of_alpha_that_no_bound_is_computed_for_is_refused():
-    with pytest.raises(ValueError, match=r"alpha = 4.9\d*e-101: bounds are not computed below 1e-100"):
-        runner_up_bounds(5, 3, 10, 1e-100, 0.5)
-
-
 def test_no_images_no_bounds():
     none = np.zeros(0, int)
     assert split_alpha(none, none, 10, 10, 100, 0.01).shape == (0,)
@@ -173,3 +168,13 @@ def test_with_many_classes_much_is_gained():
     assert full.mean() >= 1.15 * one_sided.mean()
     worse = full < one_sided
     assert full[worse].sum() >= 0.998 * one_sided[worse].sum()
+
+
+def test_a_share_too_small_for_bounds_makes_them_one_sided():
+    alone = runner_up_bounds(900, 50, 1000, 1e-99, 0.0)
+    np.testing.assert_array_equal(runner_up_bounds(900, 50, 1000, 1e-99, 1 / 32), alone)
+    np.testing.assert_array_equal(
+        runner_up_bounds([900, 900], [50, 50], 1000, [1e-100, 0.01], 0.5)[1][0],
+        np.asarray(runner_up_bounds(900, 50, 1000, 1e-100, 0.0)[1]),
+    )
+    assert runner_up_bounds([900], [50], 1000, [0.01], 0.5)[1] < 1 - runner_up_bounds([900], [50], 1000, [0.01], 0.5)[0]

@@ -413,3 +413,36 @@ def test_the_table_is_readable_by_our_reader(tmp_path, images, smoothed):
     np.testing.assert_allclose(read.extra["p_upper"], found.p_upper, atol=1e-6)
     for name in ("runner_up", "runner_up_counts", "share"):
         np.testing.assert_array_equal(read.extra[name], getattr(found, name))
+
+
+def test_nothing_is_written_through_a_link(tmp_path, images, smoothed):
+    victim = tmp_path / "victim"
+    victim.write_text("a torn last line")
+    votes = tmp_path / "c.tsv.votes"
+    votes.mkdir()
+    (votes / "selection.tsv.part0").symlink_to(victim)
+    with pytest.raises(ValueError, match=r"selection\.tsv\.part0 is a link: put what it names in its place"):
+        certify_to_file(tmp_path / "c.tsv", smoothed, images, sigma=0.5, n0=50, n=300)
+    assert victim.read_text() == "a torn last line"
+
+
+def test_parts_that_a_kill_left_beside_the_whole_file_go_and_copies_of_ones_own_stay(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
+    votes = tmp_path / "c.tsv.votes"
+    for name in ("selection.tsv.part0", "selection.tsv.part0.bak1"):
+        (votes / name).write_text((votes / "selection.tsv").read_text())
+    path.unlink()
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
+    assert not (votes / "selection.tsv.part0").exists()
+    assert (votes / "selection.tsv.part0.bak1").exists()
+
+
+def test_an_image_twice_in_one_part_is_damage(tmp_path, images, smoothed):
+    path = tmp_path / "c.tsv"
+    certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)
+    part = unfinish(path) / "selection.tsv.part0"
+    lines = part.read_text().splitlines(keepends=True)
+    part.write_text("".join([*lines, lines[-1]]))
+    with pytest.raises(ValueError, match=r"selection\.tsv\.part0 is damaged: it has an image twice"):
+        certify_to_file(path, smoothed, images, sigma=0.5, n0=50, n=300)

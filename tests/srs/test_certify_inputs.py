@@ -1,6 +1,7 @@
 """What `srs-certify` is told: flags, files, presets and checkpoints, and where the classifier comes from."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +246,51 @@ def test_labels_and_images_are_part_of_what_a_run_is(here):
         dataclasses.replace(inputs, images=np.nextafter(inputs.images, np.float32(1))),
     ):
         assert other.manifest(inputs.classifier.identity)["data"]["sha256"] != manifest["data"]["sha256"]
+
+
+def test_a_start_that_waited_does_not_draw_into_the_run_of_another(here, monkeypatch):
+    """Between looking at the folder and taking its share, another start may have replaced the run."""
+    from smoothing.drawing import draw
+
+    settings = CertifySettings(checkpoint=Path("model.pt"), out=Path("run"), max=4, n=20, n0=10, **GRID)
+    owned = draw.owned
+
+    def replaced(folder, share):
+        monkeypatch.setattr(draw, "owned", owned)
+        certify(dataclasses.replace(settings, overwrite=True, seed=5))
+        return owned(folder, share)
+
+    monkeypatch.setattr(draw, "owned", replaced)
+    with pytest.raises(ValueError, match="--seed 0: the run in run has 5"):
+        certify(settings)
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["seed"] == 5
+
+
+def test_a_start_that_waits_for_one_that_fails_begins_anew(here):
+    """The failing start removes the folder; the waiting one, which held on to it, makes it again."""
+    import threading
+
+    from srs.run.folder import claimed
+
+    held, let_go, begun = threading.Event(), threading.Event(), []
+
+    def failing():
+        with suppress(ValueError), claimed(Path("run")):
+            held.set()
+            let_go.wait(30)
+            raise ValueError("it cannot be loaded")
+
+    def waiting():
+        with claimed(Path("run"), wait=True) as found:
+            begun.append(found)
+            Path("run/config.yaml").write_text("")
+
+    first, second = threading.Thread(target=failing), threading.Thread(target=waiting)
+    first.start()
+    held.wait(30)
+    second.start()
+    let_go.set()
+    first.join()
+    second.join()
+    assert begun == [False]
+    assert Path("run/config.yaml").exists()

@@ -444,5 +444,7 @@ def test_a_run_at_chosen_levels_has_its_one_sided_column_there(tmp_path):
     inputs = make_inputs(base=Brightest(), chosen_only=True, num_classes=4)
     draw_run(tmp_path, inputs, SmoothedClassifier(Brightest(), 4))
     found = evaluate(read_record(files_of(tmp_path, inputs)), points_of(inputs), inputs.settings.mode, ALPHA)
+    assert found.one_sided.keys() == found.rules.keys()
+    assert (found.record.expected_radius_one_sided.argmax(axis=1) != found.record.level).any()
     np.testing.assert_array_equal(found.one_sided["paper-lp"].level, found.record.level)
     assert found.one_sided["paper-lp"].radius.sum() < found.rules["paper-lp"].radius.sum()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from srs.logs.read import read_logs, sigma_of
+from srs.logs.recover_votes import recover_votes
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 FIRST = HEADER + "0\t7\t7\t0.95\t1\t0:00:01.5\n3\t2\t2\t0.41\t1\t1.0\n5\t1\t0\t0.2\t0\t2.0\n"
@@ -201,3 +202,14 @@ def test_a_time_that_is_unknown_in_one_log_is_unknown_in_all(folder):
     seconds = read_logs(["m_0.25.tsv", "m_0.50.tsv"]).seconds
     assert np.isnan(seconds[0])
     assert seconds[1:].tolist() == [2.0, 3.0]
+
+
+def test_votes_are_not_recovered_from_radii_that_bound_the_runner_up(tmp_path):
+    """Inverted as one-sided ones, they would give more votes than there were."""
+    header = "idx\tlabel\tpredict\tradius\tcorrect\ttime\tshare\n"
+    for name, share in (("noise_0.25.tsv", "0.5"), ("noise_0.5.tsv", "0.0")):
+        (tmp_path / name).write_text(header + f"0\t7\t7\t0.218\t1\t1.0\t{share}\n")
+    both = read_logs([tmp_path / "noise_0.25.tsv", tmp_path / "noise_0.5.tsv"])
+    with pytest.raises(ValueError, match=r"noise_0\.25\.tsv: its radii bound the runner-up as well \(column share\)"):
+        recover_votes(both, n=1000, alpha=0.001, rounding="half")
+    assert read_logs([tmp_path / "noise_0.5.tsv"]).two_sided == ()

@@ -257,6 +257,10 @@ DAMAGE = {
     "newer version": (newer, "run: was written by a newer version of srs-certify (format 3, this one knows 2); update"),
     "no description": (lambda run: (run / "config.yaml").unlink(), "run: holds no run; name a folder"),
     "unfinished": (lambda run: (run / "summary.json").unlink(), "run: the run has not come to its end; go on with"),
+    "no levels yet": (
+        lambda run: [(run / name).unlink() for name in ("levels.tsv", "summary.json")],
+        "run: the run has not come to its end; go on with",
+    ),
     "half the selection": (halve("selection.tsv"), "run/selection.tsv is damaged: it holds rows of 30 of 60 images"),
     "half the estimation": (halve("estimation.tsv"), "run/estimation.tsv is damaged: it holds rows of 30 of 60 images"),
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
