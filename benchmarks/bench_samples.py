@@ -39,9 +39,9 @@ LADDERS = {
     "3 rungs, equal parts, min_gain .05": Ladder((1000, 10_000, MOST)),
     "ratio 2, equal parts, min_gain .05": Ladder((1563, 3125, 6250, 12_500, 25_000, 50_000, MOST)),
     "ratio 2, .8 to the last, min_gain .05": Ladder.geometric(1500, MOST),
-    "ratio 2, equal parts, target_loss .01": Ladder(Ladder.geometric(1500, MOST).rungs, 0.0, None, 0.01),
+    "ratio 2, equal parts, target_loss .01": Ladder(Ladder.geometric(1500, MOST).rungs, 0.0, target_loss=0.01),
     "ratio 2, .8 to the last, target_loss .01": Ladder.geometric(1500, MOST, min_gain=0.0, target_loss=0.01),
-    "ratio 2, equal parts, target_loss .03": Ladder(Ladder.geometric(1500, MOST).rungs, 0.0, None, 0.03),
+    "ratio 2, equal parts, target_loss .03": Ladder(Ladder.geometric(1500, MOST).rungs, 0.0, target_loss=0.03),
     "ratio 2, .8 to the last, target_loss .03": Ladder.geometric(1500, MOST, min_gain=0.0, target_loss=0.03),
 }
 
@@ -86,9 +86,9 @@ class Simulation:
         low, high, drawn = np.zeros(self.size), np.ones(self.size), np.zeros(self.size, dtype=np.int64)
 
         def bounds(own: np.ndarray, other: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-            p_lower, _ = sequence_bounds(own, n, own_alpha, (self.own0 + 0.5, N0 - self.own0 + 0.5))
+            p_lower, _ = sequence_bounds(own, n, own_alpha, prior=(self.own0 + 0.5, N0 - self.own0 + 0.5))
             prior = (self.other0 + 0.5, N0 - self.other0 + 0.5)
-            _, p_upper = sequence_bounds(other, n, np.maximum(other_alpha, 1e-90), prior)
+            _, p_upper = sequence_bounds(other, n, np.maximum(other_alpha, 1e-90), prior=prior)
             return p_lower, np.where(other_alpha > 0, np.minimum(p_upper, 1 - p_lower), 1 - p_lower)
 
         start = 0

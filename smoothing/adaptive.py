@@ -7,7 +7,7 @@ after every vote, are wider at the sizes that certificates need (benchmarks/resu
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -58,8 +58,8 @@ class Ladder:
 
     rungs: tuple[int, ...]
     min_gain: float = 0.05
-    weights: tuple[float, ...] | None = None
-    target_loss: float | None = None
+    weights: tuple[float, ...] | None = field(default=None, kw_only=True)
+    target_loss: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         rungs = tuple(_validate.check_count("rungs", size) for size in self.rungs)
@@ -117,7 +117,7 @@ class Ladder:
         rungs = tuple(sorted(sizes))
         others = len(rungs) - 1
         weights = ((1 - share) / others,) * others + (share,) if others else None
-        return cls(rungs, min_gain, weights, target_loss)
+        return cls(rungs, min_gain, weights=weights, target_loss=target_loss)
 
     def alphas(self, alpha: float) -> tuple[float, ...]:
         """Return the failure probability of each rung; together they do not exceed alpha."""

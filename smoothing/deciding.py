@@ -67,7 +67,7 @@ class Question:
         m, num_classes = votes.shape
         at, own_alpha, other_alpha = np.arange(m), *(part[rows] for part in alpha_shares(self.alpha, self.share))
         a, b = self.classes[rows], self.rival[rows]
-        low, high = sequence_bounds(votes[at, a], n, own_alpha, self._prior(self.counts[rows]))
+        low, high = sequence_bounds(votes[at, a], n, own_alpha, prior=self._prior(self.counts[rows]))
         rest = np.maximum(np.nextafter(1.0 - high, -1.0), 0.0)  # other classes have as much, one of them its share
         next_low = rest if self.one_sided else np.maximum(np.nextafter(rest / (num_classes - 1), -1.0), 0.0)
         next_high = complement_above(low)
@@ -93,7 +93,7 @@ def _largest_upper(
     m = len(votes)
     cells = np.unique(np.stack([np.repeat(np.arange(m), votes.shape[1]), votes.ravel()]), axis=1)
     row, counts = cells[:, cells[1] >= 0]  # classes with as many votes have the same bound
-    _, upper = sequence_bounds(counts, n, alpha[row], (prior[0][row], prior[1][row]))
+    _, upper = sequence_bounds(counts, n, alpha[row], prior=(prior[0][row], prior[1][row]))
     largest = np.zeros(m)
     np.maximum.at(largest, row, upper)
     return largest
@@ -112,8 +112,8 @@ def _lower_of_next(
     the rival and the most voted class are looked at.
     """
     every, most = np.arange(len(votes)), votes.argmax(axis=1)
-    of_rival, _ = sequence_bounds(votes[every, rival], n, alpha / 2, prior)
-    of_most, _ = sequence_bounds(votes[every, most], n, alpha / (2 * max(votes.shape[1] - 2, 1)), prior)
+    of_rival, _ = sequence_bounds(votes[every, rival], n, alpha / 2, prior=prior)
+    of_most, _ = sequence_bounds(votes[every, most], n, alpha / (2 * max(votes.shape[1] - 2, 1)), prior=prior)
     return np.where(rival == most, of_rival, np.maximum(of_rival, of_most))
 
 

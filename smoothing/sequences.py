@@ -22,7 +22,7 @@ MOST_ODDS = 700.0
 
 
 def sequence_bounds(
-    counts: Any, n: Any, alpha: Any, prior: Any = (0.5, 0.5)
+    counts: Any, n: Any, alpha: Any, *, prior: Any = (0.5, 0.5)
 ) -> tuple[Float64[np.ndarray, "*shape"], Float64[np.ndarray, "*shape"]]:
     """Bound the probability of a class by votes, after every number of votes at once.
 

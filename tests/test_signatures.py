@@ -9,7 +9,7 @@ import training
 from srs.predict.predictor import Predictor
 
 #: Records that functions return: nobody makes them by position.
-RESULTS = {"CertificateTable", "Certificates", "Identity", "Predictions", "SigmaChoice"}
+RESULTS = {"CertificateTable", "Certificates", "Decisions", "Identity", "Predictions", "SigmaChoice"}
 
 PUBLIC = [
     *(getattr(training, name) for name in training.__all__),

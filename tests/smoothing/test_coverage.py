@@ -30,7 +30,7 @@ def test_halfspace(n, margin):
     w = torch.tensor([[[3.0, -4.0]]])
     image = torch.tensor([[[0.5, 0.5]]])
     model = Halfspace(w, 0.5 + 5 * margin)  # |w.x + b| / |w| = margin
-    found = certify(model, image, n0=0.25, n=n)
+    found = certify(model, image, 0.25, n)
     too_large = int((found.radius > margin * (1 + 1e-6)).sum())
     assert too_large <= LIMIT
     if not isinstance(n, Ladder):
@@ -47,7 +47,7 @@ def test_ball(n, distance, sigma):
     assert p > 0.5
     claim = sigma * stats.norm.ppf(p)
     assert claim <= radius + 1e-9  # the theorem, for this classifier
-    found = certify(model, image, n0=sigma, n=n)
+    found = certify(model, image, sigma, n)
     assert int((found.p_lower > p).sum()) <= LIMIT
     assert int((found.radius > claim).sum()) <= LIMIT
     assert np.median(found.radius) > 0.5 * claim

@@ -54,9 +54,9 @@ def all_bounds(bound):
 @pytest.mark.parametrize("prior", PRIORS, ids=str)
 def test_exact_coverage_of_a_sequence_at_all_looks_together(prior):
     candidates = [0.003, 0.05, 0.2, 0.5, 0.77, 0.93, 0.99, 0.999]
-    bounds = all_bounds(lambda k, n: sequence_bounds(k, n, ALPHA, prior))
+    bounds = all_bounds(lambda k, n: sequence_bounds(k, n, ALPHA, prior=prior))
     assert max(ever_fails(*bounds, p) for p in candidates) <= ALPHA
-    lax = all_bounds(lambda k, n: sequence_bounds(k, n, 3 * ALPHA, prior))
+    lax = all_bounds(lambda k, n: sequence_bounds(k, n, 3 * ALPHA, prior=prior))
     assert max(ever_fails(*lax, p) for p in np.linspace(0.02, 0.98, 49)) > ALPHA
 
 
@@ -78,7 +78,7 @@ def test_a_sequence_is_rounded_outwards_by_little(k, n, alpha):
             return mixture - k * mpmath.log(p) - ((n - k) * mpmath.log(1 - p) if n > k else 0)
 
     for a, b in PRIORS:
-        lower, upper = (float(end) for end in sequence_bounds(k, n, alpha, (a, b)))
+        lower, upper = (float(end) for end in sequence_bounds(k, n, alpha, prior=(a, b)))
         ends = [end for end in (lower, upper) if 0 < end < 1]
         assert 0 <= lower <= k / n <= upper <= 1
         for end in ends:
@@ -103,8 +103,9 @@ def test_no_vote_and_all_votes_leave_one_side_open():
     ],
 )
 def test_senseless_sequences_are_refused(arguments, message):
+    *votes, alpha = arguments[:3]
     with pytest.raises(ValueError, match=message):
-        sequence_bounds(*arguments)
+        sequence_bounds(*votes, alpha, **({"prior": arguments[3]} if len(arguments) > 3 else {}))
 
 
 # --- ladders that spend alpha unequally -----------------------------------------------------------------------------

@@ -117,7 +117,10 @@ def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
         name: replace(answers, returned=at(np.tile(label[:, None], 3), answers.level))
         for name, answers in found.items()
     }
-    for rules, columns in ((found, ("ACR", "abstain", "0.00")), (clean, ("ACR", "clean", "abstain", "0.00"))):
+    for rules, columns in (
+        (found, ("ACR", "+-", "abstain", "0.00")),
+        (clean, ("ACR", "+-", "clean", "abstain", "0.00")),
+    ):
         summary = json.loads(json.dumps(describe(rules, "sigma-lp")))
         table = rule_table(summary, summary["main"])
         assert table.columns[: len(columns)] == columns
