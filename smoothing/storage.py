@@ -77,12 +77,18 @@ Append = Callable[[Iterable[Sequence[str]]], None]
 def locked(file: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, or say that another process is writing `what`; with `wait`, until it has been written."""
     lock = FileLock(file)
+    while True:
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout as error:
+            raise ValueError(f"{what} is being written by another process: let it finish, or stop it") from error
+        if file.exists():  # whoever held it last may have removed it meanwhile: then it locks nothing
+            break
+        lock.release()
     try:
-        lock.acquire(blocking=wait)
-    except Timeout as error:
-        raise ValueError(f"{what} is being written by another process: let it finish, or stop it") from error
-    with lock:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

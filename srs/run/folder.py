@@ -104,8 +104,8 @@ def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterat
         Wait for another process that is beginning or finishing a run there, instead of raising `ValueError`.
     """
     absent = [folder for folder in (out, *out.parents) if not folder.exists()]
-    fresh = bool(absent) or not any(out.iterdir())
     with _lock(out, wait=wait):
+        fresh = _names(out) <= {LOCK}
         try:
             if overwrite:
                 with owned_by_nobody_else(out):
@@ -126,13 +126,15 @@ def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterat
 @contextmanager
 def _lock(out: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a folder, which is made where it is missing, also where whoever held it last has removed it."""
-    with ExitStack() as held:
-        while True:
-            out.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
+    while True:
+        out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
                 held.enter_context(locked(out / LOCK, out, wait=wait))
-                break
-        yield
+            except FileNotFoundError:
+                continue
+            yield
+            return
 
 
 def describe(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
