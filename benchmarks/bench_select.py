@@ -20,7 +20,7 @@ from _common import Row, data_folder, markdown_table, write_markdown, write_rows
 from smoothing import SmoothedClassifier
 from smoothing.adaptive import CountVotes
 from smoothing.machine import one_thread_each
-from smoothing.selection import RACE_RUNGS, RULES, Outcome, select
+from smoothing.selection import RACE_RUNGS, RULES, Outcome, Plan, select
 from training import Stage, build, fit, mnist
 
 SIGMAS = np.array([0.12, 0.23, 0.34, 0.45, 0.56, 0.67, 0.78, 0.89, 1.0])
@@ -91,9 +91,7 @@ def main() -> None:
 
     count, grid = replayed(smoothed, images, indices), np.tile(SIGMAS, (len(images), 1))
     choices = {
-        rule + (", racing" if racing else ""): select(
-            count, grid, N0, N0 if rule == "max-radius" else options.n, rule, ALPHA, racing=racing
-        )[0]
+        rule + (", racing" if racing else ""): select(count, grid, Plan(N0, rule, ALPHA, options.n, racing))[0]
         for rule in RULES
         for racing in (False, True)
     }

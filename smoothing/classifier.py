@@ -23,7 +23,7 @@ from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
 from smoothing.machine import default_batch, default_workers, fitting_batch, usable_device
 from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
-from smoothing.selection import RULES, Outcome, select
+from smoothing.selection import RULES, Outcome, Plan, select
 from smoothing.votes import Counts, Tally
 
 
@@ -205,19 +205,9 @@ class SmoothedClassifier:
         """
         pixels, names = self._images(images, indices)
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
-        size, alpha = imagined(rule, n0, n), _validate.check_alpha(alpha)
-        bound = _validate.check_choice("bound", bound, BOUNDS)
-        found, _ = self.select_votes(
-            pixels,
-            names,
-            _each(grid, len(pixels)),
-            n0=n0,
-            size=size,
-            rule=rule,
-            alpha=alpha,
-            racing=racing,
-            bound=bound,
-        )
+        final, alpha = imagined(rule, n0, n), _validate.check_alpha(alpha)
+        plan = Plan(n0, rule, alpha, final, racing, _validate.check_choice("bound", bound, BOUNDS))
+        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), plan=plan)
         return _choice(grid, found, rule)
 
     @_validate.once_by_position(5)
@@ -241,21 +231,9 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         truth = _validate.check_classes("labels", labels, (len(pixels),), self.num_classes)
         n0, grid = _validate.check_count("n0", n0), _validate.check_grid(sigmas)
-        alpha, rule = _validate.check_alpha(alpha), "max-radius"
-        levels = _each(grid, len(pixels))
-        found, _ = self.select_votes(
-            pixels,
-            names,
-            levels,
-            n0=n0,
-            size=n0,
-            rule=rule,
-            alpha=alpha,
-            racing=racing,
-            bound="top-class",
-            labels=truth,
-        )
-        return _choice(grid, found, rule)
+        plan = Plan(n0, "max-radius", _validate.check_alpha(alpha), n0, racing, "top-class")
+        found, _ = self.select_votes(pixels, names, _each(grid, len(pixels)), plan=plan, labels=truth)
+        return _choice(grid, found, plan.rule)
 
     @_validate.once_by_position(5)
     def certify(
@@ -301,10 +279,8 @@ class SmoothedClassifier:
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
         each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)  # refused before the work
-        bound, rule, size = _validate.check_choice("bound", bound, BOUNDS), "expected-radius", ladder.rungs[-1]
-        found, _ = self.select_votes(
-            pixels, names, levels[:, None], n0=n0, size=size, rule=rule, alpha=each, racing=False, bound=bound
-        )
+        plan = Plan(n0, "expected-radius", each, ladder.rungs[-1], bound=_validate.check_choice("bound", bound, BOUNDS))
+        found, _ = self.select_votes(pixels, names, levels[:, None], plan=plan)
         guess, share = found.classes[:, 0], found.share[:, 0]
         return self.certify_classes(
             pixels, levels, guess, n=n, alpha=alpha, share=share, simultaneous=simultaneous, indices=names
@@ -447,9 +423,8 @@ class SmoothedClassifier:
         n0, most = _validate.check_count("n0", n0), _validate.check_count("n", n)
         alpha, bound = _validate.check_alpha(alpha), _validate.check_choice("bound", bound, BOUNDS)
         one = levels[:, None]
-        found, tally = self.select_votes(
-            pixels, names, one, n0=n0, size=most, rule="expected-radius", alpha=alpha, racing=False, bound=bound
-        )
+        plan = Plan(n0, "expected-radius", alpha, most, bound=bound)
+        found, tally = self.select_votes(pixels, names, one, plan=plan)
         question = ask(tally, found, levels, asked, alpha, one_sided=bound == "top-class")
 
         def count(wanted: Bool[np.ndarray, "n 1"], start: int, stop: int) -> Int64[np.ndarray, "n 1 classes"]:
@@ -551,13 +526,7 @@ class SmoothedClassifier:
         indices: Int64[np.ndarray, " n"],
         sigma: Float64[np.ndarray, "n k"],
         *,
-        n0: int,
-        size: int,
-        rule: str,
-        alpha: float,
-        racing: bool,
-        bound: str,
-        final: int | None = None,
+        plan: Plan,
         labels: Int64[np.ndarray, " n"] | None = None,
     ) -> tuple[Outcome, Tally]:
         """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments.
@@ -568,7 +537,7 @@ class SmoothedClassifier:
         def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
             return self._engine.count(images, indices, sigma, wanted, start, stop, "select")
 
-        return select(count, sigma, n0, size, rule, alpha, racing=racing, bound=bound, final=final, labels=labels)
+        return select(count, sigma, plan, labels)
 
     def estimate_votes(
         self,
@@ -646,7 +615,7 @@ def as_ladder(n: int | Ladder) -> Ladder:
 
 
 def imagined(rule: str, n0: int, n: int | None) -> int:
-    """Return how many samples a rule's radii are imagined for, or say what is missing."""
+    """Return for how many final samples a level is chosen, n0 where a rule does not ask, or say what is missing."""
     if _validate.check_choice("rule", rule, RULES) == "max-radius":
         if n is not None:
             raise ValueError(f"n = {n}: rule 'max-radius' ranks by the n0 selection samples; leave n out")

@@ -26,7 +26,7 @@ from smoothing.fingerprint import classifier_difference, difference, hash_arrays
 from smoothing.machine import processes
 from smoothing.reading import read_json
 from smoothing.results import ABSTAIN
-from smoothing.selection import RULES
+from smoothing.selection import RULES, Plan
 from smoothing.storage import locked, replacing
 from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
@@ -184,12 +184,15 @@ class _Run:
             idx=idx,
             sigma=levels,
             num_classes=classifier.num_classes,
-            n0=_validate.check_count("n0", n0),
+            plan=Plan(
+                _validate.check_count("n0", n0),
+                rule,
+                shared_alpha(alpha, count) if simultaneous else alpha,
+                ladder.rungs[-1],
+                racing,
+                _validate.check_choice("bound", bound, BOUNDS),
+            ),
             ladder=ladder,
-            alpha=shared_alpha(alpha, count) if simultaneous else alpha,
-            rule=rule,
-            racing=racing,
-            bound=_validate.check_choice("bound", bound, BOUNDS),
             chosen_only=True,
         )
         self.label, self.files = label, VoteFiles(self.folder, design)
@@ -200,7 +203,7 @@ class _Run:
             "images": hash_arrays(self.images.numpy(), idx, label),
             "count": count,
             "sigma": noise,
-            "n0": design.n0,
+            "n0": design.plan.n0,
             "n": list(ladder.rungs),
             "min_gain": ladder.min_gain if isinstance(n, Ladder) else None,
             "alpha": alpha,
@@ -262,7 +265,7 @@ class _Run:
         counts = estimated.votes.counted(classes[rows]).at(level[rows])
         label, sigma, ladder = self.label[rows], design.sigma[at], design.ladder
         p_lower, p_upper = (
-            bound[:, 0] for bound in counted_bounds(counts, design.alpha, share[at][:, None], ladder.weights)
+            bound[:, 0] for bound in counted_bounds(counts, design.plan.alpha, share[at][:, None], ladder.weights)
         )
         radius = certified_radius(sigma, p_lower, p_upper)
         predict = np.where(radius > 0, classes[at], ABSTAIN)

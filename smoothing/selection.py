@@ -107,22 +107,48 @@ class Outcome:
     one_sided: Float64[np.ndarray, "n k"]
 
 
-def selection_rungs(n0: int, racing: bool) -> tuple[int, ...]:
-    """Return after how many samples of a level the votes are looked at."""
-    return (*(rung for rung in RACE_RUNGS if racing and rung < n0), n0)
+@dataclass(frozen=True)
+class Plan:
+    """How levels are chosen.
+
+    Attributes
+    ----------
+    n0 : int
+        Most selection samples of a level.
+    rule : str
+        One of `RULES`.
+    alpha : float
+        Failure probability of the certificate of an image, for which radii are imagined.
+    final : int
+        How many samples will certify, for which alpha is split; n0 where that is not known.
+    racing : bool, default=False
+        Look at the votes after `RACE_RUNGS` samples, and draw no more for levels that cannot win.
+    bound : {"runner-up", "top-class"}, default="runner-up"
+        What the certificates will be made of (`bounds.BOUNDS`): the radii are imagined likewise.
+    """
+
+    n0: int
+    rule: str
+    alpha: float
+    final: int
+    racing: bool = False
+    bound: str = "runner-up"
+
+    @property
+    def size(self) -> int:
+        """For how many samples the rule imagines radii."""
+        return self.n0 if self.rule == "max-radius" else self.final
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """After how many samples of a level the votes are looked at."""
+        return (*(rung for rung in RACE_RUNGS if self.racing and rung < self.n0), self.n0)
 
 
 def select(
     count: CountVotes,
     sigmas: Float64[np.ndarray, "n k"],
-    n0: int,
-    size: int,
-    rule: str,
-    alpha: float,
-    *,
-    racing: bool,
-    bound: str = "runner-up",
-    final: int | None = None,
+    plan: Plan,
     labels: Int64[np.ndarray, " n"] | None = None,
 ) -> tuple[Outcome, Tally]:
     """Choose every image's level; return the decision, and the votes that it was made by.
@@ -133,24 +159,11 @@ def select(
         count(wanted, start, stop) draws samples start to stop - 1 of the wanted images and levels.
     sigmas : array of shape (n, k)
         Each image's levels to choose from, increasing.
-    n0 : int
-        Most samples of a level.
-    size : int
-        Samples that the radii are imagined for.
-    rule : str
-        One of `RULES`.
-    alpha : float
-        Failure probability that the radii are imagined for.
-    racing : bool
-        Look at the votes after `RACE_RUNGS` samples, and draw no more for levels that cannot win.
-    bound : {"runner-up", "top-class"}, default="runner-up"
-        What the certificates will be made of (`bounds.BOUNDS`): the radii are imagined likewise.
-    final : int, optional
-        How many samples will certify, for which alpha is split; `size` unless given.
+    plan : Plan
     labels : int array of shape (n,), optional
         Count votes for the label (Eq. 5); where another class wins, the radius is 0.
     """
-    rungs = selection_rungs(n0, racing)
+    rungs, anchored = plan.rungs, plan.rule == "anchor"
     reached = np.zeros(sigmas.shape, dtype=np.int64)
     contending = np.ones(sigmas.shape, dtype=bool)
     votes: list[np.ndarray] = []
@@ -160,36 +173,24 @@ def select(
         votes.append(votes[-1] + fresh if votes else fresh)
         reached[racing_still] += 1
         samples = np.array(rungs)[reached - 1]
-        ballot = _ballot(votes[-1], samples, sigmas, size, alpha, bound, final or size, labels)
-        agreeing, below = ballot.agreeing() if rule == "anchor" else (contending, np.zeros_like(contending))
+        ballot = _ballot(votes[-1], samples, sigmas, plan, labels)
+        agreeing, below = ballot.agreeing() if anchored else (contending, np.zeros_like(contending))
         undecided = racing_still.any(axis=1, keepdims=True)
-        if stop < n0:
+        if stop < plan.n0:
             keep = ballot.can_win(contending & agreeing, stop) | (contending & below)
             contending = np.where(undecided & keep.any(axis=1, keepdims=True), keep, contending)
     radii = np.where(contending & agreeing, ballot.expected(), 0.0)
     alone = replace(ballot, share=np.zeros_like(ballot.share))
-    agreeing = alone.agreeing()[0] if rule == "anchor" else agreeing
+    agreeing = alone.agreeing()[0] if anchored else agreeing
     one_sided = np.where(contending & agreeing, alone.expected(), 0.0)
     outcome = Outcome(radii.argmax(axis=1), ballot.classes, radii, samples, ballot.share, one_sided)
     return outcome, Tally(rungs, np.stack(votes), reached)
 
 
-def select_again(
-    votes: Votes,
-    num_classes: int,
-    sigmas: Float64[np.ndarray, "n k"],
-    n0: int,
-    size: int,
-    rule: str,
-    alpha: float,
-    *,
-    racing: bool,
-    bound: str = "runner-up",
-    final: int | None = None,
-) -> Outcome | None:
+def select_again(votes: Votes, num_classes: int, sigmas: Float64[np.ndarray, "n k"], plan: Plan) -> Outcome | None:
     """Return what `select` decided, from the votes that it drew.
 
-    None where it would have drawn others: then they are not of these arguments.
+    None where it would have drawn others: then they are not of this plan.
     """
     n, k = sigmas.shape
     together = max(1, MOST_VOTES_AT_ONCE // (k * num_classes))
@@ -198,9 +199,7 @@ def select_again(
         part = slice(first, min(first + together, n))
         stored = _Stored(votes.dense(part, num_classes))
         try:
-            found, drawn = select(
-                stored.count, sigmas[part], n0, size, rule, alpha, racing=racing, bound=bound, final=final
-            )
+            found, drawn = select(stored.count, sigmas[part], plan)
         except _LackingError:
             return None
         if not np.array_equal(drawn.reached, stored.tally.reached):
@@ -232,10 +231,7 @@ def _ballot(
     votes: Int64[np.ndarray, "n k classes"],
     samples: Int64[np.ndarray, "n k"],
     sigmas: Float64[np.ndarray, "n k"],
-    size: int,
-    alpha: float,
-    bound: str,
-    final: int,
+    plan: Plan,
     labels: Int64[np.ndarray, " n"] | None,
 ) -> Ballot:
     classes = votes.argmax(axis=2)
@@ -244,6 +240,6 @@ def _ballot(
     counts = np.take_along_axis(votes, classes[..., None], axis=2)[..., 0]
     other = others(votes, classes[..., None]).max(axis=2)
     share = np.zeros(sigmas.shape)
-    if bound == "runner-up":
-        share = split_alpha(counts, other, samples, votes.shape[2], final, alpha)
-    return Ballot(sigmas, classes, counts, other, samples, size, alpha, share)
+    if plan.bound == "runner-up":
+        share = split_alpha(counts, other, samples, votes.shape[2], plan.final, plan.alpha)
+    return Ballot(sigmas, classes, counts, other, samples, plan.size, plan.alpha, share)

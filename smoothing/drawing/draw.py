@@ -171,21 +171,10 @@ class _Work:
     def select(self) -> None:
         """Draw the selection samples that the share lacks."""
         design, stage = self.files.design, self.files.selection
-        for positions, append in self._chunks(stage, design.n0 * design.sigma.shape[1]):
+        for positions, append in self._chunks(stage, design.plan.n0 * design.sigma.shape[1]):
             began = time.perf_counter()
             pixels, sigma, idx = self._begin(positions), design.sigma[positions], design.idx[positions]
-            _, tally = self.classifier.select_votes(
-                pixels,
-                idx,
-                sigma,
-                n0=design.n0,
-                size=design.size,
-                rule=design.rule,
-                alpha=design.alpha,
-                racing=design.racing,
-                bound=design.bound,
-                final=design.final,
-            )
+            _, tally = self.classifier.select_votes(pixels, idx, sigma, plan=design.plan)
             clean = self.classifier.clean_classes(pixels, sigma)
             each = time_text((time.perf_counter() - began) / sigma.size)
             append(
@@ -214,7 +203,7 @@ class _Work:
                 classes=classes[positions],
                 share=share[positions],
                 ladder=design.ladder,
-                alpha=design.alpha,
+                alpha=design.plan.alpha,
             )
             each = time_text((time.perf_counter() - began) / np.count_nonzero(wanted))
             append(

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 
 from smoothing.adaptive import Ladder
 from smoothing.drawing.stages import Stage, Table
-from smoothing.selection import Outcome, select_again, selection_rungs
+from smoothing.selection import Outcome, Plan, select_again
 from smoothing.storage import whole_lines
 from smoothing.tables import write_rows
 from smoothing.votes import Votes, read_votes
@@ -33,18 +33,10 @@ class Design:
     sigma : array of shape (n, k)
         The levels to choose from.
     num_classes : int
-    n0 : int
-        Selection samples of each image and level.
+    plan : Plan
+        Selection samples, and how levels are chosen by them; its alpha is each image's.
     ladder : Ladder
         Estimation samples.
-    alpha : float
-        Failure probability of each image.
-    rule : str
-        How an image's level is chosen (`selection.RULES`).
-    racing : bool
-        Draw no more selection samples at levels that cannot win.
-    bound : str
-        What certificates are made of (`bounds.BOUNDS`).
     chosen_only : bool
         Draw estimation samples at each image's own level alone.
     """
@@ -52,23 +44,9 @@ class Design:
     idx: Int64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, "n k"]
     num_classes: int
-    n0: int
+    plan: Plan
     ladder: Ladder
-    alpha: float
-    rule: str
-    racing: bool
-    bound: str
     chosen_only: bool
-
-    @property
-    def size(self) -> int:
-        """For how many samples the rule imagines radii."""
-        return self.n0 if self.rule == "max-radius" else self.final
-
-    @property
-    def final(self) -> int:
-        """How many samples an image gets at most at a level to certify it."""
-        return self.ladder.rungs[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +108,7 @@ class VoteFiles:
         """Return the selection samples that are on disk."""
         design = self.design
         k, most = design.sigma.shape[1], design.num_classes - 1
-        rungs = selection_rungs(design.n0, design.racing)
+        rungs = design.plan.rungs
         parts = []
         for table, images in self.selection.tables():
             self._check_sigma(table, design.sigma[images])
@@ -144,18 +122,7 @@ class VoteFiles:
         images, label, clean = (_joined(parts, column) for column in (0, 1, 2))
         order, votes = _first_of_each(images), Votes.joined(rungs, k, [part[3] for part in parts])
         images, votes = images[order], votes.take(order)
-        outcome = select_again(
-            votes,
-            design.num_classes,
-            design.sigma[images],
-            design.n0,
-            design.size,
-            design.rule,
-            design.alpha,
-            racing=design.racing,
-            bound=design.bound,
-            final=design.final,
-        )
+        outcome = select_again(votes, design.num_classes, design.sigma[images], design.plan)
         if outcome is None:
             raise ValueError(
                 f"{self.selection.file} is damaged: the run's rule would have drawn other samples; begin in another "

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 from smoothing import Ladder
 from smoothing.drawing.files import LEVELS, Design, VoteFiles
 from smoothing.drawing.stages import Table
+from smoothing.selection import Plan
 from smoothing.storage import whole_lines
 from smoothing.votes import Counts
 from srs.run.run_settings import RunSettings
@@ -75,16 +76,21 @@ def vote_files(
     num_classes: int,
 ) -> VoteFiles:
     """Return the files of a run's votes, as its settings lay them out."""
+    ladder = ladder_of(settings)
+    plan = Plan(
+        n0=settings.n0,
+        rule=settings.rule,
+        alpha=settings.mode.share(settings.alpha, len(idx)),
+        final=ladder.rungs[-1],
+        racing=settings.racing,
+        bound=settings.bound,
+    )
     design = Design(
         idx=idx,
         sigma=np.tile(sigmas, (len(idx), 1)),
         num_classes=num_classes,
-        n0=settings.n0,
-        ladder=ladder_of(settings),
-        alpha=settings.mode.share(settings.alpha, len(idx)),
-        rule=settings.rule,
-        racing=settings.racing,
-        bound=settings.bound,
+        plan=plan,
+        ladder=ladder,
         chosen_only=settings.chosen_only,
     )
     return VoteFiles(folder, design)

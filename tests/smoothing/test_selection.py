@@ -5,7 +5,7 @@ from scipy import stats
 
 from smoothing import SmoothedClassifier, certified_radius
 from smoothing.bounds import runner_up_bounds
-from smoothing.selection import RACE_RUNGS, RULES, select, select_again, selection_rungs
+from smoothing.selection import RACE_RUNGS, RULES, Plan, select, select_again
 from smoothing.votes import read_votes
 
 from .oracles import Coin, Halfspace, Stump
@@ -30,9 +30,9 @@ def table_of(votes):
     return count, asked
 
 
-def chosen(count, images, *arguments, **options):
+def chosen(count, images, n0, final, rule, alpha, *, racing):
     """What `select` decides for so many images on the grid."""
-    return select(count, np.tile(SIGMAS, (images, 1)), *arguments, **options)[0]
+    return select(count, np.tile(SIGMAS, (images, 1)), Plan(n0, rule, alpha, final, racing))[0]
 
 
 def rank(count, n, sigma, alpha=0.001):
@@ -175,15 +175,13 @@ def test_bad_options_are_named(images, options, message):
 def test_stored_votes_give_the_same_decision(images, rule, racing):
     smoothed = SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2, threads=1)
     sigma, idx = np.tile(SIGMAS, (6, 1)), np.arange(6)
-    size = 600 if rule == "max-radius" else 5000
+    plan = Plan(600, rule, 0.001, 5000, racing)
     smoothed.begin(images)
-    found, tally = smoothed.select_votes(
-        images, idx, sigma, n0=600, size=size, rule=rule, alpha=0.001, racing=racing, bound="runner-up"
-    )
+    found, tally = smoothed.select_votes(images, idx, sigma, plan=plan)
     text = [tally.text(i, k) for i in range(6) for k in range(3)]
-    rungs = selection_rungs(600, racing)
+    rungs = plan.rungs
     votes = read_votes(rungs, 2, 3, *zip(*text, strict=True), lambda row, reason: AssertionError(f"{row}: {reason}"))
-    again = select_again(votes, 2, sigma, 600, size, rule, 0.001, racing=racing)
+    again = select_again(votes, 2, sigma, plan)
     for name in ("level", "classes", "expected_radius", "samples", "share", "one_sided"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert racing == bool((found.samples < 600).any())
@@ -191,7 +189,7 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
         cut = read_votes(
             rungs, 2, 3, *zip(*[(n.split(",")[0], v.split(",")[0]) for n, v in text], strict=True), KeyError
         )
-        assert select_again(cut, 2, sigma, 600, size, rule, 0.001, racing=True) is None
+        assert select_again(cut, 2, sigma, plan) is None
 
 
 def test_the_former_name_of_what_a_rule_ranks_by_warns(images):
