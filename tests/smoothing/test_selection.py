@@ -185,6 +185,15 @@ def test_stored_votes_give_the_same_decision(images, rule, racing):
     for name in ("level", "classes", "expected_radius", "samples", "share", "one_sided"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     assert racing == bool((found.samples < 600).any())
+    if racing:  # votes that the race would not have drawn are of another plan, or forged
+        row = next(row for row, (n, _) in enumerate(text) if n == "128")
+        more = [*text]
+        first = dict(map(int, pair.split(":")) for pair in text[row][1].split(" "))
+        winner = max(first, key=first.__getitem__)
+        then = " ".join(f"{one}:{count + 128 * (one == winner)}" for one, count in first.items())
+        more[row] = ("128,256", f"{text[row][1]},{then}")
+        forged = read_votes(rungs, 2, 3, *zip(*more, strict=True), KeyError)
+        assert select_again(forged, 2, sigma, plan) is None
     if racing and rule == "expected-radius":  # at another alpha it races differently, or votes are lacking
         cut = read_votes(
             rungs, 2, 3, *zip(*[(n.split(",")[0], v.split(",")[0]) for n, v in text], strict=True), KeyError

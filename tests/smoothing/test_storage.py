@@ -4,8 +4,9 @@ import os
 import re
 
 import pytest
+from filelock import FileLock
 
-from smoothing.storage import check_folder
+from smoothing.storage import check_folder, locked
 
 
 def refused(path, message, *files, beside=False):
@@ -59,3 +60,24 @@ def test_where_nobody_may_write_is_refused(locked_away):
     (locked_away / "out").mkdir()
     check_folder(locked_away / "out", "--out")
     refused(locked_away / "out", message, beside=True)
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """Whoever held it last removed it between this process's opening and locking: then it locks nothing."""
+    file, acquire, times = tmp_path / ".lock", FileLock.acquire, []
+
+    def late(self, *arguments, **options):
+        found = acquire(self, *arguments, **options)
+        times.append(1)
+        if len(times) == 1:
+            file.unlink()
+        return found
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with locked(file, tmp_path):
+        assert file.exists()
+        with pytest.raises(ValueError, match="is being written by another process"), locked(file, tmp_path):
+            pass
+    assert len(times) == 2
+    with locked(file, tmp_path):  # let go of as often as it was taken
+        pass

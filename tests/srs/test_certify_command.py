@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.table import Table
-from scipy.stats import beta, norm
+from scipy.stats import beta, norm, ttest_1samp
 
 import regions
 from smoothing.bounds import split_alpha
@@ -134,6 +134,28 @@ def test_the_summary_can_be_recomputed_from_the_certificates(rows, summary):
     assert accuracy[0] > 0.8
     assert summary["settings"]["n"] == 300
     assert summary["seed"] == 1
+
+
+def test_levels_and_differences_can_be_recomputed(run, summary):
+    compared, n = table(run / "comparison.tsv"), summary["data"]["images"]
+    kept = {}
+    for row in compared:
+        kept.setdefault(row["rule"], []).append(
+            (row["predict"], float(row["radius"]) * int(row["correct"]), row["correct"])
+        )
+    for name, level in summary["levels"].items():
+        predict = [one for one, _, _ in kept[name]]
+        right = sum(correct == "1" for _, _, correct in kept[name])
+        assert level["abstained"] == predict.count("-1") / n
+        assert level["certified"] == right / n
+        assert level["wrong"] == pytest.approx((n - predict.count("-1") - right) / n)
+    main = np.array([radius for _, radius, _ in kept[summary["main"]]])
+    assert "above_main" not in summary["rules"][summary["main"]]
+    for name, rule in summary["rules"].items():
+        if name != summary["main"]:
+            difference = np.array([radius for _, radius, _ in kept[name]]) - main
+            low, high = ttest_1samp(difference, 0.0).confidence_interval(0.95)
+            assert rule["above_main"] == pytest.approx([difference.mean(), low, high], abs=1e-9)
 
 
 def test_every_rule_can_be_recomputed_from_the_comparison(run, summary):
