@@ -6,7 +6,7 @@ import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Decimal
 from os import PathLike
 from pathlib import Path
 
@@ -18,14 +18,8 @@ from smoothing.storage import line_of, replacing
 #: The six columns that every certification table starts with.
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 
-#: Decimals of a written radius or probability.
+#: Decimals of a radius in the six usual columns. Further columns have all their digits, so that rows can be verified.
 DIGITS = 6
-
-#: Columns that are settings, not bounds: written with every digit they have.
-EXACT = frozenset({"sigma", "share"})
-
-#: Columns of upper bounds: rounded up. All others are lower bounds.
-UPPER = frozenset({"p_upper"})
 
 #: Longest duration, in seconds, and longest line that are taken seriously.
 MOST_SECONDS, MOST_CHARACTERS = 1e11, 4096
@@ -75,16 +69,7 @@ def floor_text(value: float, digits: int = DIGITS) -> str:
 
     The float64 that is read back from the text is never larger than the value, and is written as the same text again.
     """
-    return _rounded_text(value, digits, ROUND_FLOOR)
-
-
-def ceil_text(value: float, digits: int = DIGITS) -> str:
-    """Write a number rounded UP to so many decimals, as `floor_text` rounds it down."""
-    return _rounded_text(value, digits, ROUND_CEILING)
-
-
-def _rounded_text(value: float, digits: int, rounding: str) -> str:
-    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f").rstrip("0")
+    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR), "f").rstrip("0")
     return text + "0" if text.endswith(".") else text
 
 
@@ -119,15 +104,17 @@ def parse_time(text: str) -> float:
 
 
 def rows_of(table: CertificateTable) -> list[tuple[str, ...]]:
-    """Return a table's rows as text, without the header; bounds are rounded to `DIGITS` decimals, to the safe side."""
-    columns = [_texts(values) for values in (table.idx, table.label, table.predict, table.radius, table.correct)]
+    """Return a table's rows as text, without the header: the radius rounded down to `DIGITS` decimals, `extra` exact."""
+    columns = [list(map(str, values.tolist())) for values in (table.idx, table.label, table.predict)]
+    columns.append([floor_text(radius) for radius in table.radius.tolist()])
+    columns.append(list(map(str, table.correct.tolist())))
     columns.append([time_text(seconds) for seconds in table.seconds.tolist()])
-    columns += [_texts(values, name) for name, values in table.extra.items()]
+    columns += [list(map(str, values.tolist())) for values in table.extra.values()]
     return list(zip(*columns, strict=True))
 
 
 def write_certificates(path: str | PathLike[str], table: CertificateTable) -> None:
-    """Write a certification table; bounds are rounded to `DIGITS` decimals: lower ones down, upper ones up."""
+    """Write a certification table: the radius rounded down to `DIGITS` decimals, further columns with all digits."""
     write_rows(Path(path), [*COLUMNS, *table.extra], rows_of(table))
 
 
@@ -247,14 +234,6 @@ def _row(path: Path, number: int, fields: list[str], header: list[str]) -> list[
     if whole[header.index("idx")].lower() == "idx":
         raise ValueError(f"{path}, line {number}: the header stands here again: give each log in a file of its own")
     return whole
-
-
-def _texts(values: np.ndarray, name: str = "") -> list[str]:
-    """Write a column: whole numbers and exact columns as they are, bounds rounded to their safe side."""
-    if name in EXACT or values.dtype.kind == "i":
-        return [str(value) for value in values.tolist()]
-    write = ceil_text if name in UPPER else floor_text
-    return [write(value) for value in values.tolist()]
 
 
 def _parse(path: Path, line: int, name: str, text: str, parse: Callable[[str], float]) -> float:

@@ -109,10 +109,12 @@ def check_certificates(folder: Path, record: Record) -> None:
 def _check_origin(folder: Path, table: RegionMap, classes: Int64[np.ndarray, " n"]) -> None:
     file = folder / CERTIFICATES
     rows = _certificates(file)
-    r = np.array([float(floor_text(radius)) for radius in table.radii.tolist()])
+    r, written = table.radii, rows.floats("r")
+    if not np.array_equal(r, written):  # an earlier version wrote six decimals
+        r = np.array([float(floor_text(radius)) for radius in r.tolist()])
     for name, ours, theirs in (
         ("sigma", table.sigma, rows.floats("sigma")),
-        ("r", r, rows.floats("r")),
+        ("r", r, written),
         ("predict", classes, rows.integers("predict")),
     ):
         if not np.array_equal(ours, theirs):

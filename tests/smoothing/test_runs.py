@@ -409,9 +409,7 @@ def test_the_table_is_readable_by_our_reader(tmp_path, images, smoothed):
     names = ["sigma", "counts", "n", "p_lower", "p_upper", "runner_up", "runner_up_counts", "share"]
     assert list(read.extra) == names
     found = smoothed.certify(images, 0.5, n0=50, n=300)
-    assert np.all(read.extra["p_upper"] >= found.p_upper)
-    np.testing.assert_allclose(read.extra["p_upper"], found.p_upper, atol=1e-6)
-    for name in ("runner_up", "runner_up_counts", "share"):
+    for name in names:  # with all their digits
         np.testing.assert_array_equal(read.extra[name], getattr(found, name))
 
 

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from unittest.mock import Mock
 
 import numpy as np
@@ -80,7 +80,7 @@ def test_rows_are_consistent(rows):
     assert {row["sigma"] for row in rows} == {"0.2", "0.4"}
     for row in rows:
         radius, R, r = Decimal(row["radius"]), Decimal(row["R"]), Decimal(row["r"])
-        assert radius == min(R, r)
+        assert radius == min(R, r).quantize(Decimal("1e-6"), rounding=ROUND_FLOOR)
         assert (row["predict"] == "-1") == (radius == 0) == (row["region"] == "-1")
         assert row["correct"] == str(int(row["predict"] == row["label"]))
         assert row["time"].startswith("0:00:")
@@ -119,6 +119,7 @@ def test_written_radii_are_never_above_the_allocated_ones(run, rows):
     assert len(stored.radii) == len(rows)
     for row, radius in zip(rows, stored.radii, strict=True):
         assert Decimal(row["radius"]) <= Decimal(float(radius)) < Decimal(row["radius"]) + Decimal("1e-6")
+        assert float(row["r"]) == radius  # with all its digits
 
 
 def test_the_summary_can_be_recomputed_from_the_certificates(rows, summary):
