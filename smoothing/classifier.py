@@ -539,6 +539,22 @@ class SmoothedClassifier:
 
         return select(count, sigma, plan, labels)
 
+    def count_votes(
+        self,
+        images: Float32[Tensor, "n c h w"],
+        indices: Int64[np.ndarray, " n"],
+        sigma: Float64[np.ndarray, "n k"],
+        wanted: Bool[np.ndarray, "n k"],
+        start: int,
+        stop: int,
+        stage: str,
+    ) -> Int64[np.ndarray, "n k classes"]:
+        """Count the votes of samples start to stop - 1 of a stage, of images that `begin` has seen, where wanted.
+
+        :meta private:
+        """
+        return self._engine.count(images, indices, sigma, wanted, start, stop, stage)
+
     def estimate_votes(
         self,
         images: Float32[Tensor, "n c h w"],

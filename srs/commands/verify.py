@@ -1,0 +1,79 @@
+"""`srs-verify`: does what a run's folder claims follow from its rows, its images and its model?"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from srs.commands._cli import one_line_errors, one_line_warnings, parse, printing
+from srs.commands._config import find_in_current_folder
+from srs.verify.settings import VerifySettings
+
+if TYPE_CHECKING:
+    from srs.verify.findings import Findings
+
+_DESCRIPTION = """Verify a finished run of srs-certify that may come from anybody.
+
+Computes bounds, radii and levels anew from the rows, in arithmetic of its own; shows by an exact search that regions
+keep apart; compares map, comparison and summary with the rows, the images with the data set and the classifier with its
+hash; and draws votes again where --redraw or --all asks for it. Prints what holds, what does not and what could not be
+checked. Nothing is written, and nothing in the folder is run.
+
+Exit code 0: nothing was found that does not hold. 1: something does not. 2: there is no run to verify."""
+
+#: Seconds between two lines about progress.
+_PAUSE = 30.0
+
+_WORDS = {True: "holds", False: "FAILS", None: "unknown"}
+
+
+@printing("srs-verify")
+def main() -> None:
+    """Run the command; exit code 1 where something does not hold, 2 and one line where there is no run."""
+    settings = parse(VerifySettings, "srs-verify", _DESCRIPTION)
+    with one_line_errors("srs-verify"), one_line_warnings("srs-verify"):
+        settings.check()
+        find_in_current_folder(settings.model, settings.arch)
+
+        from srs.verify.verify import verify  # after the check: PyTorch takes seconds to import
+
+        findings = verify(settings, _progress())
+        _print(findings, settings)
+    if findings.failed:
+        raise SystemExit(1)
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Return what tells on stderr, now and then, how far redrawing is."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PAUSE and done < of:
+            last = time.monotonic()
+            sys.stderr.write(f"srs-verify: votes of {done} of {of} images were drawn again\n")
+
+    return tell
+
+
+def _print(findings: Findings, settings: VerifySettings) -> None:
+    from rich.text import Text
+
+    from srs.commands._cli import console
+    from srs.text import visible
+
+    screen = console()
+    for one in findings.found:
+        head = f"{_WORDS[one.holds]:<8} {one.topic:<13} "
+        text = visible(f"{head}{one.text}")
+        if screen.is_terminal:
+            width = max(screen.width, 40)
+            text = textwrap.fill(text, width, subsequent_indent=" " * len(head), break_on_hyphens=False)
+        style = "bold red" if one.holds is False else "" if one.holds else "dim"
+        screen.print(Text(text, style=style), soft_wrap=True)
+    holds, fails, unknown = (findings.count(state) for state in (True, False, None))
+    verdict = f"NOT verified: {fails} of {holds + fails} checks fail" if fails else f"all {holds} checks hold"
+    screen.print(f"{settings.run}: {verdict}; {unknown} could not be made", soft_wrap=True)

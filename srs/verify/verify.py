@@ -1,0 +1,314 @@
+"""The order of a verification: what the folder says, its rows, what they prove, the map, the images, the votes."""
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smoothing import SmoothedClassifier
+from srs.predict.run_classifier import run_classifier
+from srs.run.choosing_images import read_indices
+from srs.run.folder import RUN_FILES, Description
+from srs.run.sources import own_code
+from srs.verify.claims import (
+    allocation_problems,
+    certificate_problems,
+    compare,
+    level_problems,
+    map_problems,
+    overlap_problems,
+    read_certificates,
+    read_comparison,
+    summary_problems,
+)
+from srs.verify.evidence import (
+    Described,
+    Map,
+    Rows,
+    check_run,
+    climb_of,
+    hash_of_images,
+    read_described,
+    read_map,
+    read_rows,
+)
+from srs.verify.findings import Findings
+from srs.verify.redraw import Moved, images_of, redraw
+from srs.verify.settings import VerifySettings
+from training import load_data
+
+#: Of a cell's votes, the most that rounding on another kind of device, or in low precision, is taken to move.
+_ROUNDING = 0.001
+
+#: What decides how regions are sized, to the last digit.
+_SIZING = ("srs-certify", "numpy", "scipy", "highspy", "faiss-cpu")
+
+#: Tells how many of how many images were redrawn.
+Progress = Callable[[int, int], None]
+
+
+def verify(settings: VerifySettings, progress: Progress = lambda done, of: None) -> Findings:
+    """Verify a run.
+
+    Parameters
+    ----------
+    settings : VerifySettings
+    progress : callable
+        progress(done, of) is called while votes are drawn again.
+
+    Raises
+    ------
+    ValueError
+        Where there is no finished run, and where a model of one's own is not the run's.
+    """
+    check_run(settings.run)
+    findings = Findings()
+    try:
+        run = read_described(settings.run)
+        found = _map(run, findings)
+        rows = read_rows(run)
+    except (ValueError, OSError) as error:
+        findings.check("files", "", [_one_line(error, settings.run)])
+        return findings
+    _description(run, findings)
+    _rows(run, rows, found, findings)
+    if found is None:
+        findings.unknown("claims", "certificates, comparison and summary belong to images that cannot be read")
+    else:
+        _claims(run, rows, found, findings)
+        _data(run, rows, found, settings, findings)
+        _classifier(run, rows, found, settings, findings, progress)
+    _not_looked_at(run, findings)
+    return findings
+
+
+def _one_line(error: Exception, folder: Path) -> str:
+    return " ".join(str(error).split()).replace(f"{folder}/", "")
+
+
+def _map(run: Described, findings: Findings) -> Map | None:
+    try:
+        return read_map(run)
+    except (ValueError, OSError) as error:
+        findings.check("map", "", [_one_line(error, run.folder)])
+        return None
+
+
+def _description(run: Described, findings: Findings) -> None:
+    manifest, problems = run.manifest, []
+    if manifest["sigmas"] != run.sigmas:
+        problems.append(f"manifest.json: sigmas are not the levels that config.yaml names: {run.sigmas}")
+    known = {"format", "versions", "seed", "device", "data", "classifier", "router", "check", "sigmas"}
+    if manifest.keys() - known:
+        problems.append(f"manifest.json: holds {', '.join(sorted(manifest.keys() - known))}, which is not known here")
+    findings.check("settings", "config.yaml and manifest.json say the same, and nothing is left open", problems)
+
+
+def _rows(run: Described, rows: Rows, found: Map | None, findings: Findings) -> None:
+    n, k = len(rows.idx), len(run.sigmas)
+    what = f"{n:,} images at {k} noise levels: the votes add up, and are those that the settings ask for"
+    climb, problems = climb_of(run), []
+    rule_alpha = run.alpha / n if run.settings.overlap == "class" else run.alpha
+    for j, cells in enumerate(rows.estimation):
+        for at, cell in enumerate(cells):
+            if cell is None or len(climb.rungs) == 1 or rows.chosen[j].lacking:
+                continue
+            chosen = rows.chosen[j]
+            problem = climb.problem(cell, chosen.classes[at], rule_alpha, chosen.shares[at])
+            if problem:
+                problems.append(f"estimation.tsv: image {rows.idx[j]} at sigma = {run.sigmas[at]:g} {problem}")
+    findings.check("rows", what, problems)
+    if found is not None:
+        same = hash_of_images(run, rows, found) == run.manifest["data"]["sha256"]
+        text = "images, indices and labels have the hash that manifest.json names"
+        wrong = "images (the centres of regions.npz), indices or labels are not those whose hash manifest.json has"
+        findings.check("images", text, [] if same else [wrong])
+    if run.old:
+        findings.unknown("levels", "a run of format 1 kept no votes to choose levels by, only the radii it ranked them by")
+    text = "each image's level is the choice of the rule, from selection votes alone"
+    findings.check("levels", text, level_problems(run, rows, found))
+
+
+def _claims(run: Described, rows: Rows, found: Map, findings: Findings) -> None:
+    if any(one.lacking for one in rows.chosen):
+        findings.unknown("claims", "certificates rest on classes that these selection votes do not choose")
+        return
+    try:
+        table, certificates = read_certificates(run)
+        problems = certificate_problems(run, rows, table, certificates)
+    except (ValueError, OSError) as error:
+        findings.check("certificates", "", [_one_line(error, run.folder)])
+        return
+    text = f"bounds, radii and classes of {len(rows.idx):,} certificates follow from their votes"
+    if not findings.check("certificates", text, problems) and table.rows != len(rows.idx):
+        return
+    text = "regions.npz holds the certificates' radii, levels and classes, and has the hash of summary.json"
+    findings.check("map", text, map_problems(run, rows, certificates, found))
+    text = "no two regions overlap that must not"
+    findings.check("regions", text, overlap_problems(rows, found, found.radii.tolist(), rows.level, run.mode))
+    try:
+        compared = read_comparison(run, rows)
+        result = compare(run, rows, found, certificates, compared)
+    except (ValueError, OSError) as error:
+        findings.check("comparison", "", [_one_line(error, run.folder)])
+        return
+    text = f"{len(compared)} rules: radii are at most what the votes prove, and regions keep apart"
+    whole = findings.check("comparison", text, result.problems)
+    problems = summary_problems(run, rows, found.content_hash, compared)
+    if whole:
+        same = _same_versions(run)
+        problems += allocation_problems(run, rows, found, certificates, compared, result.sized, same)
+        if not same:
+            findings.unknown(
+                "versions", "regions were sized by other versions than are here: methods and counts of edges may differ"
+            )
+    text = f"its numbers follow from the rows; the guarantee is that of the settings: {run.summary.get('guarantee')}"
+    findings.check("summary", text, problems)
+
+
+def _same_versions(run: Described) -> bool:
+    recorded = run.manifest["versions"]
+    try:
+        return all(recorded.get(name) == version(name) for name in _SIZING)
+    except PackageNotFoundError:
+        return False
+
+
+def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, findings: Findings) -> None:
+    """Compare the images with the data set, where it is here."""
+    ours, data = run.settings, run.manifest["data"]
+    folder = settings.data_dir or ours.data_dir
+    try:
+        there = load_data(ours.dataset, folder, image_size=ours.image_size, train=False)
+    except (ValueError, OSError) as error:
+        reason = f"the images and labels are not compared with {ours.dataset}: {_one_line(error, run.folder)}"
+        findings.unknown("data set", f"{reason}; name its folder with --data-dir")
+        return
+    problems, count = [], len(there.test_labels)
+    if (there.name, there.num_classes) != (data["name"], data["num_classes"]):
+        problems.append(f"manifest.json: name and classes are not those of {ours.dataset}")
+    if not all(0 <= j < count for j in rows.idx):
+        problems.append(f"levels.tsv: names images that {ours.dataset} does not have")
+    else:
+        if there.test_labels[rows.idx].tolist() != rows.label:
+            problems.append(f"selection.tsv: labels are not those of {ours.dataset}")
+        if not np.array_equal(np.asarray(there.test_images[np.array(rows.idx)]), images_of(run, found)):
+            problems.append(f"regions.npz: images are not those of {ours.dataset}")
+    order: Sequence[int] | None = range(count)
+    if ours.image_order == "shuffled":
+        order = np.random.default_rng(0).permutation(count).tolist()
+    elif ours.indices is not None:
+        try:
+            order = read_indices(ours.indices, count).tolist()
+        except (ValueError, OSError):
+            order = None
+            findings.unknown("data set", f"which images were chosen: --indices {ours.indices} is not here")
+    if order is not None and list(order[:: ours.skip][: ours.max]) != rows.idx:
+        problems.append("levels.tsv: images are not those that the settings choose, in their order")
+    findings.check("data set", f"images and labels are those of {ours.dataset}, chosen as the settings say", problems)
+
+
+def _classifier(
+    run: Described, rows: Rows, found: Map, settings: VerifySettings, findings: Findings, progress: Progress
+) -> None:
+    """Load the classifier, and compare what it says with the rows."""
+    ours, recorded = run.settings, run.manifest["classifier"]
+    unnamed = [flag for flag in ("model", "arch") if own_code(getattr(ours, flag)) and not getattr(settings, flag)]
+    if unnamed:
+        findings.unknown(
+            "classifier",
+            f"votes, classes without noise and the classifier's hash: it is code of somebody's own, which a folder alone "
+            f"never runs; add --{unnamed[0]} {getattr(ours, unnamed[0])} if you trust that module",
+        )
+        return
+    if recorded.get("scheme", 1) == 1:
+        findings.unknown("classifier", "an earlier version's hash of the classifier cannot be compared; nor are votes")
+        return
+    device = settings.device
+    if device == "auto" and run.manifest["device"] == "cpu":
+        device = "cpu"
+    try:
+        classifier = _load(run, settings, device)
+    except OSError as error:
+        reason = _one_line(error, run.folder)
+        findings.unknown("classifier", f"votes and classes without noise: {reason}; name it with --checkpoint")
+        return
+    except ValueError as error:
+        if any(f"--{flag} " in str(error) for flag in ("model", "arch", "expert")) and "another classifier" not in str(error):
+            raise
+        findings.check("classifier", "", [_one_line(error, run.folder)])
+        return
+    text = "its hash and its logits for fixed images are those of manifest.json"
+    findings.check("classifier", text, [])
+    if classifier.identity.stream != recorded.get("stream", "sfc64"):
+        findings.unknown("votes", f"this version does not draw the noise of stream {recorded.get('stream')}")
+        return
+    strict = run.manifest["device"] == "cpu" == classifier.device.type and ours.precision == "float32"
+    clean = classifier.base_predict(torch.from_numpy(images_of(run, found)), np.array(run.sigmas))
+    other = np.argwhere(clean != np.array(rows.clean)).tolist()
+    problems = [f"selection.tsv: image {rows.idx[j]}, sigma = {run.sigmas[at]:g}: clean = {rows.clean[j][at]}, the "
+                f"classifier says {clean[j, at]}" for j, at in other]  # fmt: skip
+    if strict or len(other) > _ROUNDING * clean.size:
+        findings.check("clean", "the classifier gives each image the classes without noise that the rows have", problems)
+    elif problems:
+        findings.unknown("clean", f"{len(problems)} classes without noise differ, as rounding on another device may")
+    _votes(run, rows, found, classifier, settings, findings, progress, strict)
+
+
+def _load(run: Described, settings: VerifySettings, device: str) -> SmoothedClassifier:
+    from smoothing.machine import usable_device
+
+    return run_classifier(
+        run.folder,
+        Description(dict(run.config), dict(run.manifest), run.settings),
+        seed=run.settings.seed,
+        device=str(usable_device(device)),
+        checkpoint=settings.checkpoint,
+        expert=settings.expert,
+        model=settings.model,
+        arch=settings.arch,
+    )
+
+
+def _votes(
+    run: Described,
+    rows: Rows,
+    found: Map,
+    classifier: SmoothedClassifier,
+    settings: VerifySettings,
+    findings: Findings,
+    progress: Progress,
+    strict: bool,
+) -> None:
+    n = len(rows.idx)
+    wanted = n if settings.all else min(settings.redraw or 0, n)
+    if not wanted:
+        remedy = "add --redraw 20 to draw those of 20 images again, or --all"
+        findings.unknown("votes", f"whether the votes are those of this classifier, these images and this seed: {remedy}")
+        return
+    images = list(range(n)) if wanted == n else sorted(secrets.SystemRandom().sample(range(n), wanted))
+    moved, done = list[Moved](), 0
+    for some, differ in redraw(run, rows, found, classifier, images):
+        moved += differ
+        done += len(some)
+        progress(done, wanted)
+    if not strict and moved and all(one.votes <= max(1, _ROUNDING * one.n) for one in moved):
+        findings.unknown("votes", f"{sum(one.votes for one in moved)} votes moved, as rounding on another device may")
+        return
+    text = f"all votes of {wanted} images were drawn again, and every count is the same"
+    if wanted < n:
+        share = 1 - 0.05 ** (1 / wanted)
+        text += f"; had those of {math.ceil(100 * share)}% of the images been changed, 95 of 100 such draws would show it"
+    findings.check("votes", text, list(map(str, moved)))
+
+
+def _not_looked_at(run: Described, findings: Findings) -> None:
+    curves = [name for name in ("curves.png", "curves.pdf") if (run.folder / name).exists()]
+    others = sorted(file.name for file in run.folder.iterdir() if file.name not in RUN_FILES)
+    named = curves + others
+    if named:
+        findings.unknown("other files", f"what is in {', '.join(named[:5])}{' and more' * (len(named) > 5)}")
