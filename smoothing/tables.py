@@ -104,7 +104,7 @@ def parse_time(text: str) -> float:
 
 
 def rows_of(table: CertificateTable) -> list[tuple[str, ...]]:
-    """Return a table's rows as text, without the header: the radius rounded down to `DIGITS` decimals, `extra` exact."""
+    """Return a table's rows as text, without the header: radii rounded down to `DIGITS` decimals, `extra` exact."""
     columns = [list(map(str, values.tolist())) for values in (table.idx, table.label, table.predict)]
     columns.append([floor_text(radius) for radius in table.radius.tolist()])
     columns.append(list(map(str, table.correct.tolist())))

@@ -27,6 +27,7 @@ FLOORS = {
         "srs.logs",
         "srs.report",
         "srs.predict",
+        "srs.verify",
         "srs.commands",
     ),
 }
@@ -92,6 +93,53 @@ def test_no_import_points_back(order):
     inside = [(a, b) for a, b in pairs if floor_of(a) is not None and floor_of(b) is not None]
     assert inside
     assert not [(a, b) for a, b in inside if floor_of(a) < floor_of(b)]
+
+
+#: What a verification may use of the packages it checks: readers, data, the classifier itself, and exact geometry.
+#: No mathematics of votes, and nothing that made what is verified.
+READERS = {
+    "regions",
+    "regions.files",
+    "smoothing",
+    "smoothing.machine",
+    "smoothing.reading",
+    "smoothing.storage",
+    "srs.predict.run_classifier",
+    "srs.run.choosing_images",
+    "srs.run.folder",
+    "srs.run.run_settings",
+    "srs.run.settings",
+    "srs.run.sources",
+    "training",
+}
+READ_NAMES = {
+    "regions": {"allocate", "allocate_levels", "verify"},
+    "smoothing": {"SmoothedClassifier"},
+    "training": {"load_data"},
+}
+
+
+def test_a_verification_shares_no_mathematics_with_what_it_checks():
+    files = list((ROOT / "srs/verify").glob("*.py"))
+    assert len(files) > 8
+    named = {}
+    for file in files:
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found = {alias.name: set() for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found = {node.module: {alias.name for alias in node.names}}
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ALLOWED:
+                found = {node.value.id: {node.attr}}
+            else:
+                continue
+            for module, names in found.items():
+                if module.split(".")[0] in ALLOWED and not module.startswith("srs.verify"):
+                    named.setdefault(module, set()).update(names)
+    assert named.keys() <= READERS
+    for module, names in READ_NAMES.items():
+        assert named[module] <= names
 
 
 def loaded_by(statement):

@@ -1,4 +1,4 @@
-"""`srs-verify`: does what a run's folder claims follow from its rows, its images and its model?"""
+"""`srs-verify`: whether what a run claims follows from its rows, its images and its model."""
 
 from __future__ import annotations
 

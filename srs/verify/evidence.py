@@ -14,6 +14,7 @@ from regions.files import read_arrays
 from smoothing.reading import read_json
 from srs.run.folder import CONFIG, MANIFEST, REGIONS, SUMMARY, read_description
 from srs.run.run_settings import Grid, RunSettings
+from srs.run.settings import MOST_LEVELS
 from srs.verify.proofs import Chosen, Climb, Proof, Rule, choose, proof_of, votes_of_one
 from srs.verify.rows import Cell, Table, cells_of
 
@@ -56,6 +57,8 @@ class Described:
             return [ends[0]]
         low, high, step = (Fraction(repr(float(value))) for value in ends)
         first, last = max(1, -(-low // step)), high // step
+        if not first <= last < first + MOST_LEVELS:
+            raise ValueError(f"config.yaml: names no noise levels, or more than {MOST_LEVELS:,}")
         return [float(t * step) for t in range(first, last + 1)]
 
     @property
@@ -168,6 +171,7 @@ def read_rows(run: Described) -> Rows:
     level = [sigmas.index(value) for value in sigma]
 
     table = Table(folder / "selection.tsv", _OLD_SELECTION if run.old else _SELECTION)
+    _check_count(table, n * k)
     every = [(image, at) for image in range(n) for at in range(k)]
     _check_places(table, idx, sigmas, every)
     label = _in_rows(table.wholes("label"), k)
@@ -189,10 +193,7 @@ def read_rows(run: Described) -> Rows:
     where = [(image, level[image]) for image in range(n)] if run.settings.chosen_only else every
     table = Table(folder / "estimation.tsv", _OLD_ESTIMATION if run.old else _ESTIMATION)
     _check_places(table, idx, sigmas, where)
-    if run.old:
-        cells = _old_cells(table, where, chosen, run.settings.n)
-    else:
-        cells = cells_of(table, run.rungs, classes)
+    cells = _old_cells(table, where, chosen, run.settings.n) if run.old else cells_of(table, run.rungs, classes)
     estimation: list[list[Cell | None]] = [[None] * k for _ in range(n)]
     times = [[0] * k for _ in range(n)]
     for (image, at), cell, time in zip(where, cells, _known(table), strict=True):
@@ -230,6 +231,11 @@ def _known(table: Table) -> list[int]:
             raise table.error(row, "time is not known")
         found.append(value)
     return found
+
+
+def _check_count(table: Table, count: int) -> None:
+    if table.rows != count:
+        raise ValueError(f"{table.name}: holds {table.rows:,} rows where there must be {count:,}")
 
 
 def _check_places(table: Table, idx: list[int], sigmas: list[float], where: list[tuple[int, int]]) -> None:
@@ -290,9 +296,12 @@ def read_map(run: Described) -> Map:
     if (arrays["radii"] < 0).any() or arrays["classes"].dtype != np.int64:
         raise ValueError(f"{REGIONS}: has radii below 0, or classes that are no whole numbers")
     if str(arrays["format"]) != _MAP_FORMAT or arrays.keys() != names.keys():
-        raise ValueError(f"{REGIONS}: is not of format {_MAP_FORMAT}, or holds {', '.join(arrays.keys() - names.keys())}")
-    held = (arrays[name] for name in ("centres", "radii", "sigma", "classes"))
-    return Map(*held, str(arrays["content_hash"]))
+        raise ValueError(
+            f"{REGIONS}: is not of format {_MAP_FORMAT}, or holds {', '.join(arrays.keys() - names.keys())}"
+        )
+    return Map(
+        arrays["centres"], arrays["radii"], arrays["sigma"], arrays["classes"], stored_hash=str(arrays["content_hash"])
+    )
 
 
 def hash_of_images(run: Described, rows: Rows, found: Map) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from srs.verify.arithmetic import Real, lower_bound, mp, normal_density, normal_quantile, upper_bound
 from srs.verify.rows import Cell
@@ -40,7 +40,7 @@ class Proof:
     radius: Real
     slack: float
 
-    @property
+    @cached_property
     def least(self) -> Real:
         """The smallest radius at sigma = 1 that float64 and its margins explain."""
         if not mp.isfinite(self.radius):

@@ -11,8 +11,8 @@ from smoothing import SmoothedClassifier
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.rows import Cell
 
-#: Images that are drawn together.
-_TOGETHER = 16
+#: Images that are drawn together, and counts of votes that are held of them.
+_TOGETHER, _MOST_COUNTS = 16, 2**22
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Moved:
     def __str__(self) -> str:
         """Return it as people read it."""
         file = "selection.tsv" if self.stage == "select" else "estimation.tsv"
-        return f"{file}: image {self.idx}, sigma = {self.sigma:g}: {self.votes} of {self.n} votes are others when redrawn"
+        return (
+            f"{file}: image {self.idx}, sigma = {self.sigma:g}: {self.votes} of {self.n} votes are others when redrawn"
+        )
 
 
 def images_of(run: Described, found: Map) -> Float32[np.ndarray, "n c h w"]:
@@ -51,8 +53,9 @@ def redraw(
 ) -> Iterator[tuple[list[int], list[Moved]]]:
     """Draw the votes of some images again; give them some at a time, with what differs."""
     pixels, k = images_of(run, found), len(run.sigmas)
-    for start in range(0, len(images), _TOGETHER):
-        some = list(images[start : start + _TOGETHER])
+    together = max(1, min(_TOGETHER, _MOST_COUNTS // (k * classifier.num_classes)))
+    for start in range(0, len(images), together):
+        some = list(images[start : start + together])
         tensor = torch.from_numpy(pixels[some])
         classifier.begin(tensor)
         indices = np.array([rows.idx[j] for j in some])
@@ -75,17 +78,13 @@ def redraw(
                 before = np.where(wanted, sizes, before)
                 for i, at in np.argwhere(wanted).tolist():
                     cell, j = cells[i][at], some[i]
-                    differ = _differ(run, rows, j, at, cell, number, votes[i, at], stage)
-                    if differ:
+                    if cell and (differ := _differ(rows.chosen[j].classes[at], cell, number, votes[i, at], stage)):
                         moved.append(Moved(rows.idx[j], run.sigmas[at], stage, differ, int(sizes[i, at])))
         yield some, moved
 
 
-def _differ(
-    run: Described, rows: Rows, j: int, at: int, cell: Cell, number: int, votes: np.ndarray, stage: str
-) -> int:
-    """Return how many votes are for other classes than the row says; of format 1 what it kept of them."""
-    one = rows.chosen[j].classes[at]
+def _differ(one: int, cell: Cell, number: int, votes: np.ndarray, stage: str) -> int:
+    """Return how many votes are for other classes than the row says; of format 1 what it kept of those for a class."""
     if not cell.complete:
         if stage == "select":
             return int(votes.max() - votes[one]) or int(votes.argmax() != one)

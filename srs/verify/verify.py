@@ -2,7 +2,8 @@
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,21 +11,19 @@ import numpy as np
 import torch
 
 from smoothing import SmoothedClassifier
+from smoothing.machine import usable_device
 from srs.predict.run_classifier import run_classifier
 from srs.run.choosing_images import read_indices
 from srs.run.folder import RUN_FILES, Description
 from srs.run.sources import own_code
-from srs.verify.claims import (
-    allocation_problems,
+from srs.verify.certificates import (
     certificate_problems,
-    compare,
     level_problems,
     map_problems,
     overlap_problems,
     read_certificates,
-    read_comparison,
-    summary_problems,
 )
+from srs.verify.comparison import compare, read_comparison
 from srs.verify.evidence import (
     Described,
     Map,
@@ -39,6 +38,7 @@ from srs.verify.evidence import (
 from srs.verify.findings import Findings
 from srs.verify.redraw import Moved, images_of, redraw
 from srs.verify.settings import VerifySettings
+from srs.verify.summary import allocation_problems, summary_problems
 from training import load_data
 
 #: Of a cell's votes, the most that rounding on another kind of device, or in low precision, is taken to move.
@@ -75,15 +75,30 @@ def verify(settings: VerifySettings, progress: Progress = lambda done, of: None)
         findings.check("files", "", [_one_line(error, settings.run)])
         return findings
     _description(run, findings)
-    _rows(run, rows, found, findings)
+    with _problems_found(run, findings, "rows"):
+        _rows(run, rows, found, findings)
     if found is None:
         findings.unknown("claims", "certificates, comparison and summary belong to images that cannot be read")
-    else:
+        return findings
+    with _problems_found(run, findings, "claims"):
         _claims(run, rows, found, findings)
+    with _problems_found(run, findings, "data set"):
         _data(run, rows, found, settings, findings)
-        _classifier(run, rows, found, settings, findings, progress)
+    classifier = _classifier(run, settings, findings)
+    if classifier is not None:
+        with _problems_found(run, findings, "votes"):
+            _asked(run, rows, found, classifier, settings, findings, progress)
     _not_looked_at(run, findings)
     return findings
+
+
+@contextmanager
+def _problems_found(run: Described, findings: Findings, topic: str) -> Iterator[None]:
+    """Take what cannot be read or computed for something that does not hold."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        findings.check(topic, "", [_one_line(error, run.folder)])
 
 
 def _one_line(error: Exception, folder: Path) -> str:
@@ -128,7 +143,9 @@ def _rows(run: Described, rows: Rows, found: Map | None, findings: Findings) -> 
         wrong = "images (the centres of regions.npz), indices or labels are not those whose hash manifest.json has"
         findings.check("images", text, [] if same else [wrong])
     if run.old:
-        findings.unknown("levels", "a run of format 1 kept no votes to choose levels by, only the radii it ranked them by")
+        findings.unknown(
+            "levels", "a run of format 1 kept no votes to choose levels by, only the radii it ranked them by"
+        )
     text = "each image's level is the choice of the rule, from selection votes alone"
     findings.check("levels", text, level_problems(run, rows, found))
 
@@ -212,61 +229,70 @@ def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, find
     findings.check("data set", f"images and labels are those of {ours.dataset}, chosen as the settings say", problems)
 
 
-def _classifier(
-    run: Described, rows: Rows, found: Map, settings: VerifySettings, findings: Findings, progress: Progress
-) -> None:
-    """Load the classifier, and compare what it says with the rows."""
+def _classifier(run: Described, settings: VerifySettings, findings: Findings) -> SmoothedClassifier | None:
+    """Load the classifier that was certified; None where that cannot be done."""
     ours, recorded = run.settings, run.manifest["classifier"]
+    what = "the classifier's hash, its classes without noise and its votes"
     unnamed = [flag for flag in ("model", "arch") if own_code(getattr(ours, flag)) and not getattr(settings, flag)]
     if unnamed:
-        findings.unknown(
-            "classifier",
-            f"votes, classes without noise and the classifier's hash: it is code of somebody's own, which a folder alone "
-            f"never runs; add --{unnamed[0]} {getattr(ours, unnamed[0])} if you trust that module",
-        )
-        return
+        remedy = f"add --{unnamed[0]} {getattr(ours, unnamed[0])} if you trust that module"
+        findings.unknown("classifier", f"{what}: it is somebody's own code, which a folder alone never runs; {remedy}")
+        return None
     if recorded.get("scheme", 1) == 1:
-        findings.unknown("classifier", "an earlier version's hash of the classifier cannot be compared; nor are votes")
-        return
+        findings.unknown("classifier", f"{what}: an earlier version's hash cannot be compared")
+        return None
     device = settings.device
     if device == "auto" and run.manifest["device"] == "cpu":
         device = "cpu"
     try:
-        classifier = _load(run, settings, device)
+        classifier = _load(run, settings, str(usable_device(device)))
     except OSError as error:
-        reason = _one_line(error, run.folder)
-        findings.unknown("classifier", f"votes and classes without noise: {reason}; name it with --checkpoint")
-        return
+        reason = f"{_one_line(error, run.folder)}; name its file with --checkpoint or --expert"
+        findings.unknown("classifier", f"{what}: {reason}")
+        return None
     except ValueError as error:
-        if any(f"--{flag} " in str(error) for flag in ("model", "arch", "expert")) and "another classifier" not in str(error):
+        if str(error).startswith("--"):  # a flag that is not the run's
             raise
         findings.check("classifier", "", [_one_line(error, run.folder)])
-        return
-    text = "its hash and its logits for fixed images are those of manifest.json"
-    findings.check("classifier", text, [])
+        return None
+    findings.check("classifier", "its hash and its logits for fixed images are those of manifest.json", [])
     if classifier.identity.stream != recorded.get("stream", "sfc64"):
         findings.unknown("votes", f"this version does not draw the noise of stream {recorded.get('stream')}")
-        return
-    strict = run.manifest["device"] == "cpu" == classifier.device.type and ours.precision == "float32"
+        return None
+    return classifier
+
+
+def _asked(
+    run: Described,
+    rows: Rows,
+    found: Map,
+    classifier: SmoothedClassifier,
+    settings: VerifySettings,
+    findings: Findings,
+    progress: Progress,
+) -> None:
+    """Compare what the classifier says, without noise and with it, with the rows."""
+    strict = run.manifest["device"] == "cpu" == classifier.device.type and run.settings.precision == "float32"
     clean = classifier.base_predict(torch.from_numpy(images_of(run, found)), np.array(run.sigmas))
-    other = np.argwhere(clean != np.array(rows.clean)).tolist()
-    problems = [f"selection.tsv: image {rows.idx[j]}, sigma = {run.sigmas[at]:g}: clean = {rows.clean[j][at]}, the "
-                f"classifier says {clean[j, at]}" for j, at in other]  # fmt: skip
-    if strict or len(other) > _ROUNDING * clean.size:
-        findings.check("clean", "the classifier gives each image the classes without noise that the rows have", problems)
-    elif problems:
+    problems = [
+        f"selection.tsv: image {rows.idx[j]}, sigma = {run.sigmas[at]:g}: clean = {rows.clean[j][at]}, the classifier "
+        f"says {clean[j, at]}"
+        for j, at in np.argwhere(clean != np.array(rows.clean)).tolist()
+    ]
+    if not strict and 0 < len(problems) <= _ROUNDING * clean.size:
         findings.unknown("clean", f"{len(problems)} classes without noise differ, as rounding on another device may")
+    else:
+        text = "the classifier gives each image the classes without noise that the rows have"
+        findings.check("clean", text, problems)
     _votes(run, rows, found, classifier, settings, findings, progress, strict)
 
 
 def _load(run: Described, settings: VerifySettings, device: str) -> SmoothedClassifier:
-    from smoothing.machine import usable_device
-
     return run_classifier(
         run.folder,
         Description(dict(run.config), dict(run.manifest), run.settings),
         seed=run.settings.seed,
-        device=str(usable_device(device)),
+        device=device,
         checkpoint=settings.checkpoint,
         expert=settings.expert,
         model=settings.model,
@@ -288,7 +314,9 @@ def _votes(
     wanted = n if settings.all else min(settings.redraw or 0, n)
     if not wanted:
         remedy = "add --redraw 20 to draw those of 20 images again, or --all"
-        findings.unknown("votes", f"whether the votes are those of this classifier, these images and this seed: {remedy}")
+        findings.unknown(
+            "votes", f"whether the votes are those of this classifier, these images and this seed: {remedy}"
+        )
         return
     images = list(range(n)) if wanted == n else sorted(secrets.SystemRandom().sample(range(n), wanted))
     moved, done = list[Moved](), 0
@@ -302,7 +330,9 @@ def _votes(
     text = f"all votes of {wanted} images were drawn again, and every count is the same"
     if wanted < n:
         share = 1 - 0.05 ** (1 / wanted)
-        text += f"; had those of {math.ceil(100 * share)}% of the images been changed, 95 of 100 such draws would show it"
+        text += (
+            f"; had those of {math.ceil(100 * share)}% of the images been changed, 95 of 100 such draws would show it"
+        )
     findings.check("votes", text, list(map(str, moved)))
 
 

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from srs.report.finished_run import load_run
+from srs.verify.settings import VerifySettings
+from srs.verify.verify import verify
 from tests.srs.programs import TINY, assert_refused, call
 
 
@@ -142,3 +144,19 @@ def test_half_of_its_rows_are_refused(old: Path, name):
     (old / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"come to its end|holds rows of other images|is damaged|fields where"):
         load_run(old)
+
+
+def test_it_is_verified_as_far_as_it_goes(old, monkeypatch):
+    monkeypatch.chdir(old.parent)
+    found = verify(VerifySettings(run=old, all=True))
+    assert [one.text for one in found.found if one.holds is False] == []
+    assert "kept no votes to choose levels by" in next(one.text for one in found.found if one.topic == "levels")
+    assert next(one for one in found.found if one.topic == "votes").holds
+    for name, column, topic in (("estimation.tsv", "count", "certificates"), ("selection.tsv", "radius", "levels")):
+        kept = (old / name).read_bytes()
+        rows = rows_of(old / name)
+        for row in rows:
+            row[column] = str(int(row[column]) // 2) if column == "count" else repr(9 - float(row[column]))
+        write(old / name, tuple(rows[0]), [tuple(row.values()) for row in rows])
+        assert topic in [one.topic for one in verify(VerifySettings(run=old)).found if one.holds is False]
+        (old / name).write_bytes(kept)

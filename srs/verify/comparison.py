@@ -1,0 +1,134 @@
+"""Every rule that a run is compared with, against the votes of its rows."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from srs.verify.arithmetic import mp
+from srs.verify.certificates import Certificates, Range, floored, joint, micro, overlap_problems
+from srs.verify.evidence import Described, Map, Rows
+from srs.verify.rows import Table
+
+#: Ends the name of a rule whose certificates are one-sided.
+ONE_SIDED = ":one-sided"
+
+#: The ways to size regions that every run is compared with.
+_COMPARED = ("paper-ascending", "paper-descending", "paper-lp", "sigma-lp", "class-lp")
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The rows of one rule of `comparison.tsv`, radii in millionths."""
+
+    predict: list[int]
+    radius: list[int]
+    correct: list[int]
+
+    @property
+    def certified(self) -> list[float]:
+        """Radius of each image that is certified for its label, 0 for others."""
+        return [float(Decimal(radius).scaleb(-6)) * one for radius, one in zip(self.radius, self.correct, strict=True)]
+
+
+def read_comparison(run: Described, rows: Rows) -> dict[str, Compared]:
+    """Read `comparison.tsv`."""
+    table = Table(run.folder / "comparison.tsv", ("rule", "idx", "predict", "radius", "correct"))
+    idx, predict, correct = table.wholes("idx"), table.wholes("predict"), table.wholes("correct")
+    names, texts, n = table.texts("rule"), table.texts("radius"), len(rows.idx)
+    found = {}
+    for start in range(0, table.rows, n):
+        part, name = slice(start, start + n), names[start]
+        radius = [value for value in map(micro, texts[part]) if value is not None]
+        if idx[part] != rows.idx or set(names[part]) != {name} or name in found or len(radius) < n:
+            raise table.error(start, "does not begin a rule with a radius of six decimals for every image, in order")
+        found[name] = Compared(predict[part], radius, correct[part])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Compare:
+    """Every rule that a run is compared with, from the rows alone.
+
+    Attributes
+    ----------
+    problems : list of str
+    sized : dict of str to pair of lists
+        For each way to size regions the radii R that the votes prove, and the levels.
+    """
+
+    problems: list[str]
+    sized: dict[str, tuple[list[float], list[int]]]
+
+
+def compare(
+    run: Described, rows: Rows, found: Map, certificates: Certificates, compared: Mapping[str, Compared]
+) -> Compare:
+    """Say which rows of `comparison.tsv` are not what the votes prove."""
+    k, n = len(run.sigmas), len(rows.idx)
+    full = len(rows.everywhere) == k
+    two_sided = any(share for one in rows.chosen for share in one.shares)
+    problems, sized, wanted = list[str](), {}, set[str]()
+    for suffix in ("", ONE_SIDED) if two_sided else ("",):
+        levels = _levels(run, rows, found, suffix, full)
+        wanted |= {name + suffix for name in levels}
+        for name, level in levels.items():
+            rule = compared.get(name + suffix)
+            if rule is None:
+                continue
+            alpha = run.alpha / n if name.startswith("class-") else run.alpha
+            proofs = [rows.proof(j, at, alpha, len(run.rungs), two_sided=not suffix) for j, at in enumerate(level)]
+            ranges = [Range.of(proof, run.sigmas[at]) for proof, at in zip(proofs, level, strict=True)]
+            has_regions = not name.startswith("sigma=") and name != "overlapping"
+            problems += _rule_problems(rows, name + suffix, rule, level, ranges, has_regions, run.lost)
+            if has_regions:
+                # floats that are not larger than what was written in decimals
+                radii = [math.nextafter(radius / 10**6, 0.0) for radius in rule.radius]
+                problems += overlap_problems(rows, found, radii, level, name + suffix)
+                if not suffix:
+                    sized[name] = [float(one.most) for one in ranges], list(level)
+    main = compared.get(run.mode)
+    if main is not None and (main.predict, main.radius) != (certificates.predict, certificates.radius):
+        problems.append(f"comparison.tsv: {run.mode} is not what certificates.tsv has")
+    if wanted != compared.keys():
+        names = ", ".join(sorted(wanted ^ compared.keys()))
+        problems.append(f"comparison.tsv: lacks rules, or has others than the settings say: {names}")
+    return Compare(problems, sized)
+
+
+def _levels(run: Described, rows: Rows, found: Map, suffix: str, full: bool) -> dict[str, list[int]]:
+    """Return the rules that there are, and the level of each image in each."""
+    n, main = len(rows.idx), run.mode
+    ranked = [one.one_sided if suffix and full else one.expected for one in rows.chosen]
+    level = rows.level
+    if suffix and full:
+        level = (
+            joint(run, found, ranked) if run.settings.overlap == "joint" else [row.index(max(row)) for row in ranked]
+        )
+    own = [row.index(max(row)) for row in ranked]
+    if run.settings.overlap != "joint" and not (suffix and full):
+        own = rows.level
+    rules = {f"sigma={run.sigmas[at]:g}": [at] * n for at in rows.everywhere}
+    if any(rows.estimation[j][at] is None for j, at in enumerate(own)):
+        return rules | {"overlapping": level, main: level}
+    return rules | {"overlapping": own} | dict.fromkeys(_COMPARED, own) | {main: level}
+
+
+def _rule_problems(
+    rows: Rows, name: str, rule: Compared, level: Sequence[int], ranges: Sequence[Range], has_regions: bool, lost: float
+) -> list[str]:
+    problems = []
+    for j, (at, proven) in enumerate(zip(level, ranges, strict=True)):
+        one, predict, radius = rows.chosen[j].classes[at], rule.predict[j], rule.radius[j]
+        if has_regions:
+            good = radius <= floored(max(proven.most - lost, mp.mpf(0))) and predict in (one, -1)
+            good = good and (predict == one or radius == 0) and (predict == -1 or proven.most > 0)
+        else:
+            good = proven.holds_floored(radius)
+            good = good and predict in ({one} if proven.least > 0 else {-1} if proven.most <= 0 else {one, -1})
+        if not good or rule.correct[j] != int(predict == rows.label[j]):
+            problems.append(
+                f"comparison.tsv: {name}, image {rows.idx[j]}: predict {predict}, radius {radius / 1e6:g}, correct "
+                f"{rule.correct[j]}; votes prove {one} within {float(proven.most):.6f}, its label is {rows.label[j]}"
+            )
+    return problems

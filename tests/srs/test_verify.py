@@ -1,0 +1,559 @@
+"""srs-verify: honest runs of every kind hold; forged ones and random changes of any field are found."""
+
+import csv
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import regions
+from smoothing.fingerprint import hash_arrays
+from srs.evaluation.evaluate import evaluate
+from srs.report.summary import write_summary, write_tables
+from srs.run.folder import read_description
+from srs.run.map import read_summary
+from srs.run.votes import images_of, read_record, vote_files
+from srs.verify.settings import VerifySettings
+from srs.verify.verify import verify
+from tests.srs.programs import assert_refused, call
+from tests.srs.test_hostile_folders import ANY_FILE
+from training import digits
+
+LEVELS = ("--sigma-min", "0.2", "--sigma-max", "0.6", "--sigma-step", "0.2")
+SMALL = ("--checkpoint", "model.pt", "--dataset", "digits", "--indices", "near.txt", "--seed", "1")
+
+
+def near_images(count):
+    """Test images of the digits in pairs that lie close together: their regions overlap."""
+    images = digits().test_images.reshape(360, -1).astype(np.float64)
+    distance = np.linalg.norm(images[:, None] - images[None], axis=2) + 9 * np.eye(360)
+    pairs = np.argsort(distance, axis=None)
+    return list(dict.fromkeys(np.stack(np.unravel_index(pairs, distance.shape), 1).ravel().tolist()))[:count]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, weights):
+    """A folder that holds a small run, `run`, of images that are close together."""
+    folder = tmp_path_factory.mktemp("verify")
+    shutil.copy(weights, folder / "model.pt")
+    (folder / "near.txt").write_text("\n".join(map(str, near_images(12))))
+    process = call("certify", folder, *SMALL, *LEVELS, "--n0", "40", "--n", "200", "--out", "run")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((folder / "run/summary.json").read_text())["allocations"]["paper-lp"]["edges"] > 5
+    return folder
+
+
+@pytest.fixture
+def run(small, tmp_path, monkeypatch):
+    """A copy of the small run, in the current folder."""
+    for name in ("model.pt", "near.txt"):
+        shutil.copy(small / name, tmp_path)
+    shutil.copytree(small / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+def failing(run, **how):
+    """What does not hold: topics and texts."""
+    return {one.topic: one.text for one in verify(VerifySettings(run=run, **how)).found if one.holds is False}
+
+
+def unknown(run, **how):
+    return {one.topic: one.text for one in verify(VerifySettings(run=run, **how)).found if one.holds is None}
+
+
+# Honest runs.
+
+RACING = ("--racing", "--n0", "300")
+HONEST = {
+    "paper": (),
+    "sigma": ("--overlap", "sigma"),
+    "joint": ("--overlap", "joint"),
+    "joint, chosen only": ("--overlap", "joint", "--chosen-only", "--bound", "top-class"),
+    "class": ("--overlap", "class", "--method", "greedy"),
+    "matching": ("--method", "matching", "--bound", "top-class"),
+    "raced, anchor": (*RACING, "--rule", "anchor"),
+    "raced, expected, chosen only": (*RACING, "--rule", "expected-radius", "--chosen-only", "--overlap", "class"),
+    "ladder": ("--rungs", "50", "100", "--n", "1000", "--target-loss", "0.1"),
+    "experts, shuffled": ("--image-order", "shuffled", "--max", "8"),
+}
+
+
+@pytest.mark.parametrize("flags", HONEST.values(), ids=HONEST)
+def test_honest_runs_hold(small, tmp_path, monkeypatch, flags):
+    for name in ("model.pt", "near.txt"):
+        shutil.copy(small / name, tmp_path)
+    given = [*SMALL, *LEVELS, "--n0", "40", "--n", "200"]
+    if "shuffled" in flags:  # with one classifier for each level, and images of its own
+        given = [*SMALL[2:4], "--seed", "1", "--n0", "40", "--n", "200",
+                 "--expert", "0.2=model.pt", "--expert", "0.5=model.pt"]  # fmt: skip
+    process = call("certify", tmp_path, *given, *flags, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    monkeypatch.chdir(tmp_path)
+    assert failing(Path("run"), all=True) == {}
+    assert unknown(Path("run"), all=True).keys() == {"other files"}
+
+
+def test_a_run_of_several_shares_holds(small, tmp_path, monkeypatch):
+    for name in ("model.pt", "near.txt"):
+        shutil.copy(small / name, tmp_path)
+    for share in ("2/2", "1/2"):
+        assert call("certify", tmp_path, *SMALL, *LEVELS, "--n0", "40", "--n", "200", "--out", "run",
+                    "--shard", share).returncode == 0  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert failing(Path("run"), redraw=3) == {}
+
+
+def test_tables_of_six_decimals_hold(run):
+    """As versions before this one wrote them: R, r and p_lower rounded down, p_upper up."""
+    rows = table_of(run / "certificates.tsv")
+    for row in rows:
+        for name in ("R", "r", "p_lower", "p_upper"):
+            up = name == "p_upper"
+            row[name] = str((math.ceil if up else math.floor)(float(row[name]) * 1e6) / 1e6)
+    put(run / "certificates.tsv", rows)
+    assert failing(run) == {}
+    rows[3]["p_upper"] = repr(float(rows[3]["p_upper"]) - 1e-6)
+    put(run / "certificates.tsv", rows)
+    assert "image" in failing(run)["certificates"]
+
+
+def test_what_is_not_there_is_said(run, monkeypatch):
+    told = unknown(run)
+    assert "add --redraw 20" in told["votes"]
+    (run.parent / "model.pt").unlink()
+    assert "--checkpoint" in unknown(run)["classifier"]
+    assert failing(run) == {}
+    monkeypatch.setattr("srs.verify.verify.load_data", lambda *given, **named: (_ for _ in ()).throw(OSError("gone")))
+    assert "--data-dir" in unknown(run)["data set"]
+    assert failing(run) == {}
+
+
+def test_the_command_says_it_and_its_exit_code_too(run, tmp_path):
+    process = call("verify", tmp_path, "run", "--redraw", "2")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.endswith("run: all 13 checks hold; 1 could not be made\n")
+    assert "holds    votes         all votes of 2 images were drawn again" in process.stdout
+    edit_map(run, radii=lambda r: 2 * r)
+    process = call("verify", tmp_path, "run")
+    assert (process.returncode, process.stderr) == (1, "")
+    assert "\nFAILS    map " in process.stdout
+    assert "NOT verified" in process.stdout.splitlines()[-1]
+    for flags, message in (
+        (["nowhere"], "nowhere: no such folder"),
+        (["."], ".: holds no run"),
+        (["run", "--redraw", "0"], "--redraw 0: must be at least 1"),
+        (["run", "--redraw", "5", "--all"], "both say which votes to draw again"),
+        (["run", "--model", "own:make"], "leave it out"),
+    ):
+        assert_refused(call("verify", tmp_path, *flags), "srs-verify", message)
+    (run / "summary.json").unlink()
+    assert_refused(call("verify", tmp_path, "run"), "srs-verify", "has not come to its end")
+
+
+def test_code_of_somebodys_own_is_not_run(run, monkeypatch):
+    Path("own_code.py").write_text("raise SystemExit('ran')\n")
+    edit(run / "config.yaml", lambda held: held.update(model="own_code:make", checkpoint=None))
+    edit(run / "summary.json", lambda held: held["settings"].update(model="own_code:make", checkpoint=None))
+    monkeypatch.syspath_prepend(".")
+    assert "add --model own_code:make if you trust that module" in unknown(run, redraw=2)["classifier"]
+
+
+# Forged runs.
+
+
+def table_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def put(file, rows):
+    lines = [list(rows[0]), *([row[name] for name in rows[0]] for row in rows)]
+    file.write_text("".join("\t".join(line) + "\n" for line in lines))
+
+
+def edit(file, change):
+    parse, write = (json.loads, json.dumps) if file.suffix == ".json" else (yaml.safe_load, yaml.safe_dump)
+    held = parse(file.read_text())
+    change(held)
+    file.write_text(write(held))
+
+
+def edit_rows(file, change):
+    rows = table_of(file)
+    change(rows)
+    put(file, rows)
+
+
+def edit_map(run, **changes):
+    """Write another map, with hashes that fit."""
+    table = regions.RegionMap.load(run / "regions.npz")
+    arrays = {name: getattr(table, name).copy() for name in ("centres", "radii", "sigma", "classes")}
+    for name, change in changes.items():
+        arrays[name] = change(arrays[name])
+    table = regions.RegionMap(**arrays)
+    table.save(run / "regions.npz")
+    edit(run / "summary.json", lambda held: held.update(regions=table.content_hash))
+
+
+def made_anew(run):
+    """Let everything that follows from the rows follow from them, as the toolkit itself would: a careful forger."""
+    described, summary = read_description(run), read_summary(run)
+    settings, manifest = described.settings, described.manifest
+    points = regions.RegionMap.load(run / "regions.npz").centres
+    idx, sigmas = images_of(run), np.array(manifest["sigmas"])
+    record = read_record(vote_files(run, settings, idx, sigmas, manifest["data"]["num_classes"]))
+    results = evaluate(record, points, settings.mode, settings.alpha, settings.sampler)
+    results.table.save(run / "regions.npz")
+    write_tables(results, run)
+    write_summary(results, described.config, manifest, run)
+    assert summary.keys() == read_summary(run).keys()
+
+
+def renew_images(run):
+    """Write the hash of the images, indices and labels that are there now."""
+    shape = json.loads((run / "manifest.json").read_text())["data"]["shape"]
+    images = regions.RegionMap.load(run / "regions.npz").centres.astype(np.float32).reshape(-1, *shape)
+    label = {row["idx"]: int(row["label"]) for row in table_of(run / "selection.tsv")}
+    idx = images_of(run)
+    found = hash_arrays(images, idx, np.array([label[str(j)] for j in idx.tolist()]))
+    edit(run / "manifest.json", lambda held: held["data"].update(sha256=found, images=len(idx)))
+
+
+def doubled(run):
+    edit_map(run, radii=lambda r: 2 * r)
+
+
+def doubled_everywhere(run):
+    doubled(run)
+
+    def change(rows):
+        for row in rows:
+            row["r"], row["R"] = repr(2 * float(row["r"])), repr(2 * float(row["R"]))
+            row["radius"] = f"{2 * float(row['radius']):.6f}"
+
+    edit_rows(run / "certificates.tsv", change)
+
+
+def one_vote_more(name):
+    """Move one vote to the most voted class in every row of a table, and let everything follow."""
+
+    def forge(run):
+        def change(rows):
+            for row in rows:
+                votes = {one: int(count) for one, count in (pair.split(":") for pair in row["votes"].split(" "))}
+                if len(votes) > 1:
+                    best, least = max(votes, key=votes.get), min(votes, key=votes.get)
+                    votes[best], votes[least] = votes[best] + 1, votes[least] - 1
+                    row["votes"] = " ".join(f"{one}:{count}" for one, count in votes.items() if count)
+
+        edit_rows(run / name, change)
+        made_anew(run)
+
+    return forge
+
+
+def best_of_all(run):
+    """Choose each image's level by the votes that certify."""
+    described = read_description(run)
+    sigmas = np.array(described.manifest["sigmas"])
+    record = read_record(vote_files(run, described.settings, images_of(run), sigmas, 10))
+    proven = evaluate(record, regions.RegionMap.load(run / "regions.npz").centres, described.settings.mode, 0.001)
+    best = sigmas[proven.proofs.constant.argmax(axis=1)]
+
+    def change(rows):
+        for row, sigma in zip(rows, best.tolist(), strict=True):
+            row["sigma"] = repr(sigma)
+
+    edit_rows(run / "levels.tsv", change)
+    made_anew(run)
+
+
+def right_labels(run):
+    predict = {row["idx"]: row["predict"] for row in table_of(run / "certificates.tsv")}
+
+    def change(rows):
+        for row in rows:
+            row["label"] = str((int(predict[row["idx"]]) + 1) % 10)
+
+    edit_rows(run / "selection.tsv", change)
+    renew_images(run)
+    made_anew(run)
+
+
+def other_images(run):
+    edit_map(run, centres=lambda x: np.where(x < 0.99, x + 0.01, x).astype(np.float32).astype(np.float64))
+    renew_images(run)
+    made_anew(run)
+
+
+def other_seed(run):
+    edit(run / "config.yaml", lambda held: held.update(seed=2))
+    edit(run / "manifest.json", lambda held: (held.update(seed=2), held["classifier"].update(seed=2)))
+    made_anew(run)
+
+
+def smaller_alpha(run):
+    edit(run / "config.yaml", lambda held: held.update(alpha=0.0001))
+    sentence = "each certificate holds with probability at least 1 - 0.0001, per image"
+    edit(run / "summary.json", lambda held: (held.update(alpha=0.0001, guarantee=sentence),
+                                             held["settings"].update(alpha=0.0001)))  # fmt: skip
+
+
+def all_at_once(run):
+    sentence = "all certificates hold at once with probability at least 1 - 0.001"
+    edit(run / "summary.json", lambda held: held.update(guarantee=sentence, simultaneous=True))
+
+
+def other_classes(run):
+    edit_map(run, classes=lambda c: np.where(c >= 0, (c + 1) % 10, -1))
+
+    def change(rows):
+        for row in rows:
+            row["predict"] = str((int(row["predict"]) + 1) % 10) if row["predict"] != "-1" else "-1"
+
+    edit_rows(run / "certificates.tsv", change)
+
+
+def other_weights(run):
+    weights = torch.load("model.pt", weights_only=True)
+    weights["state_dict"]["layers.6.bias"] += 1
+    torch.save(weights, "model.pt")
+
+
+def better_clean(run):
+    label = {row["idx"]: row["label"] for row in table_of(run / "selection.tsv")}
+
+    def change(rows):
+        for row in rows:
+            row["clean"] = str((int(label[row["idx"]]) + 1) % 10)
+
+    edit_rows(run / "selection.tsv", change)
+    made_anew(run)
+
+
+def overlapping_regions(run):
+    """Give every image the whole R, as where regions may overlap."""
+    rows = table_of(run / "certificates.tsv")
+    R = np.array([float(row["R"]) for row in rows])
+    edit_map(run, radii=lambda r: R)
+
+    def change(rows):
+        for row in rows:
+            row["r"], row["region"] = row["R"], str(rows.index(row))
+            row["radius"] = f"{np.floor(float(row['R']) * 1e6) / 1e6:.6f}"
+
+    edit_rows(run / "certificates.tsv", change)
+
+
+def weaker_rival(run):
+    """Make a rule look bad that the run is compared with."""
+
+    def change(rows):
+        for row in rows:
+            if row["rule"] == "paper-ascending":
+                row["radius"] = f"{float(row['radius']) / 2:.6f}"
+
+    edit_rows(run / "comparison.tsv", change)
+
+
+def left_out(run):
+    """Leave the last image out, as if it had not been certified."""
+    last = table_of(run / "levels.tsv")[-1]["idx"]
+    for name in ("selection.tsv", "levels.tsv", "estimation.tsv"):
+        put(run / name, [row for row in table_of(run / name) if row["idx"] != last])
+    table = regions.RegionMap.load(run / "regions.npz")
+    regions.RegionMap(table.centres[:-1], table.radii[:-1], table.sigma[:-1], classes=table.classes[:-1]).save(
+        run / "regions.npz"
+    )
+    renew_images(run)
+    made_anew(run)
+
+
+FORGED = {
+    "all radii doubled, hash renewed": (doubled, "map"),
+    "all radii doubled in all files": (doubled_everywhere, "certificates"),
+    "regions that overlap": (overlapping_regions, "regions"),
+    "one vote more": (one_vote_more("estimation.tsv"), "votes"),
+    "one selection vote more": (one_vote_more("selection.tsv"), "votes"),
+    "levels chosen by the votes that certify": (best_of_all, "levels"),
+    "other labels": (right_labels, "data set"),
+    "other images": (other_images, "data set"),
+    "an image left out": (left_out, "data set"),
+    "another seed": (other_seed, "votes"),
+    "a smaller alpha": (smaller_alpha, "certificates"),
+    "another guarantee": (all_at_once, "summary"),
+    "other classes": (other_classes, "certificates"),
+    "other weights": (other_weights, "classifier"),
+    "other classes without noise": (better_clean, "clean"),
+    "another rule made to look bad": (weaker_rival, "summary"),
+}
+
+
+@pytest.mark.parametrize(("forge", "topic"), FORGED.values(), ids=FORGED)
+def test_forged_runs_are_found(run, forge, topic):
+    forge(run)
+    assert topic in failing(run, all=True)
+
+
+@pytest.mark.parametrize("name", ["selection.tsv", "certificates.tsv", "summary.json", "regions.npz"])
+def test_whatever_stands_in_a_files_place_is_found(run, name):
+    kept = (run / name).read_bytes()
+    for damage in ANY_FILE.values():
+        damage(name)(run)
+        if (run / name).is_file() or name != "summary.json":
+            assert failing(run)
+        else:
+            with pytest.raises(ValueError, match="has not come to its end"):
+                failing(run)
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+        (run / name).write_bytes(kept)
+
+
+# Random changes.
+
+
+def places_of(held, place=()):
+    """All places of plain values in nested mappings and lists."""
+    if isinstance(held, dict) and held:
+        return [found for name, value in held.items() for found in places_of(value, (*place, name))]
+    if isinstance(held, list) and held:
+        return [found for at, value in enumerate(held) for found in places_of(value, (*place, at))]
+    return [place]
+
+
+def other_value(value, luck):
+    """A value of the same kind, or nearly: what a slip or a liar might put in its place."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + luck.choice([-1, 1, 7, 100])
+    if isinstance(value, float):
+        return value * luck.choice([0.5, 0.999, 1.001, 2.0]) if value else 0.25
+    if isinstance(value, str):
+        digits = [at for at, one in enumerate(value) if one.isdigit()]
+        if digits and luck.random() < 0.8:
+            at = luck.choice(digits)
+            return value[:at] + str((int(value[at]) + luck.randint(1, 9)) % 10) + value[at + 1 :]
+        return value + "x"
+    return 1 if value is None else None
+
+
+def change_plain(file, place, luck):
+    def change(held):
+        for name in place[:-1]:
+            held = held[name]
+        if place[0] == "check":  # logits, which are compared within rounding
+            first, *rest = held[place[-1]].split(" ")
+            held[place[-1]] = " ".join([repr(float(first) + 0.1), *rest])
+        else:
+            held[place[-1]] = other_value(held[place[-1]], luck)
+
+    edit(file, change)
+
+
+def change_cell(file, column, luck):
+    rows = table_of(file)
+    row = luck.choice(rows)
+    old = row[column]
+    if column == "votes":
+        first, *rest = old.split(" ")
+        one, count = first.split(":")
+        moved = f"{one}:{int(count) - 1}" if int(count) > 1 else ""
+        row[column] = " ".join(filter(None, [moved, *rest, "9:1"])) if "9:" not in old else old.replace("9:", "8:")
+    elif column == "rule":
+        row[column] = luck.choice([other["rule"] for other in rows if other["rule"] != old])
+    elif column in ("R", "r", "p_lower", "p_upper"):  # not in digits that are roundings
+        row[column] = old
+        while not row[column].endswith("x") and math.isclose(float(row[column]), float(old), rel_tol=1e-11):
+            row[column] = other_value(old, luck)
+    else:
+        row[column] = other_value(old, luck)
+    assert row[column] != old
+    put(file, rows)
+
+
+def change_array(run, name, luck):
+    file = run / "regions.npz"
+    arrays = dict(np.load(file))
+    if name in ("format", "content_hash"):
+        arrays[name] = np.array(other_value(str(arrays[name]), luck))
+        np.savez(file, **arrays)
+        return
+    flat = arrays[name].reshape(-1)
+    at = luck.randrange(flat.size)
+    flat[at] = flat[at] + 1 if name == "classes" else flat[at] * luck.choice([0.5, 0.999, 1.001]) or 0.5
+    regions.RegionMap(**{key: arrays[key] for key in ("centres", "radii", "sigma", "classes")}).save(file)
+    table = regions.RegionMap.load(file)
+    edit(run / "summary.json", lambda held: held.update(regions=table.content_hash))
+
+
+def change_weights(file, name, luck):
+    held = torch.load(file, weights_only=True)
+    flat = held["state_dict"][name].flatten()
+    flat[luck.randrange(len(flat))] += 0.01
+    held["state_dict"][name] = flat.reshape(held["state_dict"][name].shape)
+    torch.save(held, file)
+
+
+def fields(run):
+    """Every field of every file: file, where in it, and how to change it."""
+    found = []
+    for name in ("config.yaml", "manifest.json", "summary.json"):
+        parse = json.loads if name.endswith("json") else yaml.safe_load
+        for place in places_of(parse((run / name).read_text())):
+            found.append((run / name, place, change_plain))
+    for name in ("selection.tsv", "levels.tsv", "estimation.tsv", "certificates.tsv", "comparison.tsv"):
+        found += [(run / name, column, change_cell) for column in table_of(run / name)[0]]
+    found += [(run, name, change_array) for name in np.load(run / "regions.npz")]
+    model = Path("model.pt")
+    found += [(model, name, change_weights) for name in torch.load(model, weights_only=True)["state_dict"]]
+    return found
+
+
+def accepted(run, changes, luck):
+    """Make each change in turn, verify, take it back; return the changes that nothing was found of."""
+    kept = {file: file.read_bytes() for file in (*run.iterdir(), Path("model.pt"))}
+    passed = []
+    for file, place, change in changes:
+        change(file, place, luck)
+        try:
+            if not failing(run, all=True):
+                passed.append((file.name, place))
+        except ValueError:  # refused before it began
+            pass
+        for other, content in kept.items():
+            other.write_bytes(content)
+    return passed
+
+
+def test_random_changes_are_found(run):
+    luck = random.Random(1)
+    every = fields(run)
+    assert len(every) > 500
+    tables = [one for one in every if one[2] is change_cell]
+    plain = [one for one in every if one not in tables]
+    assert accepted(run, luck.sample(tables, 20) + luck.sample(plain, 30), luck) == []
+
+
+@pytest.mark.slow
+def test_every_field_changed_is_found(run):
+    luck = random.Random(2)
+    every = fields(run)
+    tables = [one for one in every if one[2] is not change_plain]
+    changes = [*every, *10 * tables]
+    assert len(changes) > 800
+    assert accepted(run, changes, luck) == []
+
+
+def test_pictures_are_not_looked_at(run):
+    (run / "curves.png").write_bytes(b"another picture")
+    (run / "note.txt").write_text("a note")
+    assert failing(run) == {}
+    assert unknown(run)["other files"] == "what is in curves.png, curves.pdf, note.txt"
