@@ -1,6 +1,7 @@
 """The report: one page that needs nothing but itself, and the figures and tables beside it."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     main = results.answers
     return {
         "name": visible(chapter.name),
+        "folder": visible(shlex.quote(run.folder.absolute().name)),
         "number": number,
         "warning": None if chapter.warning is None else visible(chapter.warning),
         "guarantee": results.proofs.guarantee,

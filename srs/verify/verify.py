@@ -247,8 +247,8 @@ def _classifier(run: Described, settings: VerifySettings, findings: Findings) ->
     try:
         classifier = _load(run, settings, str(usable_device(device)))
     except OSError as error:
-        reason = f"{_one_line(error, run.folder)}; name its file with --checkpoint or --expert"
-        findings.unknown("classifier", f"{what}: {reason}")
+        remedy = "say where its file is now with --checkpoint or --expert"
+        findings.unknown("classifier", f"{what}: {_one_line(error, run.folder)}; {remedy}")
         return None
     except ValueError as error:
         if str(error).startswith("--"):  # a flag that is not the run's

@@ -143,6 +143,11 @@ def test_the_page_shows_what_was_found(reported, finished):
     assert shown <= Decimal(summary["average_certified_radius"]) < shown + Decimal("0.001")
 
 
+def test_the_page_says_how_to_verify_it(reported):
+    source = (reported[0] / "report.html").read_text()
+    assert "<code>srs-verify run --redraw 20</code>" in source
+
+
 def test_losses_name_the_neighbour_in_the_way(reported, finished):
     rows = [row for row in table(reported[0] / "run/losses.tsv") if row["rule"] == "paper-lp"]
     assert rows

@@ -59,7 +59,7 @@ def test_intervals_are_students(rng):
 def test_what_is_certified_lies_between_the_proof_and_its_margins(rng, share):
     """The two implementations, which share nothing: one exact, one in float64 with margins to the safe side."""
     for n in (50, 10_000, 10**6):
-        for own in rng.integers(0, n + 1, 12).tolist() + [n]:
+        for own in [*rng.integers(0, n + 1, 12).tolist(), n]:
             other, alpha = int(rng.integers(0, n - own + 1)), 0.001
             p_lower, p_upper = runner_up_bounds(own, other, n, alpha, share)
             found = proof(own, other, n, Fraction(alpha), share)
