@@ -41,8 +41,11 @@ from srs.verify.settings import VerifySettings
 from srs.verify.summary import allocation_problems, summary_problems
 from training import load_data
 
-#: Of a cell's votes, the most that rounding on another kind of device, or in low precision, is taken to move.
-_ROUNDING = 0.001
+#: The share of votes that rounding on another kind of device may move: in float32, and in lower precision.
+_ROUNDING, _LOW_PRECISION = 2e-5, 1e-3
+
+#: Votes, and classes without noise, that it may move in any case.
+_FEW = 2
 
 #: What decides how regions are sized, to the last digit.
 _SIZING = ("srs-certify", "numpy", "scipy", "highspy", "faiss-cpu")
@@ -238,7 +241,7 @@ def _classifier(run: Described, settings: VerifySettings, findings: Findings) ->
         remedy = f"add --{unnamed[0]} {getattr(ours, unnamed[0])} if you trust that module"
         findings.unknown("classifier", f"{what}: it is somebody's own code, which a folder alone never runs; {remedy}")
         return None
-    if recorded.get("scheme", 1) == 1:
+    if run.old and recorded.get("scheme", 1) == 1:
         findings.unknown("classifier", f"{what}: an earlier version's hash cannot be compared")
         return None
     device = settings.device
@@ -272,19 +275,21 @@ def _asked(
     progress: Progress,
 ) -> None:
     """Compare what the classifier says, without noise and with it, with the rows."""
-    strict = run.manifest["device"] == "cpu" == classifier.device.type and run.settings.precision == "float32"
+    single = run.settings.precision == "float32"
+    strict = run.manifest["device"] == "cpu" == classifier.device.type and single
+    rounding = 0.0 if strict else _ROUNDING if single else _LOW_PRECISION
     clean = classifier.base_predict(torch.from_numpy(images_of(run, found)), np.array(run.sigmas))
     problems = [
         f"selection.tsv: image {rows.idx[j]}, sigma = {run.sigmas[at]:g}: clean = {rows.clean[j][at]}, the classifier "
         f"says {clean[j, at]}"
         for j, at in np.argwhere(clean != np.array(rows.clean)).tolist()
     ]
-    if not strict and 0 < len(problems) <= _ROUNDING * clean.size:
+    if rounding and 0 < len(problems) <= max(_FEW, rounding * clean.size):
         findings.unknown("clean", f"{len(problems)} classes without noise differ, as rounding on another device may")
     else:
         text = "the classifier gives each image the classes without noise that the rows have"
         findings.check("clean", text, problems)
-    _votes(run, rows, found, classifier, settings, findings, progress, strict)
+    _votes(run, rows, found, classifier, settings, findings, progress, rounding)
 
 
 def _load(run: Described, settings: VerifySettings, device: str) -> SmoothedClassifier:
@@ -308,8 +313,9 @@ def _votes(
     settings: VerifySettings,
     findings: Findings,
     progress: Progress,
-    strict: bool,
+    rounding: float,
 ) -> None:
+    """Draw votes again, as many as are asked for."""
     n = len(rows.idx)
     wanted = n if settings.all else min(settings.redraw or 0, n)
     if not wanted:
@@ -324,8 +330,10 @@ def _votes(
         moved += differ
         done += len(some)
         progress(done, wanted)
-    if not strict and moved and all(one.votes <= max(1, _ROUNDING * one.n) for one in moved):
-        findings.unknown("votes", f"{sum(one.votes for one in moved)} votes moved, as rounding on another device may")
+    differing = sum(one.votes for one in moved)
+    drawn = sum(cell.sizes[-1] for j in images for cell in (*rows.selection[j], *rows.estimation[j]) if cell)
+    if rounding and 0 < differing <= max(_FEW, rounding * drawn):
+        findings.unknown("votes", f"{differing} of {drawn:,} votes differ, as rounding on another device may")
         return
     text = f"all votes of {wanted} images were drawn again, and every count is the same"
     if wanted < n:

@@ -402,6 +402,24 @@ def test_forged_runs_are_found(run, forge, topic):
     assert topic in failing(run, all=True)
 
 
+@pytest.mark.parametrize(("cells", "topic"), [(1, "unknown"), (9, "failing")])
+def test_few_votes_may_move_on_another_device(run, cells, topic):
+    for name in ("manifest.json", "summary.json"):
+        edit(run / name, lambda held: held.update(device="cuda"))
+
+    def change(rows):
+        several = [row for row in rows if " " in row["votes"]]
+        for row in several[:cells]:
+            first, second, *rest = (pair.split(":") for pair in row["votes"].split(" "))
+            moved = [[first[0], str(int(first[1]) + 1)], [second[0], str(int(second[1]) - 1)], *rest]
+            row["votes"] = " ".join(":".join(pair) for pair in moved if pair[1] != "0")
+
+    edit_rows(run / "estimation.tsv", change)
+    made_anew(run)
+    assert "votes" not in failing(run)
+    assert "votes" in (unknown if topic == "unknown" else failing)(run, all=True)
+
+
 @pytest.mark.parametrize("name", ["selection.tsv", "certificates.tsv", "summary.json", "regions.npz"])
 def test_whatever_stands_in_a_files_place_is_found(run, name):
     kept = (run / name).read_bytes()
