@@ -76,6 +76,7 @@ def verify(settings: VerifySettings, progress: Progress = lambda done, of: None)
         rows = read_rows(run)
     except (ValueError, OSError) as error:
         findings.check("files", "", [_one_line(error, settings.run)])
+        findings.unknown("all else", "nothing that follows from these files was checked")
         return findings
     _description(run, findings)
     with _problems_found(run, findings, "rows"):
