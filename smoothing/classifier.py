@@ -544,6 +544,7 @@ class SmoothedClassifier:
         images: Float32[Tensor, "n c h w"],
         indices: Int64[np.ndarray, " n"],
         sigma: Float64[np.ndarray, "n k"],
+        *,
         wanted: Bool[np.ndarray, "n k"],
         start: int,
         stop: int,

@@ -74,7 +74,9 @@ def redraw(
                     now = wanted & (sizes == stop)
                     for begin in np.unique(before[now]).tolist():
                         part = now & (before == begin)
-                        votes += classifier.count_votes(tensor, indices, sigma, part, begin, stop, stage)
+                        votes += classifier.count_votes(
+                            tensor, indices, sigma, wanted=part, start=begin, stop=stop, stage=stage
+                        )
                 before = np.where(wanted, sizes, before)
                 for i, at in np.argwhere(wanted).tolist():
                     cell, j = cells[i][at], some[i]
