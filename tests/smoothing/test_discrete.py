@@ -50,7 +50,7 @@ def add(words, sigma, pixel=0):
     return integers - pixel
 
 
-@pytest.mark.parametrize("sigma", [0.01, 0.12, 0.25])
+@pytest.mark.parametrize("sigma", [0.01, 0.0628, 0.12, 0.25, 1.0])
 def test_thresholds_are_the_distribution_function_cut_to_64_bits(sigma):
     table = noise_table(sigma)
     s = 255 * sigma
