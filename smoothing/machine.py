@@ -94,7 +94,7 @@ def fitting_batch(forward: Callable[[int], object], device: torch.device, worker
     size = most
     while True:
         try:
-            before = _free(device)
+            before = free_memory(device)
             peak = _peak(forward, size, device)
             if size == 1 or before is None or workers * peak <= _SHARE * before:
                 return size
@@ -108,6 +108,14 @@ def fitting_batch(forward: Callable[[int], object], device: torch.device, worker
             _module(device).empty_cache()
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device, what PyTorch keeps for itself counted in; None where unknown."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory was too small, also where PyTorch has no type of its own for that, as on MPS."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason(error).lower()
@@ -116,14 +124,6 @@ def out_of_memory(error: BaseException) -> bool:
 def _module(device: torch.device) -> Any:
     """Return PyTorch's module for a kind of device, such as `torch.cuda`."""
     return getattr(torch, device.type)
-
-
-def _free(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device, what PyTorch keeps for itself counted in; None where unknown."""
-    if device.type != "cuda":
-        return None
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def _peak(forward: Callable[[int], object], size: int, device: torch.device) -> int:

@@ -101,7 +101,7 @@ def test_batches_are_halved_until_they_fit(error):
 
 
 def test_all_workers_batches_must_fit_at_once(monkeypatch):
-    monkeypatch.setattr(machine, "_free", lambda device: 1000)
+    monkeypatch.setattr(machine, "free_memory", lambda device: 1000)
     monkeypatch.setattr(machine, "_peak", lambda forward, size, device: size)
     device = torch.device("cpu")
     assert machine.fitting_batch(print, device, 1, 1024) == 512  # within 800
