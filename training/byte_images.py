@@ -22,7 +22,6 @@ class ByteImages:
     def __init__(self, pixels: UInt8[np.ndarray, "n c h w"]) -> None:
         self.pixels = pixels
         self.shape = pixels.shape
-        """Shape (n, C, H, W)."""
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -75,7 +75,7 @@ def fit(
 
     Order, levels, noise, augmentation and dropout of an epoch come from streams named by (seed, stage name, epoch,
     process): the same arguments give the same weights, bit for bit on one CPU, and so do the same arguments with the
-    `state` of any epoch in between.
+    `state` of any epoch in between. No step waits for the device, but for a look at the loss every `LOOK` steps.
 
     Parameters
     ----------

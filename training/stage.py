@@ -97,7 +97,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How a stage is computed. Other choices give other rounding, and several processes other noise; the method is one.
+    """How a stage is computed. Other choices give other rounding; other parts or processes, other noise as well.
 
     Attributes
     ----------

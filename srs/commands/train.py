@@ -22,7 +22,7 @@ it from there. A run that was stopped, in whatever way, goes on with the same co
 @printing("srs-train")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    with one_line_errors("srs-train"), one_line_warnings("srs-train"):
+    with one_line_errors("srs-train", "go on after the last whole epoch with --resume"), one_line_warnings("srs-train"):
         from smoothing.machine import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT

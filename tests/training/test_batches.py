@@ -80,6 +80,7 @@ def test_images_stay_on_the_device_where_they_fit_into_the_share(monkeypatch, im
     source = Batches(images, LABELS, CPU)
     assert source._held.dtype == kind
     assert source._held.nbytes == need
+    assert_batches(source, images)
     accelerator(monkeypatch, need / SHARE - 1)
     assert Batches(images, LABELS, CPU)._held is None
 
