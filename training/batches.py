@@ -88,7 +88,7 @@ class Batches:
         elif self._threaded:
             with closing(_ahead(self._read, parts)) as read:
                 for x in read:
-                    yield x.to(self._device, non_blocking=True)
+                    yield x.to(self._device, non_blocking=self._device.type == "cuda")  # pinned then
         else:
             yield from map(self._read, parts)
 
