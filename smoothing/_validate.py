@@ -134,7 +134,7 @@ def check_models(model: Any) -> dict[float | None, nn.Module]:
     return {level if level is None else float(level): base for level, base in bank.items()}
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> str:
     """Return one of the choices."""
     choices = list(choices)
     if value not in choices:

@@ -106,14 +106,6 @@ class DiscretePixels:
         return math.nextafter(2.0**-24 * math.sqrt(d), math.inf)
 
 
-class DiscreteSampler(DiscretePixels):
-    """The sampler, on bits of NumPy's generator."""
-
-    def draw(self, bits: np.random.SFC64, out: UInt64[np.ndarray, "count h w c"]) -> None:
-        """Fill `out` with uniform 64-bit numbers, which every noise level uses: larger ones are larger k at each."""
-        out.reshape(-1)[:] = bits.random_raw(out.size)
-
-
 class DiscreteNoise(DiscretePixels):
     """The sampler on a stream's words, which every noise level uses: larger ones are larger k at each."""
 

@@ -15,9 +15,6 @@ from jaxtyping import Float32, UInt64
 STREAMS = ("philox4x32", "sfc64")
 DEFAULT_STREAM = "philox4x32"
 
-#: What results call the streams that are defined here.
-STREAM = "sfc64"
-
 #: Samples per block. Part of the definition of "sfc64": another value gives other noise.
 BLOCK = 128
 

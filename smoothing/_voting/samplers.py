@@ -11,23 +11,33 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from smoothing._voting.discrete import DiscreteNoise, DiscreteSampler
+from smoothing._voting.discrete import DiscreteNoise, DiscretePixels
 from smoothing._voting.noise import STREAMS, Sfc64
 from smoothing._voting.philox import Philox
 from smoothing._voting.quantile import add_noise, normal
 
 
 @runtime_checkable
-class Noise(Protocol):
-    """A sampler on a stream, for one seed. Several threads may use it at once."""
+class Sampler(Protocol):
+    """A distribution of noisy images; `gaussian` and `discrete` are the choices."""
 
-    name: str  # of the sampler
-    stream: str
-    raw: type[np.generic]  # the type of its raw random numbers
+    name: str
 
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
         """Raise `ValueError` where these images, in [0, 1], are not what the sampler is exact for."""
         ...
+
+    def lookup_error(self, d: int) -> float:
+        """How much two images' distance, d coordinates as float32, may differ from that of the images voted on."""
+        ...
+
+
+@runtime_checkable
+class Noise(Sampler, Protocol):
+    """A sampler on a stream, for one seed. Several threads may use it at once."""
+
+    stream: str
+    raw: type[np.generic]  # the type of its raw random numbers
 
     def draw(self, stage: str, index: int, first: int, out: np.ndarray) -> None:
         """Fill `out` with the raw random numbers of samples first, first + 1, ... of one image.
@@ -44,40 +54,6 @@ class Noise(Protocol):
         out: Float32[np.ndarray, "count h w c"],
     ) -> None:
         """Write image + noise of level sigma into `out`, which is contiguous."""
-        ...
-
-    def lookup_error(self, d: int) -> float:
-        """How much two images' distance, d coordinates as float32, may differ from that of the images voted on."""
-        ...
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """What the engine asks of a sampler; `gaussian` and `discrete` are the choices."""
-
-    name: str
-    raw: type[np.generic]  # the type of its raw random numbers
-
-    def check(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Raise `ValueError` where these images, in [0, 1], are not what the sampler is exact for."""
-        ...
-
-    def draw(self, bits: np.random.SFC64, out: np.ndarray) -> None:
-        """Fill `out` with the raw random numbers of samples; the first samples do not depend on how many."""
-        ...
-
-    def add(
-        self,
-        raw: np.ndarray,
-        image: Float32[np.ndarray, "h w c"],
-        sigma: float,
-        out: Float32[np.ndarray, "count h w c"],
-    ) -> None:
-        """Write image + noise of level sigma into `out`."""
-        ...
-
-    def lookup_error(self, d: int) -> float:
-        """How much two images' distance, d coordinates as float32, may differ from that of the images voted on."""
         ...
 
 
@@ -99,10 +75,18 @@ class Gaussian:
         return 0.0
 
 
-class Ziggurat(Gaussian):
-    """Normal numbers in float32."""
+class ZigguratNoise(Gaussian):
+    """The sampler on stream "sfc64", by NumPy's ziggurat in float32."""
 
+    stream = Sfc64.name
     raw: type[np.generic] = np.float32
+
+    def __init__(self, words: Sfc64) -> None:
+        self.words = words
+
+    def draw(self, stage: str, index: int, first: int, out: Float32[np.ndarray, "count h w c"]) -> None:
+        """Fill `out` with standard normal numbers of samples first, first + 1, ... of one image."""
+        self.words.normal(stage, index, first, out)
 
     def add(
         self,
@@ -114,27 +98,6 @@ class Ziggurat(Gaussian):
         """Write image + sigma * raw into `out`, both operations rounded to float32."""
         np.multiply(raw, np.float32(sigma), out=out)
         np.add(out, image, out=out)
-
-
-class GaussianSampler(Ziggurat):
-    """The sampler, on bits of NumPy's generator."""
-
-    def draw(self, bits: np.random.SFC64, out: Float32[np.ndarray, "count h w c"]) -> None:
-        """Fill `out` with standard normal float32 numbers."""
-        np.random.Generator(bits).standard_normal(out=out, dtype=np.float32)
-
-
-class ZigguratNoise(Ziggurat):
-    """The sampler on stream "sfc64", by NumPy's ziggurat."""
-
-    stream = Sfc64.name
-
-    def __init__(self, words: Sfc64) -> None:
-        self.words = words
-
-    def draw(self, stage: str, index: int, first: int, out: Float32[np.ndarray, "count h w c"]) -> None:
-        """Fill `out` with standard normal numbers of samples first, first + 1, ... of one image."""
-        self.words.normal(stage, index, first, out)
 
 
 class QuantileNoise(Gaussian):
@@ -164,7 +127,7 @@ class QuantileNoise(Gaussian):
 
 
 #: The samplers by name.
-SAMPLERS: Mapping[str, Callable[[], Sampler]] = {"gaussian": GaussianSampler, "discrete": DiscreteSampler}
+SAMPLERS: Mapping[str, Callable[[], Sampler]] = {"gaussian": Gaussian, "discrete": DiscretePixels}
 
 
 def make_sampler(name: Any) -> Sampler:

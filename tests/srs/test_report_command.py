@@ -231,6 +231,17 @@ def halve(name):
     return damage
 
 
+def lose_rows(name):
+    """Lose the second half of the images, and a part of a row."""
+
+    def damage(run):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        kept = 1 + (len(lines) - 1) // 2
+        (run / name).write_text("".join(lines[:kept]) + lines[kept][:5])
+
+    return damage
+
+
 def change(name, old, new):
     def damage(run):
         text = (run / name).read_text()
@@ -261,8 +272,14 @@ DAMAGE = {
         lambda run: [(run / name).unlink() for name in ("levels.tsv", "summary.json")],
         "run: the run has not come to its end; go on with",
     ),
-    "half the selection": (halve("selection.tsv"), "run/selection.tsv is damaged: it holds rows of 30 of 60 images"),
-    "half the estimation": (halve("estimation.tsv"), "run/estimation.tsv is damaged: it holds rows of 30 of 60 images"),
+    "half the selection": (
+        lose_rows("selection.tsv"),
+        "run/selection.tsv is damaged: it holds rows of 30 of 60 images",
+    ),
+    "half the estimation": (
+        lose_rows("estimation.tsv"),
+        "run/estimation.tsv is damaged: it holds rows of 30 of 60 images",
+    ),
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
     "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
     "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
