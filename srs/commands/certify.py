@@ -121,9 +121,11 @@ def _join(start: Start) -> _Run:
 def _described(inputs: Inputs) -> _Run:
     """Describe a run as its folder does."""
     from smoothing.confidence import shared_alpha
+    from srs.run.votes import ladder_of
 
     settings = inputs.settings
-    shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
+    at_once = shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it
+    ladder_of(settings).alphas(at_once)  # refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
     return _Run(inputs, settings.to_dict(), inputs.manifest(classifier.identity, check))

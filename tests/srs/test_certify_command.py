@@ -304,6 +304,7 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--shard", "1/2", "--overwrite"], "remove the folder before them"),
         (["--rungs", "500", "200"], "--rungs 500 200: numbers of samples must increase, from 1 to below --n 10000"),
         (["--rungs", "10000"], "--rungs 10000: numbers of samples must increase"),
+        ([*TINY, "--rungs", "50", "--alpha", "1e-98"], "shared among 2"),  # 60 images and two sizes
         (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs"),
         (["--target-loss", "0.1"], "--target-loss 0.1: has no effect without --rungs"),
         (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
