@@ -304,7 +304,6 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--shard", "1/2", "--overwrite"], "remove the folder before them"),
         (["--rungs", "500", "200"], "--rungs 500 200: numbers of samples must increase, from 1 to below --n 10000"),
         (["--rungs", "10000"], "--rungs 10000: numbers of samples must increase"),
-        ([*TINY, "--rungs", "50", "--alpha", "1e-98"], "shared among 2"),  # 60 images and two sizes
         (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs"),
         (["--target-loss", "0.1"], "--target-loss 0.1: has no effect without --rungs"),
         (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
@@ -316,6 +315,13 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
 def test_bad_settings_are_one_line_and_exit_code_2(tmp_path, flags, message):
     assert_refused(call("certify", tmp_path, *flags), "srs-certify", message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alpha_too_small_to_be_shared_is_refused_before_the_work(folder):
+    """By 60 images and two sizes."""
+    flags = (*TINY, "--out", "run", "--rungs", "50", "--alpha", "1e-98")
+    assert_refused(call("certify", folder, *flags), "srs-certify", "shared among 2")
+    assert not (folder / "run").exists()
 
 
 def test_an_unknown_flag_is_exit_code_2(tmp_path):
