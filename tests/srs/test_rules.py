@@ -85,6 +85,15 @@ def test_two_kinds_of_proof_do_not_know_of_each_other(rng, points, label):
             np.testing.assert_array_equal(now, then)
 
 
+def test_a_search_for_two_kinds_of_proof_gives_each_what_its_own_gives(rng, points, label, monkeypatch):
+    cases = [(proofs_of(rng), choice_of(rng)) for _ in range(2)]
+    size = Sizer.among(points, [R for proofs, choice in cases for R in choice.to_size(proofs)], {})
+    alone = [answer(points, SIGMAS, proofs, choice, label) for proofs, choice in cases]
+    monkeypatch.setattr(regions, "overlap_graph", None)  # nobody searches again
+    for (proofs, choice), expected in zip(cases, alone, strict=True):
+        same(answer(points, SIGMAS, proofs, choice, label, size=size), expected)
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_one_search_gives_every_mode_what_a_search_of_its_own_gives(rng, points, listed, monkeypatch):
     monkeypatch.setattr(sizing, "SHARED_EDGES", 50 if listed else 0)
