@@ -170,10 +170,12 @@ def print_results(summary: dict[str, Any], folder: Path) -> None:
     from srs.report.summary import remarks, results_table
 
     screen = console()
-    screen.print(results_table(summary, str(folder)))
+    shown = results_table(summary, str(folder))
+    screen.print(shown)
+    screen.print(f"{shown.table.legend}", soft_wrap=True)
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     screen.print(
-        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy'])}%, "
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)
