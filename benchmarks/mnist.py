@@ -191,8 +191,8 @@ lambda = 16, beta = 16, gamma = 8. An image costs m (k + 1) = 6 passes an epoch 
 Certified: every 20th test image, 500 in all; n0 = 1,000, n = 10,000, alpha = 0.001 per image, levels in multiples of
 0.05. Columns of numbers: percent of images classified correctly with a certified radius above that of the header, and
 the average certified radius (errors count 0). Certificates are one-sided, as in the paper's table;
-[both bounds](mnist_bounds.md) of the first model have a page of their own. One image is 0.2 percent; differences of less than 2 percent or so are
-noise of the choice of images. No radius of n = 10,000 samples exceeds 3.2 sigma.
+[both bounds](mnist_bounds.md) of the first model have a page of their own. One image is 0.2 percent; differences of
+less than 2 percent or so are noise of the choice of images. No radius of n = 10,000 samples exceeds 3.2 sigma.
 
 *same* certifies all images at one level. *diff* lets each choose its own and keeps the regions apart: all of them by
 LP, as in the paper, or only those of different sigma. With 500 images regions conflict less than with the paper's
