@@ -301,7 +301,8 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
-        each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)  # refused before the work
+        each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)
+        ladder.alphas(each)  # refused before the work
         plan = Plan(n0, "expected-radius", each, ladder.rungs[-1], bound=_validate.check_choice("bound", bound, BOUNDS))
         found, _ = self.select_votes(pixels, names, levels[:, None], plan=plan)
         guess, share = found.classes[:, 0], found.share[:, 0]

@@ -170,6 +170,8 @@ class _Run:
         if labels is not None:
             label = _validate.check_classes("labels", labels, (count,), classifier.num_classes)
         alpha = _validate.check_alpha(alpha)
+        each = shared_alpha(alpha, count) if simultaneous else alpha
+        ladder.alphas(each)  # refused before the work
         rule, racing = "max-radius", False
         noise: Any
         if isinstance(sigma, Selection):
@@ -187,7 +189,7 @@ class _Run:
             plan=Plan(
                 _validate.check_count("n0", n0),
                 rule,
-                shared_alpha(alpha, count) if simultaneous else alpha,
+                each,
                 ladder.rungs[-1],
                 racing,
                 _validate.check_choice("bound", bound, BOUNDS),

@@ -84,7 +84,7 @@ def ceil_text(value: float, digits: int = DIGITS) -> str:
 
 
 def _rounded_text(value: float, digits: int, rounding: str) -> str:
-    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f").rstrip("0")
+    text = format(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=rounding), "f").rstrip("0")
     return text + "0" if text.endswith(".") else text
 
 

@@ -203,8 +203,9 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from srs.report.tables import TerminalTable, rule_table
 
     screen = console()
-    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", rule_table(summary, summary["main"])))
-    lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
+    table = rule_table(summary, summary["main"])
+    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", table))
+    lines = [table.legend, f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")
     lines.append(f"{summary['main']}: {summary['allocations'][summary['main']]['status']}")

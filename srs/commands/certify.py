@@ -121,9 +121,11 @@ def _join(start: Start) -> _Run:
 def _described(inputs: Inputs) -> _Run:
     """Describe a run as its folder does."""
     from smoothing.confidence import shared_alpha
+    from srs.run.votes import ladder_of
 
     settings = inputs.settings
-    shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
+    at_once = shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it
+    ladder_of(settings).alphas(at_once)  # refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
     return _Run(inputs, settings.to_dict(), inputs.manifest(classifier.identity, check))
@@ -168,10 +170,12 @@ def print_results(summary: dict[str, Any], folder: Path) -> None:
     from srs.report.summary import remarks, results_table
 
     screen = console()
-    screen.print(results_table(summary, str(folder)))
+    shown = results_table(summary, str(folder))
+    screen.print(shown)
+    screen.print(f"{shown.table.legend}", soft_wrap=True)
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     screen.print(
-        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy'])}%, "
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)

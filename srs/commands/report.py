@@ -131,7 +131,10 @@ def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Ans
 
     from srs.evaluation.rules import Answers
 
-    images = np.unique(np.concatenate([chapter.run.record.idx for chapter in chapters]))
+    first = chapters[0].run.record.idx  # in its order, so that differences are those of the same images
+    images = np.concatenate(
+        [first, np.setdiff1d(np.concatenate([chapter.run.record.idx for chapter in chapters]), first)]
+    )
     found: dict[str, Answers] = {}
     for text in texts:
         name, path = _named(text)

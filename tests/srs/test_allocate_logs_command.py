@@ -288,7 +288,7 @@ def test_the_rule_holds_for_a_joint_choice(folder):
         assert process.returncode == 0, process.stderr
         assert {row["sigma"] for row in rows_of(folder / rule / "allocation.tsv")} == {sigma}
         summary = json.loads((folder / rule / "summary.json").read_text())
-        assert summary["rules"]["joint-lp"]["clean_accuracy"] == clean
+        assert summary["rules"]["joint-lp"]["clean_accuracy_smoothed"] == clean
 
 
 def test_the_images_may_stand_behind_a_list_of_numbers(folder):

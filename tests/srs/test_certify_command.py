@@ -319,6 +319,13 @@ def test_bad_settings_are_one_line_and_exit_code_2(tmp_path, flags, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_alpha_too_small_to_be_shared_is_refused_before_the_work(folder):
+    """By 60 images and two sizes."""
+    flags = (*TINY, "--out", "run", "--rungs", "50", "--alpha", "1e-98")
+    assert_refused(call("certify", folder, *flags), "srs-certify", "shared among 2")
+    assert not (folder / "run").exists()
+
+
 def test_an_unknown_flag_is_exit_code_2(tmp_path):
     assert_refused(call("certify", tmp_path, "--sigma", "0.5"), "srs-certify", "--sigma")
     assert list(tmp_path.iterdir()) == []
