@@ -30,6 +30,7 @@ from regions._methods.problem import Answer, Problem
 from regions._methods.repair import first_overlap, trim
 from regions._methods.solvers import SOLVERS
 from regions._search.pairs import Progress
+from regions.extras import need
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
     if "parallel" in options:
         options["parallel"] = _validate.as_parallel(options["parallel"])
     if "solver" in options:
-        _validate.as_choice(options["solver"], tuple(SOLVERS), "solver")
+        if _validate.as_choice(options["solver"], tuple(SOLVERS), "solver") == "cvxpy":
+            need("cvxpy", "solver = 'cvxpy'")
     if "time_limit" in options:
         options["time_limit"] = _validate.as_seconds(options["time_limit"], "time_limit")
     return options

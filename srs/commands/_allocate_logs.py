@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from regions.extras import need
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _ROUNDED = {
 
 def allocate_logs(settings: AllocateSettings) -> None:
     """Read logs and images, choose levels, size regions, write a folder, print a table."""
+    need("certify", "--logs")
     out = settings.out or Path("allocation")
     _check(settings)
     points_of = _images(settings)
