@@ -84,6 +84,15 @@ def subtract_down(a, b):
 
 @compiled
 @no_type_check
+def add_down(a, b):
+    """Return the largest float that is at most a + b in exact arithmetic."""
+    total = a + b
+    rest = (a - (total - (total - a))) + (b - (total - a))  # total + rest = a + b exactly (TwoSum)
+    return np.nextafter(total, -np.inf) if rest < 0 else total
+
+
+@compiled
+@no_type_check
 def exceeds(a, b, limit):
     """Whether a + b > limit in exact arithmetic."""
     total = a + b

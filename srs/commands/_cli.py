@@ -75,7 +75,7 @@ def needing(extra: str, command: str) -> Iterator[None]:
     """See that what an extra brings is installed; otherwise one line that says how to install it, and exit code 2."""
     _show_version(command, sys.argv[1:])
     with one_line_errors(command):
-        need(extra, command)
+        need(extra, "this command")
     yield
 
 
