@@ -21,7 +21,7 @@ _fast_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 compiled = njit(cache=True, nogil=True)
 
 
-class _Compiling(event.Listener):  # type: ignore[misc]  # numba has no types
+class _Compiling(event.Listener):
     """Tells those who listen to the logger "regions" when our loops are compiled."""
 
     def on_start(self, event: event.Event) -> None:
@@ -39,7 +39,7 @@ def _say_once() -> None:
     )
 
 
-event.register("numba:compile", _Compiling())
+event.register("numba:compile", _Compiling())  # type: ignore[no-untyped-call]
 
 _SHORT = 2.0**-400  # differences below this are scaled in two steps
 _STEP = 600  # exponent of the first step

@@ -107,10 +107,12 @@ def allocate_logs(settings: AllocateSettings) -> None:
 
 
 def _check(settings: AllocateSettings) -> None:
-    for name in ("radii", "groups", "weights", "reserve", "compare"):
+    for name in ("radii", "columns", "groups", "weights", "r_min", "plot", "reserve", "compare"):
         if getattr(settings, name):
-            flag = "R" if name == "radii" else f"--{name}"
+            flag = "R" if name == "radii" else f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: cannot be combined with --logs, which gives R and compares; leave it out")
+    if settings.radius_column != type(settings).radius_column:
+        raise ValueError(f"--radius-column {settings.radius_column}: --logs writes a folder; leave it out")
     if bool(settings.n) != bool(settings.alpha):
         raise ValueError("--n and --alpha go together: give both as they were when the logs were made, or neither")
     for flag, given in (("--n", settings.n), ("--alpha", settings.alpha)):

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -186,6 +187,31 @@ def one_line_warnings(command: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def one_line_news(command: str) -> Iterator[None]:
+    """Pass on what our packages log, such as that they compile, as `command: message` on stderr: on terminals only."""
+    log = logging.getLogger("regions")
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    handler, before = _News(logging.INFO), log.level
+    handler.setFormatter(logging.Formatter(f"{command}: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+class _News(logging.Handler):
+    """Writes to what is stderr when something is said: progress bars put a stream of their own there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
 
 
 #: Columns of a pipe or a file, which has no width of its own: no table is folded there.
