@@ -10,8 +10,9 @@ from importlib import metadata
 
 _DISTRIBUTION = "srs-certify"
 
-#: A requirement as metadata writes it: name, extras of it, and the extra of ours that it belongs to.
-_REQUIREMENT = re.compile(r"""([\w.-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;.*\bextra\s*==\s*["']([\w.-]+)["'])?""")
+#: A requirement as metadata writes it: name, extras of it, and the extra of ours that it belongs to. What only some
+#: platforms need, by a further condition, is not looked for.
+_REQUIREMENT = re.compile(r"""([\w.-]+)\s*(?:\[([^\]]*)\])?[^;]*;\s*extra\s*==\s*["']([\w.-]+)["']""")
 
 
 class MissingExtra(ImportError):  # noqa: N818 (the name says what is wrong)
@@ -37,7 +38,7 @@ def need(extra: str, what: str) -> None:
 def distributions(extra: str) -> Iterator[str]:
     """Yield the names of the distributions that an extra of ours brings, directly or by other extras of ours."""
     for line in metadata.requires(_DISTRIBUTION) or ():
-        found = _REQUIREMENT.match(line)
+        found = _REQUIREMENT.fullmatch(line)
         if found is None or found[3] != extra:
             continue
         if found[1] == _DISTRIBUTION:

@@ -33,7 +33,6 @@ _ROUNDED = {
 
 def allocate_logs(settings: AllocateSettings) -> None:
     """Read logs and images, choose levels, size regions, write a folder, print a table."""
-    need("certify", "--logs")
     out = settings.out or Path("allocation")
     _check(settings)
     points_of = _images(settings)
@@ -158,12 +157,13 @@ def _images(settings: AllocateSettings) -> Callable[[Logs, np.ndarray], np.ndarr
                 raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
             if data_dir != Path("data"):
                 raise ValueError(f"--data-dir {data_dir}: POINTS holds the images; leave it out")
-            from srs.logs.images import array_points  # after the checks: PyTorch takes seconds to import
+            from srs.logs.images import array_points
 
             return lambda logs, rows: array_points(logs, points, rows)
         case None, str(dataset):
             if data_dir != Path("data") and dataset not in ("mnist", "cifar10"):
                 raise ValueError(f"--data-dir {data_dir}: is about --dataset mnist or cifar10; leave it out")
+            need("certify", f"--dataset {dataset}")
             from srs.logs.images import log_points
 
             return lambda logs, rows: log_points(logs, dataset, data_dir, image_size=size, order=order, rows=rows)

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from regions import allocate, verify
-from tests.srs.programs import call
+from tests.srs.programs import call, call_without_extras
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
 R = np.array([0.75, 1.0, 2.5, 2.0])
@@ -274,30 +274,7 @@ def test_unusable_flags_are_one_line_and_write_nothing(folder, arguments):
     assert not (folder / "allocation.npz").exists()
 
 
-#: A program that cannot import what extras bring, and then runs the command.
-WITHOUT_EXTRAS = """
-import sys
-
-class Nowhere:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {hidden}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Nowhere())
-from srs.commands.{command} import main
-main()
-"""
-HIDDEN = (
-    "PIL", "accelerate", "cvxpy", "filelock", "jinja2", "matplotlib", "mpmath", "pandas", "pyarrow", "safetensors",
-    "sklearn", "tensorboard", "torch", "torchvision", "tqdm", "yaml",
-)  # fmt: skip
-
-
 def test_the_geometry_runs_without_any_extra(folder):
-    script = WITHOUT_EXTRAS.format(hidden=HIDDEN, command="allocate")
-    arguments = ["both.npz", "--verify", "--compare"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = call_without_extras("allocate", folder, "both.npz", "--verify", "--compare")
     assert done.returncode == 0, done.stderr
     assert "verified: no overlap" in done.stdout
