@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 
 from regions.extras import need
 from regions.files import whole_file
@@ -72,6 +72,8 @@ class PointTable:
         if chosen == ["x"] or not chosen:
             numbered = sorted((int(name[1:]), name) for name in self.columns if _NUMBERED.fullmatch(name))
             chosen = [name for _, name in numbered] or chosen
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"--columns {' '.join(names)}: names a column twice")
         if not chosen:
             raise ValueError(
                 f"{self.path} has no columns x, y or x0, x1: name those of the coordinates, as in --columns "
@@ -94,7 +96,7 @@ class PointTable:
     def labels(self, name: str) -> Int64[np.ndarray, " n"]:
         """Return a column as labels, numbered from 0 in the order of their first rows; equal means the same text."""
         column = self._column(name)
-        values = column if isinstance(column, list) else column.to_pylist()
+        values = column if isinstance(column, list) else self._unpacked_labels(name, column)
         numbers: dict[Any, int] = {}
         for k, value in enumerate(values):
             if value is None or value != value or value == "":
@@ -136,6 +138,13 @@ class PointTable:
             raise ValueError(f"{self._at(int(missing.argmax()), name)}: no value")
         return np.asarray(column.to_numpy(), dtype=np.float64)
 
+    def _unpacked_labels(self, name: str, column: pa.ChunkedArray) -> list[Any]:
+        from pyarrow import types
+
+        if types.is_nested(column.type):
+            raise ValueError(f"{self.path}, column {visible(name)[:40]}: holds {column.type}, no labels")
+        return list(column.to_pylist())
+
     def write_with(self, path: Path, name: str, radii: Float64[np.ndarray, " n"]) -> None:
         """Write the table, and the radii in one more column of this name, as the suffix says. Whole or not at all."""
         if path.suffix == ".parquet":
@@ -174,11 +183,12 @@ def read_table(path: Path) -> PointTable:
     return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
 
 
-def arrays_as_table(path: Path, points: Float64[np.ndarray, "n d"], R: Float64[np.ndarray, " n"]) -> PointTable:
+def arrays_as_table(path: Path, points: Real[np.ndarray, "n ..."], R: Real[np.ndarray, " n"]) -> PointTable:
     """Return arrays as the table that would be read as them: coordinates x, y, z, or x0, x1, ..., and R."""
-    d = points.shape[1]
+    x = np.asarray(points, dtype=np.float64).reshape(len(points), -1)
+    d = x.shape[1]
     names = _AXES[:d] if 2 <= d <= len(_AXES) else [f"x{k}" for k in range(d)]
-    return PointTable(path, {**dict(zip(names, points.T, strict=True)), "R": R})
+    return PointTable(path, {**dict(zip(names, x.T, strict=True)), "R": np.asarray(R, dtype=np.float64)})
 
 
 def _read_csv(path: Path) -> PointTable:
@@ -227,9 +237,11 @@ def _delimiter(path: Path, text: str) -> str:
 
 def _header(path: Path, line: int, row: Sequence[str]) -> list[str]:
     names = [name.strip() for name in row]
-    for k, name in enumerate(names):
-        if name in names[:k]:
+    known: set[str] = set()
+    for name in names:
+        if name in known:
             raise ValueError(f"{path}, line {line}: two columns are named {visible(name)[:40]!r}; rename one")
+        known.add(name)
     return names
 
 

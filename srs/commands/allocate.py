@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -87,8 +88,9 @@ def allocate(settings: AllocateSettings) -> None:
     out, plot = _check_out(source, settings), _check_plot(settings)
     given = _read(source, settings, out)
     points, R, groups, weights = given.points, given.R, given.groups, given.weights
-    if plot is not None and points.ndim == 2 and points.shape[1] != 2:
-        raise ValueError(f"--plot {plot}: draws the plane, but the points have {points.shape[1]} coordinates")
+    coordinates = math.prod(points.shape[1:])
+    if plot is not None and coordinates != 2:
+        raise ValueError(f"--plot {plot}: draws the plane, but the points have {coordinates} coordinates")
     with _progress(Screen(stderr=True)) as bars:
         task = bars.add_task("searching for overlaps", total=None)
         began = time.perf_counter()
@@ -192,7 +194,7 @@ class _Given:
 
 def _read(source: str, settings: AllocateSettings, out: Path) -> _Given:
     from srs.arrays import has_array, read_array
-    from srs.point_tables import is_table, read_table
+    from srs.point_tables import MOST_CELLS, is_table, read_table
 
     if is_table(source):
         return _read_columns(read_table(Path(source)), settings, out)
@@ -205,6 +207,8 @@ def _read(source: str, settings: AllocateSettings, out: Path) -> _Given:
     R = read_array(settings.radii or source, bounds)
     groups = [read_array(file, LABELS) for file in settings.groups]
     weights = None if settings.weights is None else read_array(settings.weights, ("weights",))
+    if is_table(out) and points.size > MOST_CELLS:
+        raise ValueError(f"--out {out}: {points.size:,} coordinates are too many for a table; name an .npz file")
     return _Given(points, R, groups or None, weights, None)
 
 

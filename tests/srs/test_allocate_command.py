@@ -236,6 +236,7 @@ BAD = {
     "columns before points": (["--columns", "x", "points.csv"], "it stands before flags that take several names"),
     "plot exists": (["both.npz", "--plot", "taken.svg"], "--plot taken.svg: exists already"),
     "plot is no picture": (["both.npz", "--plot", "a.gif"], "--plot a.gif: pictures are .svg, .png, .pdf; name one"),
+    "plot of images": (["images.npy", "R.npy", "--plot", "a.svg"], "draws the plane, but the points have 12"),
     "plot in a line": (["points.csv", "--columns", "x", "--plot", "a.svg"], "draws the plane, but the points have 1"),
     "plain greedy": (["both.npz", "--r-min", "0.1", "--method", "greedy"], "keeps no least radius; add reserve=True"),
     "least radius": (["both.npz", "--r-min", "-1"], "r_min = -1.0: expected a number >= 0"),
@@ -254,6 +255,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
     np.save(folder / "short.npy", [1.0, 1.0])
     np.savez(folder / "taken.npz", mine=1)
     (folder / "taken.svg").write_text("mine")
+    np.save(folder / "images.npy", np.zeros((4, 1, 3, 4), np.uint8))
     (folder / "points.csv").write_text(TABLE)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     result = run(folder, *arguments)

@@ -172,6 +172,10 @@ def test_what_does_not_fit_in_parquet_is_refused(tmp_path):
     for name in ("x", "nan"):
         with pytest.raises(ValueError, match=rf"row 2, column {name}: no label"):
             found.labels(name)
+    with pytest.raises(ValueError, match=r"column list: holds list<.*>, no labels"):
+        found.labels("list")
+    with pytest.raises(ValueError, match="--columns x x: names a column twice"):
+        found.coordinates(["x", "x"])
     whole = path.read_bytes()
     for damaged in (b"", b"PAR1", whole[:100], whole[:-50] + bytes(50), b"x,R\n1,2\n"):
         path.write_bytes(damaged)
@@ -187,6 +191,19 @@ def test_arrays_become_the_table_that_is_read_as_them(tmp_path, rng):
         np.testing.assert_array_equal(found.coordinates(), points)
         np.testing.assert_array_equal(found.numbers("R"), R)
         np.testing.assert_array_equal(found.numbers("radius"), R / 2)
+
+
+def test_images_become_a_table_of_flat_rows(tmp_path):
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    arrays_as_table(tmp_path / "a.npy", images, np.ones(2, np.float32)).write_with(tmp_path / "t.csv", "r", np.ones(2))
+    np.testing.assert_array_equal(read_table(tmp_path / "t.csv").coordinates(), images.reshape(2, 12))
+
+
+def test_a_wide_header_is_looked_at_once(tmp_path):
+    """A check of every pair of 300,000 names would take minutes."""
+    names = ",".join(f"c{k}" for k in range(300_000))
+    with pytest.raises(ValueError, match=r"has no column 'R': its columns are c0, c1, .* and 299988 more$"):
+        table(tmp_path, f"{names}\n").numbers("R")
 
 
 def test_names_of_tables():
