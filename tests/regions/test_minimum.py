@@ -3,6 +3,7 @@
 import itertools
 import re
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions import OverlapGraph, allocate, allocate_graph, overlap_graph, verify
+from regions._arithmetic.distances import relative_error
+from regions._arithmetic.loops import add_down, subtract_down
+from regions._dense.row_generation import generate_rows
+from regions._graph import from_blocks
+from regions._methods import lp
+from regions._methods.minimum import with_minimum
+from regions._methods.problem import Problem
 from regions._methods.repair import trim_edges
 from tests import oracles
 from tests.strategies import SCALES
@@ -85,16 +93,17 @@ def test_kept_to_the_last_digit_or_refused_with_a_pair_that_forbids_it(name, pro
         assert best * (1 - 1e-7) <= check.upper_bound <= found.objective * (1 + 1e-9) + 1e-140
 
 
-def test_balls_that_touch_at_the_least_radius_are_decided_exactly():
-    """The diagonal of a unit square is no float64: one of the two next to it is shorter, the other longer."""
-    points, R = np.array([[0.0, 0.0], [1.0, 1.0]]), [1.0, 1.0]
+def below_half_the_diagonal():
+    """The largest float64 below half the diagonal of a unit square, which is none itself."""
     half = np.sqrt(2.0) / 2
-    below, above = (
-        (half, np.nextafter(half, 1)) if Fraction(half) ** 2 < Fraction(1, 2) else (np.nextafter(half, 0), half)
-    )
-    assert allocate(points, R, r_min=below).radii.tolist() == [below, below]
+    return half if Fraction(half) ** 2 < Fraction(1, 2) else np.nextafter(half, 0)
+
+
+def test_balls_that_touch_at_the_least_radius_are_decided_exactly():
+    points, R, r_min = np.array([[0.0, 0.0], [1.0, 1.0]]), [1.0, 1.0], below_half_the_diagonal()
+    assert allocate(points, R, r_min=r_min).radii.tolist() == [r_min, r_min]
     with pytest.raises(ValueError, match="points 0 and 1"):
-        allocate(points, R, r_min=above)
+        allocate(points, R, r_min=np.nextafter(r_min, 1))
 
 
 def test_a_ball_with_room_gets_its_bound_to_the_last_digit():
@@ -159,6 +168,18 @@ def test_row_generation_that_stops_early_keeps_it(dense):
     assert verify(points, found.radii, R, r_min=most)
 
 
+def test_row_generation_decides_exactly_about_pairs_that_it_did_not_begin_with():
+    points, R, r_min = np.array([[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]]), np.full(3, 2.0), below_half_the_diagonal()
+
+    def generated(r_min):
+        problem = Problem(from_blocks(R, relative_error(2), []), None, r_min=r_min)
+        return generate_rows(partial(with_minimum, lp.solve), points, (), "tree", None, problem)
+
+    assert generated(r_min).radii.tolist() == [r_min, r_min, 2.0]
+    with pytest.raises(ValueError, match="points 0 and 1"):
+        generated(np.nextafter(r_min, 1))
+
+
 def test_a_graph_of_ones_own(rng):
     """Distances of a graph without points count as they are."""
     graph = OverlapGraph(np.full(3, 4.0), np.array([0, 0, 1]), np.array([1, 2, 2]), np.array([2.0, 3.0, 4.0]), 0.0)
@@ -181,6 +202,19 @@ def test_verify_finds_radii_below_it():
     assert check.too_small.tolist() == [2]
     assert check.status == "radii[2] = 0.3 is below r_min = 0.4 (1 in all)"
     assert verify([[0.0], [1.0], [3.0]], [0.5, 0.4, 0.3], r_min=0.3)
+
+
+LENGTHS = st.floats(0.0, 1e150)
+
+
+@given(a=LENGTHS, b=LENGTHS | st.floats(0.0, 1.0))
+def test_sums_and_differences_are_rounded_down_as_little_as_can_be(a, b):
+    total = float(add_down(a, b))
+    assert Fraction(total) <= Fraction(a) + Fraction(b) < Fraction(float(np.nextafter(total, np.inf)))
+    larger, smaller = max(a, b), min(a, b)
+    rest = float(subtract_down(larger, smaller))
+    assert rest >= 0
+    assert Fraction(smaller) + Fraction(rest) <= Fraction(larger)
 
 
 def test_repairing_lowers_both_balls_where_lowering_the_larger_is_not_enough():
