@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from smoothing import _validate
+from smoothing import _validate, _validate_inputs
 from smoothing._voting.engine import VoteCounter
 from smoothing._voting.noise import DEFAULT_STREAM
 from smoothing._voting.probing import fixed_images, logits_text
@@ -112,7 +112,7 @@ class SmoothedClassifier:
         _validate.check_choice("compile", compile, (False, True, *_MODES))
         seed = _validate.check_seed(seed)
         noise = make_noise(sampler, stream, seed)
-        bank = _validate.check_models(model)
+        bank = _validate_inputs.check_models(model)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         for base in bank.values():
             refuse_lazy(base)
@@ -498,7 +498,7 @@ class SmoothedClassifier:
     def _images(
         self, images: ArrayLike | Tensor, indices: ArrayLike | None
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
-        pixels = _validate.check_images(images)
+        pixels = _validate_inputs.check_images(images)
         self.begin(pixels)
         return pixels, _validate.check_indices(indices, len(pixels))
 

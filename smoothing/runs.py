@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from smoothing import _validate
+from smoothing import _validate, _validate_inputs
 from smoothing.adaptive import Ladder
 from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
@@ -159,7 +159,7 @@ class _Run:
         bound: str,
     ) -> None:
         self.path, self.folder = path, path.with_name(path.name + ".votes")
-        self.images = _validate.check_images(images)
+        self.images = _validate_inputs.check_images(images)
         count, ladder = len(self.images), as_ladder(n)
         idx = _validate.check_indices(indices, count)
         if len(np.unique(idx)) < count:

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import console, one_line_errors, one_line_warnings, printing
+from srs.commands._cli import console, needing, one_line_errors, one_line_warnings, printing
 from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.run.settings import CertifySettings
 
@@ -28,6 +28,7 @@ command and --resume. srs-report makes a page of it."""
 
 
 @printing("srs-certify")
+@needing("certify", "srs-certify")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from srs.commands._cli import one_line_errors, parse, printing
+from srs.commands._cli import needing, one_line_errors, parse, printing
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class ReportSettings:
 
 
 @printing("srs-report")
+@needing("certify", "srs-report")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(ReportSettings, "srs-report", _DESCRIPTION)
