@@ -1,6 +1,7 @@
 """Images per second of a Smooth-Adv epoch: our loop against the plain one, same model, same batches, same machine.
 
 SRS_DATA=... python benchmarks/bench_train.py
+python benchmarks/bench_train.py --step cuda    # one step, no data needed
 
 The plain loop is what a page of code gives: float32, PyTorch's own memory format, and one noise sample per forward
 pass, in the attack and in the step. It makes as many passes as the method asks for, and so does ours: both counts are
@@ -34,7 +35,8 @@ from _common import (
 from torch import nn
 from torch.nn import functional
 
-from training import Engine, SmoothAdv, Stage, build, fit
+from smoothing.machine import usable_device
+from training import ByteImages, Engine, SmoothAdv, Stage, build, fit
 
 PLAIN = "plain loop"
 
@@ -47,6 +49,9 @@ OURS: Mapping[str, Engine] = {
 }
 
 SIGMA, EPSILON, M, STEPS, BATCH, LR = 0.5, 1.0, 2, 4, 256, 0.01
+
+#: Images of an epoch, by architecture.
+SIZES: Mapping[str, int] = {"lenet": 4096, "cifar_resnet20": 512}
 
 #: Where an operation belongs when time is accounted for, by parts of its name; the first that fits counts.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -142,6 +147,33 @@ def where_the_time_goes(arch: str, precision: Literal["float32", "bfloat16"], im
     return {part: value / total for part, value in times.items()}
 
 
+def smooth_adv_step(arch: str, engine: Engine, *, batch: int = BATCH, steps: int = 20) -> Row:
+    """Time of a Smooth-Adv step of our loop: the mean over an epoch, after an epoch that warms up and compiles.
+
+    Images are drawn, in 8 bits, so that no data are needed. The device is waited for at the end of the epoch.
+    """
+    shape = {"lenet": (1, 28, 28), "resnet50": (3, 224, 224)}.get(arch, (3, 32, 32))
+    rng = np.random.default_rng(0)
+    images = ByteImages(rng.integers(0, 256, (steps * batch, *shape), dtype=np.uint8))
+    device = usable_device(engine.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    stage = Stage(epochs=2, sigma=(SIGMA, SIGMA), lr=LR, m=M, attack=SmoothAdv(EPSILON, STEPS), batch_size=batch)
+    _, timed = fit(build(arch, 10, seed=0), images, rng.integers(0, 10, len(images)), stage=stage, engine=engine)
+    return {
+        "arch": arch,
+        "device": str(device),
+        "precision": engine.precision,
+        "compile": engine.compile,
+        "m": M,
+        "k": STEPS,
+        "batch": batch,
+        "ms_per_step": 1000 * timed.seconds / steps,
+        "images_per_second": timed.images_per_second,
+        "peak_device_memory_mb": torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
+    }
+
+
 def measure(arch: str, images: int, repeat: int) -> Row:
     """Let all contenders train on the same images, and relate them to the plain loop."""
     names = [PLAIN, *OURS]
@@ -208,10 +240,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, help="timed rounds")
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the number of images")
+    parser.add_argument("--step", metavar="DEVICE", help="time a step on this device, and print that only")
     options = parser.parse_args()
+    if options.step:
+        for arch in SIZES:
+            print(smooth_adv_step(arch, Engine(device=options.step), steps=max(2, int(20 * options.scale))))
+        return
     data_folder()  # complain before any work
-    sizes = {"lenet": 4096, "cifar_resnet20": 512}
-    rows = [measure(arch, max(BATCH, int(n * options.scale)), options.repeat) for arch, n in sizes.items()]
+    rows = [measure(arch, max(BATCH, int(n * options.scale)), options.repeat) for arch, n in SIZES.items()]
     write_rows("train", rows)
     write_markdown("train", "Training: images per second of a Smooth-Adv epoch", [*map(table, rows), NOTE])
 

@@ -1,11 +1,12 @@
 """Draw the figures of the README and the guide: python docs/make_figures.py.
 
 `allocation.png`: points in the plane with their upper-bound balls, the LP's allocation, and a greedy one.
-`architecture.png`: the way of the data through the packages.
+`architecture.png`: the way of the data through the packages. `gallery-*.png`: what the gallery's examples draw.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -151,6 +152,22 @@ def architecture() -> None:
     plt.close(fig)
 
 
+def gallery() -> None:
+    """Run the Python of the gallery, and save every picture that it leaves as the next one that the page shows."""
+    page = IMAGES.with_name("gallery.md")
+    names: dict[str, object] = {}
+    for found in re.finditer(
+        r"^```python\n(.*?)^```$|^!\[[^\n]*\]\(([^\n)]*)\)$", page.read_text("utf-8"), re.M | re.S
+    ):
+        if found[1] is not None:
+            exec(found[1], names)
+            continue
+        figure = plt.gcf()
+        figure.savefig(page.parent / found[2], dpi=110, facecolor="white", metadata={"Software": None})
+        plt.close(figure)
+
+
 if __name__ == "__main__":
     allocation()
     architecture()
+    gallery()

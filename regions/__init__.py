@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regions._map import Location, RegionMap
     from regions._online.allocator import OnlineAllocator
     from regions._online.results import Arrival, PointHeld, Region
+    from regions._plot import plot
     from regions._verify import Verification, verify
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "allocate_levels",
     "overlap_degrees",
     "overlap_graph",
+    "plot",
     "verify",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "Arrival": "regions._online.results",
     "PointHeld": "regions._online.results",
     "Region": "regions._online.results",
+    "plot": "regions._plot",
     "Verification": "regions._verify",
     "verify": "regions._verify",
 }

@@ -26,10 +26,12 @@ from regions._dense.row_generation import generate_rows
 from regions._graph import OverlapGraph, build_graph, from_blocks
 from regions._methods import greedy, lp, matching, max_min
 from regions._methods.bounds import caps_as_bounds
+from regions._methods.minimum import admitting, check_bounds, with_minimum
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import first_overlap, trim
 from regions._methods.solvers import SOLVERS
 from regions._search.pairs import Progress
+from regions.extras import need
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def allocate(
     time_limit: float | None = None,
     reserve: bool = False,
     start: ArrayLike | None = None,
+    r_min: float | None = None,
     search: str = "auto",
     parallel: int | str | None = None,
     progress: Progress | None = None,
@@ -109,6 +112,9 @@ def allocate(
     start : array-like, shape (n,), default=None
         Matching only: radii >= 0 to start from, such as those of an allocation for slightly different R. They need not
         be feasible. The sum is the same from any start; the radii may differ if the optimum is not unique.
+    r_min : float, default=None
+        Least radius of every ball; all but plain "greedy" keep it. It is refused, with the pair of points that forbids
+        it, where two balls of that radius overlap. None, as 0: balls may be empty.
     time_limit : float, default=None
         LP only: seconds for the solver. If it does not finish, a `RuntimeWarning` says so, and the best feasible radii
         at hand are returned, with a valid `upper_bound`.
@@ -131,14 +137,15 @@ def allocate(
     Raises
     ------
     ValueError
-        If an argument is not as described, or if the method does not use it. The message names the value.
+        If an argument is not as described, or if the method does not use it, or if no radii are as large as `r_min`.
+        The message names the value.
 
     Notes
     -----
-    *Guarantee*, for every method and whatever a solver returned: 0 <= r <= R, and r_i + r_j <= |x_i - x_j| in exact
-    arithmetic for every conflicting pair of non-empty balls. All methods but plain "greedy" satisfy the second
-    inequality also where one ball is empty and its R is positive, as Eq. 10 requires. Plain "greedy" may leave a point
-    of radius 0 inside an earlier ball.
+    *Guarantee*, for every method and whatever a solver returned: r_min <= r <= R, where r_min is 0 unless given, and
+    r_i + r_j <= |x_i - x_j| in exact arithmetic for every conflicting pair of non-empty balls. All methods but plain
+    "greedy" satisfy the second inequality also where one ball is empty and its R is positive, as Eq. 10 requires. Plain
+    "greedy" may leave a point of radius 0 inside an earlier ball.
 
     If a sample of pairs suggests that very many overlap, they are not all listed. Instead, R is cut to the distance of
     a near conflicting point, or row generation adds constraints until none is violated (docs/mathematics.md, section
@@ -152,25 +159,28 @@ def allocate(
     _validate.as_choice(method, tuple(METHODS), "method")  # before the search, which may take long
     x = _validate.as_points(points)
     options = _options(
-        len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start
-    )
+        len(x), method, weights, order=order, solver=solver, time_limit=time_limit, reserve=reserve, start=start,
+        r_min=r_min,
+    )  # fmt: skip
+    least = options.get("r_min", 0.0)
     options["parallel"], search = _validate.as_parallel(parallel), _validate.as_search(search)
     began = time.perf_counter()
     bounds, labels = _validate.as_radii(R, len(x)), _validate.as_groups(groups, len(x))
-    solve = METHODS[method].solve
+    check_bounds(bounds, least)
+    solve = _solver(method, least)
     if sparse_enough(x, bounds, labels):
-        graph = build_graph(x, bounds, labels, progress, options["parallel"], search)
+        graph = admitting(build_graph(x, bounds, labels, progress, options["parallel"], search), x, least)
     elif method == "greedy" and not reserve:
         graph = from_blocks(bounds, relative_error(x.shape[1]), [])
         solve = partial(stream_greedy, x, labels, progress)
     else:
-        graph = near_graph(x, bounds, labels)
+        graph = admitting(near_graph(x, bounds, labels), x, least)
         caps = caps_as_bounds(graph)
         if sparse_enough(x, caps, labels):
-            graph = build_graph(x, caps, labels, progress, options["parallel"], search)
+            graph = admitting(build_graph(x, caps, labels, progress, options["parallel"], search), x, least)
         else:
-            generate = generate_reserve if method == "greedy" else partial(generate_rows, solve)
-            solve = partial(generate, x, labels, search, progress)
+            generate = generate_reserve if method == "greedy" else generate_rows
+            solve = partial(generate, solve, x, labels, search, progress)
     return _solve(Problem(graph, **options), solve, {"seconds_graph": time.perf_counter() - began})
 
 
@@ -184,6 +194,7 @@ def allocate_graph(
     time_limit: float | None = None,
     reserve: bool = False,
     start: ArrayLike | None = None,
+    r_min: float | None = None,
     parallel: int | str | None = None,
 ) -> Allocation:
     """Size the balls of an overlap graph, so that several methods can share one search.
@@ -200,18 +211,36 @@ def allocate_graph(
         time_limit=time_limit,
         reserve=reserve,
         start=start,
+        r_min=r_min,
         parallel=parallel,
     )
-    return _solve(Problem(graph, **options), METHODS[method].solve, {})
+    least = options.get("r_min", 0.0)
+    check_bounds(graph.R, least)
+    problem = Problem(admitting(graph, graph.points, least), **options)
+    return _solve(problem, _solver(method, least), {})
+
+
+def _solver(method: str, least: float) -> Callable[[Problem], Answer]:
+    """The function of a method, which keeps a least radius if there is one."""
+    solve = METHODS[method].solve
+    return partial(with_minimum, solve) if least else solve
 
 
 def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> dict[str, Any]:
     """Check the options that were given. An option that the method would ignore is an error."""
     options = {name: value for name, value in given.items() if value is not None and value is not False}
+    r_min = options.pop("r_min", None)
     for name, value in options.items():
         if name not in METHODS[method].options:
             takers = " or ".join(repr(m) for m, takes in METHODS.items() if name in takes.options)
             raise ValueError(f"{name} = {_shown(value)} has no effect with method={method!r}: use it with {takers}")
+    if r_min is not None:
+        options["r_min"] = _validate.as_number(r_min, "r_min")
+        if options["r_min"] and method == "greedy" and "reserve" not in options:
+            raise ValueError(
+                f"r_min = {_shown(r_min)}: method='greedy' keeps no least radius; add reserve=True, or use 'lp', "
+                "'matching', 'max-min' or 'auto'"
+            )
     options["weights"] = _validate.as_weights(weights, n)
     if not METHODS[method].weighted and not _equal(options["weights"]):
         raise ValueError(f"weights differ, which method={method!r} cannot treat: use 'lp' or 'auto'")
@@ -223,6 +252,8 @@ def _options(n: int, method: str, weights: ArrayLike | None, **given: Any) -> di
         options["parallel"] = _validate.as_parallel(options["parallel"])
     if "solver" in options:
         _validate.as_choice(options["solver"], tuple(SOLVERS), "solver")
+    if options.get("solver") == "cvxpy":
+        need("cvxpy", "solver = 'cvxpy'")
     if "time_limit" in options:
         options["time_limit"] = _validate.as_seconds(options["time_limit"], "time_limit")
     return options
@@ -245,8 +276,10 @@ def _solve(problem: Problem, solve: Callable[[Problem], Answer], stats: Mapping[
     graph = answer.graph or problem.graph
     radii = trim(graph, answer.radii.clip(0.0, answer.bounds))
     edge = first_overlap(graph, radii)
-    if edge >= 0 or (radii > graph.R).any() or (radii < 0).any():
-        raise RuntimeError(f"internal error: {answer.method} left radii that overlap or exceed R; please report it")
+    if edge >= 0 or (radii > graph.R).any() or (radii < problem.r_min).any():
+        raise RuntimeError(
+            f"internal error: {answer.method} left radii that overlap, or are outside r_min and R; please report it"
+        )
     radii.flags.writeable = False
     return Allocation(
         radii=radii,

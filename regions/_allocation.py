@@ -26,8 +26,8 @@ class Certificate:
 
     Let p be a permutation of the points. Feasible radii satisfy r_i + r_p(i) <= d_i,p(i) for every point i that p
     moves. They satisfy 2 r_i <= 2 c_i for every other point, where c_i = min(R_i, distance to one conflicting point).
-    The left-hand sides sum to 2 sum_i r_i, because every point occurs twice. So half the sum of the right-hand sides
-    bounds sum_i r_i.
+    (If no radius may be below r_min, that distance less r_min.) The left-hand sides sum to 2 sum_i r_i, because every
+    point occurs twice. So half the sum of the right-hand sides bounds sum_i r_i.
 
     Attributes
     ----------
@@ -49,6 +49,7 @@ class Allocation:
     ----------
     radii : (n,) float64
         0 <= radii <= R, and r_i + r_j <= |x_i - x_j| in exact arithmetic for every conflicting pair of non-empty balls.
+        None is below r_min, where that was given.
     objective : float
         Sum of the radii, correctly rounded. With weights: the sum of the products w_i r_i, each rounded down. Never
         above `upper_bound`.

@@ -74,7 +74,15 @@ class OverlapGraph:
     @cached_property
     def distance_upper(self) -> Float64[np.ndarray, " m"]:
         """|x_i - x_j| rounded UP, never below the true distance: for upper bounds."""
-        return raised(self.distance, self.distance_error)
+        return self.raised_distance(slice(None))
+
+    def raised_distance(self, edges: Int64[np.ndarray, " k"] | slice) -> Float64[np.ndarray, " k"]:
+        """Distances of some edges, rounded UP."""
+        return raised(self.distance[edges], self.distance_error)
+
+    def caps_above(self) -> Float64[np.ndarray, " n"]:
+        """min(R_i, distance to the nearest neighbour) of every point, rounded UP."""
+        return np.asarray(np.minimum(self.R, raised(self.nearest[1], self.distance_error)))
 
     @cached_property
     def degree(self) -> Int64[np.ndarray, " n"]:
@@ -102,9 +110,15 @@ class OverlapGraph:
     @cached_property
     def nearest(self) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Nearest neighbour of every point, and its distance, rounded down; -1 and infinity for isolated points."""
-        neighbour, distance = np.full(self.n, -1), np.full(self.n, np.inf)
-        _find_nearest(self.i, self.j, self.distance, neighbour, distance)
-        return neighbour, distance
+        return self.nearest_by(self.distance)
+
+    def nearest_by(
+        self, distance: Float64[np.ndarray, " m"]
+    ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Nearest neighbour of every point, and its distance, if these are the lengths of the edges."""
+        neighbour, least = np.full(self.n, -1), np.full(self.n, np.inf)
+        _find_nearest(self.i, self.j, distance, neighbour, least)
+        return neighbour, least
 
     def restricted(self, R: ArrayLike, *, groups: Any = None) -> OverlapGraph:
         """Build the overlap graph for smaller radii, for more groups, or for both, from this graph's edges alone.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -47,6 +47,8 @@ class Verification:
         most 2^20 pairs; the check ends once there are more.
     out_of_bounds : (k,) int64
         Indices with r > R.
+    too_small : (k,) int64
+        Indices with r < r_min.
     status : str
         A sentence that names the first violation, or says that there is none.
     upper_bound : float or None
@@ -57,9 +59,10 @@ class Verification:
     out_of_bounds: Int64[np.ndarray, " l"]
     status: str
     upper_bound: float | None = None
+    too_small: Int64[np.ndarray, " m"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __bool__(self) -> bool:
-        return not len(self.overlapping) and not len(self.out_of_bounds)
+        return not len(self.overlapping) and not len(self.out_of_bounds) and not len(self.too_small)
 
 
 def verify(
@@ -69,8 +72,9 @@ def verify(
     *,
     groups: Any = None,
     certificate: Certificate | None = None,
+    r_min: float | None = None,
 ) -> Verification:
-    """Check, with zero tolerance, that no two conflicting balls overlap and that no radius exceeds its bound.
+    """Check, with zero tolerance, that no two conflicting balls overlap and that every radius is within its bounds.
 
     Parameters
     ----------
@@ -85,6 +89,8 @@ def verify(
     certificate : Certificate, default=None
         A certificate from `allocate(..., method="matching")`. Its bound is computed from the points and R, so R is
         needed.
+    r_min : float, default=None
+        Least radius to check against, and part of what the certificate proves; None: not checked.
 
     Returns
     -------
@@ -113,6 +119,7 @@ def verify(
     r = _validate.as_radii(radii, len(x), "radii")
     labels = _validate.as_groups(groups, len(x))
     bounds = r if R is None else _validate.as_radii(R, len(x))
+    least = 0.0 if r_min is None else _validate.as_number(r_min, "r_min")
     given = x, r, bounds
     x, r, bounds, exponent = _in_units(x, r, bounds)
     filled = np.flatnonzero(r > 0)
@@ -129,16 +136,18 @@ def verify(
         if count > _MOST:
             break
     overlapping = np.unique(np.concatenate(found), axis=0)[:_MOST]
-    out_of_bounds = np.flatnonzero(r > bounds)
+    out_of_bounds, too_small = np.flatnonzero(r > bounds), np.flatnonzero(given[1] < least)
     upper_bound = None
     if certificate is not None:
         if R is None:
             raise ValueError("certificate without R: give the upper bounds that the certificate was made for")
-        upper_bound = math.ldexp(_certified_bound(x, bounds, labels, certificate), -exponent)
+        upper_bound = math.ldexp(
+            _certified_bound(x, bounds, labels, certificate, math.ldexp(least, exponent)), -exponent
+        )
         if exponent:
             upper_bound = math.nextafter(upper_bound, math.inf)  # scaling back may have rounded it down
-    status = _status(*given, overlapping, out_of_bounds)
-    return Verification(overlapping, out_of_bounds, status, upper_bound)
+    status = _status(*given, least, overlapping, out_of_bounds, too_small)
+    return Verification(overlapping, out_of_bounds, status, upper_bound, too_small)
 
 
 def _in_units(
@@ -159,6 +168,7 @@ def _certified_bound(
     R: Float64[np.ndarray, " n"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     certificate: Certificate,
+    least: float,
 ) -> float:
     """Half the cost of the permutation, with every rounding upwards (docs/mathematics.md, Eq. M6)."""
     n = len(x)
@@ -169,7 +179,8 @@ def _certified_bound(
         raise ValueError(f"certificate.nearest must hold -1 or indices below {n}, one for each point")
     moved, capped = np.flatnonzero(partner != np.arange(n)), np.flatnonzero(nearest >= 0)
     cost = 2 * R
-    cost[capped] = np.minimum(cost[capped], 2 * _longest(x, R, labels, capped, nearest[capped]))
+    room = np.nextafter(_longest(x, R, labels, capped, nearest[capped]) - least, np.inf)  # beside a ball of r_min
+    cost[capped] = np.minimum(cost[capped], 2 * room)
     cost[moved] = _longest(x, R, labels, moved, partner[moved])
     return math.fsum(cost) / 2 * (1 + 4 * _UNIT)
 
@@ -280,8 +291,10 @@ def _status(
     x: Real[np.ndarray, "n d"],
     r: Float64[np.ndarray, " n"],
     bounds: Float64[np.ndarray, " n"],
+    least: float,
     overlapping: Int64[np.ndarray, "k 2"],
     out_of_bounds: Int64[np.ndarray, " l"],
+    too_small: Int64[np.ndarray, " m"],
 ) -> str:
     if len(overlapping):
         i, j = overlapping[0]
@@ -292,4 +305,7 @@ def _status(
     if len(out_of_bounds):
         k = out_of_bounds[0]
         return f"radii[{k}] = {r[k]} exceeds its bound R[{k}] = {bounds[k]} ({len(out_of_bounds)} in all)"
+    if len(too_small):
+        k = too_small[0]
+        return f"radii[{k}] = {r[k]} is below r_min = {least} ({len(too_small)} in all)"
     return f"no overlap among {np.count_nonzero(r)} non-empty balls"

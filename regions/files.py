@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,12 +51,18 @@ def _check_size(raw: BinaryIO, size: int) -> None:
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write an `.npz` file atomically: also after a crash, the path holds the old file or the complete new one."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a file to write, and put it at `path` if the block ends well: no reader ever finds half of it there."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:

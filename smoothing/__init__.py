@@ -4,17 +4,20 @@ Images are in [0, 1] with shape (n, C, H, W); noise levels and radii are l2 in t
 label, but for training images: a certificate says that the prediction does not change, not that it is right.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from smoothing._voting.samplers import make_sampler
-from smoothing.adaptive import Ladder
-from smoothing.classifier import SmoothedClassifier
-from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
-from smoothing.levels import sigma_grid
-from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
-from smoothing.runs import Selection, certify_to_file
-from smoothing.sequences import sequence_bounds
-from smoothing.tables import CertificateTable, read_certificates, write_certificates
+if TYPE_CHECKING:
+    from smoothing._voting.samplers import make_sampler
+    from smoothing.adaptive import Ladder
+    from smoothing.classifier import SmoothedClassifier
+    from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
+    from smoothing.levels import sigma_grid
+    from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
+    from smoothing.runs import Selection, certify_to_file
+    from smoothing.sequences import sequence_bounds
+    from smoothing.tables import CertificateTable, read_certificates, write_certificates
 
 __version__ = version("srs-certify")
 
@@ -40,3 +43,40 @@ __all__ = [
     "upper_confidence_bound",
     "write_certificates",
 ]
+
+#: Where each public name is defined. A module is imported when one of its names is first used (PEP 562), so bounds and
+#: tables need no PyTorch.
+_HOMES = {
+    "make_sampler": "smoothing._voting.samplers",
+    "Ladder": "smoothing.adaptive",
+    "SmoothedClassifier": "smoothing.classifier",
+    "certified_radius": "smoothing.confidence",
+    "lower_confidence_bound": "smoothing.confidence",
+    "top_two_p_value": "smoothing.confidence",
+    "upper_confidence_bound": "smoothing.confidence",
+    "sigma_grid": "smoothing.levels",
+    "ABSTAIN": "smoothing.results",
+    "Certificates": "smoothing.results",
+    "Decisions": "smoothing.results",
+    "Identity": "smoothing.results",
+    "Predictions": "smoothing.results",
+    "SigmaChoice": "smoothing.results",
+    "Selection": "smoothing.runs",
+    "certify_to_file": "smoothing.runs",
+    "sequence_bounds": "smoothing.sequences",
+    "CertificateTable": "smoothing.tables",
+    "read_certificates": "smoothing.tables",
+    "write_certificates": "smoothing.tables",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

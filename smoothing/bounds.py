@@ -37,7 +37,7 @@ def split_alpha(
 
     Each of `SHARES` is tried on n votes that fall as the selection votes did, and the one with the largest radius is
     taken. Half a vote is added to both counts: a runner-up that got none is not taken for impossible. The share is 0
-    with two classes, since p_B = 1 - p_A, and for alpha so small that its shares are below 1e-100.
+    with two classes, since p_B = 1 - p_A, and for alpha so small that its parts are below 1e-100.
 
     Certificates are sound whatever the share, as long as it does not depend on the votes that certify.
 
@@ -65,7 +65,7 @@ def split_alpha(
     """
     first, second, drawn = _pair_of(counts, runner_up, n0)
     n, alpha = _validate.check_count("n", n), _validate.check_alpha(alpha)
-    shares = [share for share in SHARES if share * alpha >= _validate.SMALLEST_ALPHA]
+    shares = [share for share in SHARES if alpha_shares(alpha, share)[1] > 0]
     if _validate.check_count("num_classes", num_classes, least=2) == 2 or not shares:
         return np.zeros(first.shape)
     cells, where = np.unique(np.stack([first.ravel(), second.ravel(), drawn.ravel()]), axis=1, return_inverse=True)
@@ -78,16 +78,20 @@ def split_alpha(
 def alpha_shares(alpha: Any, share: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return alpha_A and alpha_B = share * alpha, which together do not exceed alpha in exact arithmetic.
 
+    They are alpha and 0 where the share is 0, and where a part would be below 1e-100: bounds are not computed there.
+
     Parameters
     ----------
     alpha, share : float or array-like of float
-        Numbers that broadcast; every share lies in [0, 1), and alpha_A = alpha where it is 0.
+        Numbers that broadcast; every share lies in [0, 1).
     """
     total = _validate.check_array("alpha", alpha).astype(np.float64)
     part = _validate.check_array("share", share).astype(np.float64)
     _validate.refuse_first("share", part, (part >= 0) & (part < 1), "a share of alpha lies in [0, 1)")
     others = np.asarray(total * part)
-    return np.where(part > 0, np.nextafter(total - others, 0.0), total), others
+    own = np.nextafter(total - others, 0.0)
+    divided = (part > 0) & (np.minimum(own, others) >= _validate.SMALLEST_ALPHA)
+    return np.where(divided, own, total), np.where(divided, others, 0.0)
 
 
 def runner_up_bounds(
@@ -113,8 +117,8 @@ def runner_up_bounds(
         Failure probability of both bounds together.
     share : float or array-like of float
         Share of alpha for the other classes, in [0, 1), fixed before these votes were drawn: see `split_alpha`. 0 gives
-        the one-sided bounds, p_upper = 1 - p_lower, and so does a share of less than 1e-100. All five arguments
-        broadcast.
+        the one-sided bounds, p_upper = 1 - p_lower, and so does a share that leaves less than 1e-100 of alpha to
+        either side. All five arguments broadcast.
 
     Returns
     -------
@@ -126,12 +130,10 @@ def runner_up_bounds(
     Raises
     ------
     ValueError
-        For votes that are not whole numbers or exceed n together, and for a part of alpha outside [1e-100, 1).
+        For votes that are not whole numbers or exceed n together, and for alpha outside [1e-100, 1).
     """
     first, second, drawn = _pair_of(counts, runner_up, n)
     own, others = alpha_shares(alpha, share)
-    too_small = others < _validate.SMALLEST_ALPHA  # bounds are not computed there: one-sided, whatever the votes are
-    own, others = np.where(too_small, alpha, own), np.where(too_small, 0.0, others)
     p_lower = lower_confidence_bound(first, drawn, own)
     p_upper = complement_above(p_lower)
     second, drawn, others = (np.broadcast_to(array, p_upper.shape) for array in (second, drawn, others))

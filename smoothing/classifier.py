@@ -1,8 +1,6 @@
 """The smoothed classifier: votes under noise, and what they certify (Cohen et al., 2019; Eq. 1, 2, 5, 7)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,10 +8,12 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from smoothing import _validate
+from smoothing import _validate, _validate_inputs
 from smoothing._voting.engine import VoteCounter
+from smoothing._voting.noise import DEFAULT_STREAM
 from smoothing._voting.probing import fixed_images, logits_text
-from smoothing._voting.samplers import make_sampler
+from smoothing._voting.samplers import make_noise
+from smoothing._voting.sizing import BatchSize
 from smoothing.adaptive import Ladder, climb
 from smoothing.arithmetic import PRECISIONS, check_precision
 from smoothing.bounds import BOUNDS, counted_bounds
@@ -21,10 +21,13 @@ from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value
 from smoothing.deciding import ask, decide
 from smoothing.forward import evaluating, one_line, refuse_lazy
 from smoothing.identity import SCHEME, hash_bank
-from smoothing.machine import default_batch, default_workers, fitting_batch, usable_device
+from smoothing.machine import default_workers, usable_device
 from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
 from smoothing.selection import RULES, Outcome, Plan, select
 from smoothing.votes import Counts, Tally
+
+#: Modes of `torch.compile` that may be asked for.
+_MODES = ("max-autotune", "reduce-overhead")
 
 
 class SmoothedClassifier:
@@ -48,27 +51,36 @@ class SmoothedClassifier:
     sampler : {"gaussian", "discrete"}, default="gaussian"
         "gaussian" adds float32 noise to any images in [0, 1]. "discrete" is exact, for images on the grid of 8-bit
         pixels: the base classifier is then the model after rounding its input to that grid.
+    stream : {"philox4x32", "sfc64"}, default="philox4x32"
+        Where random numbers come from. "philox4x32" gives the same bits on every device; "sfc64" is what runs of
+        earlier versions used, made on the CPU.
     precision : {"float32", "tf32", "bfloat16"}, default="float32"
         "float32" is IEEE float32, whatever PyTorch's global settings say; "tf32" lets CUDA round the factors of
         products to 10 bits, which is faster, and is refused elsewhere; "bfloat16" runs the model under autocast. It is
         part of what is certified: predict with the same.
-    compile : bool, default=False
-        Run the model through `torch.compile`, for one fixed batch shape. Compiling takes up to a minute, and a C++
-        compiler on CPUs.
+    compile : bool or {"max-autotune", "reduce-overhead"}, default=False
+        Run the model through `torch.compile`, in that mode, for one fixed batch shape. Compiling takes up to a minute,
+        and a C++ compiler on CPUs. Both modes use CUDA graphs.
     channels_last : bool, default=True
         Hand the model batches in channels-last memory, which convolutions like. Models that do not take them, because
         they call `view`, get contiguous memory.
     batch_size : int, optional
-        Noisy images per forward pass, of several images together; every pass has exactly this many. Unless given,
-        128 on CPUs, whose caches hold it, and elsewhere 2048, or as many as fit into memory.
+        Noisy images per forward pass, of several images together. What is left at the end goes through smaller
+        batches, unless the model takes batches of one size alone. Unless given, it is found for each shape of images:
+        on CPUs what a few passes show to be fastest, elsewhere 2048, or as many as fit into memory.
     threads : int, optional
         Workers that fill and run batches at the same time, each with PyTorch on one CPU thread; one worker leaves
-        PyTorch's threads alone. Unless given, PyTorch's own number of threads, at most 8, and 2 on accelerators.
+        PyTorch's threads alone. Unless given, PyTorch's own number of threads, at most 8, on CPUs; and 2 on
+        accelerators where noise is made on the CPU.
     seed : int, default=0
         Names the noise streams, in [0, 2**128).
     device : str or torch.device, default="cpu"
-        Where the model runs; "auto" is the current CUDA device where there is one, else the CPU. Noise is always drawn
-        on the CPU, so that it is the same on every device.
+        Where the model runs; "auto" is the current CUDA device where there is one, else the CPU. On accelerators noise
+        of "philox4x32" is made there too, of the same bits.
+
+    noise_on : {"auto", "cpu", "device"}, default="auto"
+        Where noise is made, the same noise: on the CPU, or where the model runs, which needs stream "philox4x32".
+        "auto" is the CPU's for models on the CPU, else the device.
 
     Notes
     -----
@@ -81,27 +93,26 @@ class SmoothedClassifier:
         num_classes: int,
         *,
         sampler: str = "gaussian",
+        stream: str = DEFAULT_STREAM,
         precision: str = "float32",
-        compile: bool = False,  # noqa: A002 - what PyTorch calls it
+        compile: bool | str = False,  # noqa: A002 - what PyTorch calls it
         channels_last: bool = True,
         batch_size: int | None = None,
         threads: int | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        noise_on: str = "auto",
     ) -> None:
         self.device = usable_device(device)
         self.num_classes = _validate.check_count("num_classes", num_classes, least=2)
-        # shapes of images for which a batch size was found; None where there is nothing to find
-        self._sized: set[tuple[int, ...]] | None = None if batch_size or self.device.type == "cpu" else set()
-        if batch_size is None:
-            batch_size = default_batch(self.device)
-        if threads is None:
-            threads = default_workers(self.device)
+        threads = _validate.check_count("threads", default_workers(self.device) if threads is None else threads)
+        given = None if batch_size is None else _validate.check_count("batch_size", batch_size)
         precision = _validate.check_choice("precision", precision, PRECISIONS)
         check_precision(precision, self.device)
-        self.batch_size = _validate.check_count("batch_size", batch_size)
-        self.threads = _validate.check_count("threads", threads)
-        bank = _validate.check_models(model)
+        _validate.check_choice("compile", compile, (False, True, *_MODES))
+        seed = _validate.check_seed(seed)
+        noise = make_noise(sampler, stream, seed)
+        bank = _validate_inputs.check_models(model)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         for base in bank.values():
             refuse_lazy(base)
@@ -110,15 +121,16 @@ class SmoothedClassifier:
             evaluating(base)
         self._bank = bank
         self._engine = VoteCounter(
-            {level: _compiled(base, self.device) if compile else base for level, base in bank.items()},
+            {level: _compiled(base, self.device, compile) if compile else base for level, base in bank.items()},
             self.num_classes,
-            batch_size=self.batch_size,
-            seed=_validate.check_seed(seed),
+            seed=seed,
             device=self.device,
-            threads=self.threads,
+            threads=threads,
             precision=precision,
             channels_last=channels_last,
-            sampler=make_sampler(sampler),
+            noise=noise,
+            size=BatchSize(given, self.device, threads, timed=not compile),
+            on_device=_on_device(noise_on, stream, self.device),
         )
         self._compiled = compile
         self._voting = self.identity
@@ -131,11 +143,22 @@ class SmoothedClassifier:
             hash_bank(self._bank),
             self.num_classes,
             engine.precision,
-            engine.sampler.name,
+            engine.noise.name,
             self._compiled,
             engine.seed,
             SCHEME,
+            engine.noise.stream,
         )
+
+    @property
+    def batch_size(self) -> int:
+        """Noisy images per forward pass, as given or as found for the latest images; before the first a guess."""
+        return self._engine.size.latest
+
+    @property
+    def threads(self) -> int:
+        """Workers that fill and run batches at the same time."""
+        return self._engine.threads
 
     def check_logits(self, shape: Sequence[int]) -> list[str]:
         """Return the base classifiers' logits for fixed images of shape (C, H, W), as text for a record.
@@ -278,7 +301,8 @@ class SmoothedClassifier:
         pixels, names = self._images(images, indices)
         levels = _validate.check_levels(sigma, len(pixels))
         n0 = _validate.check_count("n0", n0)
-        each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)  # refused before the work
+        each, ladder = self._alpha(alpha, len(pixels) if simultaneous else 1), as_ladder(n)
+        ladder.alphas(each)  # refused before the work
         plan = Plan(n0, "expected-radius", each, ladder.rungs[-1], bound=_validate.check_choice("bound", bound, BOUNDS))
         found, _ = self.select_votes(pixels, names, levels[:, None], plan=plan)
         guess, share = found.classes[:, 0], found.share[:, 0]
@@ -474,7 +498,7 @@ class SmoothedClassifier:
     def _images(
         self, images: ArrayLike | Tensor, indices: ArrayLike | None
     ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
-        pixels = _validate.check_images(images)
+        pixels = _validate_inputs.check_images(images)
         self.begin(pixels)
         return pixels, _validate.check_indices(indices, len(pixels))
 
@@ -483,28 +507,9 @@ class SmoothedClassifier:
 
         :meta private:
         """
-        self._engine.sampler.check(pixels)
+        self._engine.noise.check(pixels)
         self._voting = self.identity
-        self._size_batches(tuple(pixels.shape[1:]))
         return self._voting
-
-    def _size_batches(self, shape: tuple[int, ...]) -> None:
-        """Where no batch size was given, find one that the accelerator's memory holds, once for each shape of images.
-
-        What else is wrong with a model, the first votes will say.
-        """
-        if self._sized is None or shape in self._sized:
-            return
-        self._sized.add(shape)
-        for base in {id(base): base for base in self._bank.values()}.values():
-
-            def forward(size: int, base: nn.Module = base) -> None:
-                with torch.no_grad(), self._engine._autocast():
-                    base(torch.full((size, *shape), 0.5, device=self.device))
-
-            with suppress(Exception):
-                self.batch_size = fitting_batch(forward, self.device, self.threads, self.batch_size)
-        self._engine = replace(self._engine, batch_size=self.batch_size)
 
     def _alpha(self, alpha: float, events: int) -> float:
         return shared_alpha(_validate.check_alpha(alpha), events)
@@ -608,6 +613,14 @@ class SmoothedClassifier:
         )
 
 
+def _on_device(noise_on: str, stream: str, device: torch.device) -> bool:
+    """Whether noise is to be made where the model runs."""
+    where = _validate.check_choice("noise_on", noise_on, ("auto", "cpu", "device"))
+    if where == "device" and stream != DEFAULT_STREAM:
+        raise ValueError(f"noise_on = 'device': stream {stream!r} is made on the CPU; take {DEFAULT_STREAM!r}")
+    return where == "device" or (where == "auto" and device.type != "cpu" and stream == DEFAULT_STREAM)
+
+
 def _choice(grid: Float64[np.ndarray, " k"], found: Outcome, rule: str) -> SigmaChoice:
     return SigmaChoice(
         grid, found.level, grid[found.level], found.classes, found.expected_radius, found.samples, rule, found.share
@@ -619,7 +632,9 @@ def _each(grid: Float64[np.ndarray, " k"], n: int) -> Float64[np.ndarray, "n k"]
     return np.tile(grid, (n, 1))
 
 
-def _compiled(base: nn.Module, device: torch.device) -> nn.Module:
+def _compiled(base: nn.Module, device: torch.device, mode: bool | str) -> nn.Module:
+    if isinstance(mode, str):
+        return torch.compile(base, dynamic=False, mode=mode)  # type: ignore[return-value]
     # On CPUs in C++ as a whole: where Python steps through compiled code it holds its lock, and threads take turns.
     whole = device.type == "cpu"
     module: nn.Module = torch.compile(base, dynamic=False, options={"cpp_wrapper": whole})  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from smoothing._validate import SMALLEST_ALPHA
 from smoothing._voting.noise import BLOCK
 from smoothing.adaptive import CountVotes
 from smoothing.bounds import alpha_shares
@@ -109,12 +110,20 @@ def _lower_of_next(
     """Return a lower bound for the most probable class but the one in question.
 
     The rival has half of alpha, in case selection named the right one; all others share the other half equally. Only
-    the rival and the most voted class are looked at.
+    the rival and the most voted class are looked at. Parts below 1e-100 prove nothing: the bound is 0.
     """
     every, most = np.arange(len(votes)), votes.argmax(axis=1)
-    of_rival, _ = sequence_bounds(votes[every, rival], n, alpha / 2, prior=prior)
-    of_most, _ = sequence_bounds(votes[every, most], n, alpha / (2 * max(votes.shape[1] - 2, 1)), prior=prior)
+    of_rival = _lower(votes[every, rival], n, alpha / 2, prior)
+    of_most = _lower(votes[every, most], n, alpha / (2 * max(votes.shape[1] - 2, 1)), prior)
     return np.where(rival == most, of_rival, np.maximum(of_rival, of_most))
+
+
+def _lower(
+    counts: Int64[np.ndarray, " m"], n: int, alpha: Float64[np.ndarray, " m"], prior: Prior
+) -> Float64[np.ndarray, " m"]:
+    found, some = np.zeros(len(counts)), alpha >= SMALLEST_ALPHA
+    found[some], _ = sequence_bounds(counts[some], n, alpha[some], prior=(prior[0][some], prior[1][some]))
+    return found
 
 
 def ask(

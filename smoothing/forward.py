@@ -64,8 +64,10 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def run(model: nn.Module, batch: Float[Tensor, "b c h w"]) -> Tensor:
+def run(model: nn.Module, batch: Float[Tensor, "b c h w"], *, own: bool = False) -> Tensor:
     """Return the logits of a batch that the caller keeps: the model gets a copy, and may write into it.
+
+    A batch that is the model's `own` is not copied.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def run(model: nn.Module, batch: Float[Tensor, "b c h w"]) -> Tensor:
         One line: the batch's shape, and what the model raised or returned.
     """
     with one_line(f"the model refused a batch of shape {tuple(batch.shape)}"):
-        output = model(batch.clone())
+        output = model(batch if own else batch.clone())
     return logits_of(output)
 
 

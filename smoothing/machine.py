@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-#: Noisy images per pass where nothing else is said: what CPUs' caches hold, and the most for accelerators.
-CPU_BATCH, MOST_BATCH = 128, 2048
-
 #: Workers of an accelerator: one fills a batch while another's is computed. More would only need more memory.
 ACCELERATOR_WORKERS = 2
-
-#: The part of an accelerator's free memory that batches may take; the rest is lost to fragments.
-_SHARE = 0.8
 
 
 def default_device() -> torch.device:
@@ -59,11 +53,6 @@ def current(device: torch.device) -> AbstractContextManager[Any]:
     return found
 
 
-def default_batch(device: torch.device) -> int:
-    """Return how many noisy images make a pass, before `fitting_batch` has looked at the model."""
-    return CPU_BATCH if device.type == "cpu" else MOST_BATCH
-
-
 def default_workers(device: torch.device) -> int:
     """Return how many batches are worked on at the same time."""
     return min(torch.get_num_threads(), 8 if device.type == "cpu" else ACCELERATOR_WORKERS)
@@ -74,51 +63,19 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def fitting_batch(forward: Callable[[int], object], device: torch.device, workers: int, most: int) -> int:
-    """Return the largest of most, most / 2, most / 4, ... images for which all workers' passes fit into memory.
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether a device's memory was too small, also where PyTorch has no type of its own for that, as on MPS.
 
-    Parameters
-    ----------
-    forward : callable
-        Runs the model on so many images.
-    device : torch.device
-    workers : int
-        Passes at the same time.
-    most : int
-
-    Raises
-    ------
-    ValueError
-        Where not even one image fits.
+    An error that says so of another one, its cause, counts.
     """
-    size = most
-    while True:
-        try:
-            before = _free(device)
-            peak = _peak(forward, size, device)
-            if size == 1 or before is None or workers * peak <= _SHARE * before:
-                return size
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            if size == 1:
-                raise ValueError(f"device = {str(device)!r}: out of memory for a single image; try 'cpu'") from error
-        size = max(1, size // 2)
-        if device.type in ("cuda", "xpu", "mps"):
-            _module(device).empty_cache()
+    if isinstance(error, ValueError):
+        error = error.__cause__
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in reason(error).lower()
+    )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory was too small, also where PyTorch has no type of its own for that, as on MPS."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason(error).lower()
-
-
-def _module(device: torch.device) -> Any:
-    """Return PyTorch's module for a kind of device, such as `torch.cuda`."""
-    return getattr(torch, device.type)
-
-
-def _free(device: torch.device) -> int | None:
+def free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device, what PyTorch keeps for itself counted in; None where unknown."""
     if device.type != "cuda":
         return None
@@ -126,15 +83,26 @@ def _free(device: torch.device) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
-def _peak(forward: Callable[[int], object], size: int, device: torch.device) -> int:
-    """Return the bytes that a pass takes at most, beyond what is held; 0 where unknown."""
+def peak_memory(run: Callable[[], object], device: torch.device) -> int:
+    """Return the bytes that a call takes on a device at most, beyond what is held; 0 where unknown."""
     if device.type != "cuda":
-        forward(size)
+        run()
         return 0
     held = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    forward(size)
+    run()
     return int(torch.cuda.max_memory_allocated(device)) - held
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back the memory that PyTorch keeps for itself."""
+    if device.type in ("cuda", "xpu", "mps"):
+        _module(device).empty_cache()
+
+
+def _module(device: torch.device) -> Any:
+    """Return PyTorch's module for a kind of device, such as `torch.cuda`."""
+    return getattr(torch, device.type)
 
 
 @contextmanager

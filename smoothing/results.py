@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from smoothing._voting.noise import STREAM
-
 #: The class that stands for "no answer".
 ABSTAIN = -1
 
@@ -26,24 +24,24 @@ class Identity:
         "float32" (IEEE), "tf32" or "bfloat16": what the base classifier computes in is part of it.
     sampler : str
         "gaussian" or "discrete".
-    compiled : bool
-        Whether the base classifier ran through `torch.compile`, which may round differently.
+    compiled : bool or str
+        Whether the base classifier ran through `torch.compile`, which may round differently, and in which mode.
     seed : int
         Names the noise streams.
     scheme : int
         How all this was found: identities of another scheme are not compared, since they left something out.
     stream : str
-        Where random numbers come from. "sfc64" is the only one, and what earlier records mean that do not name theirs.
+        Where random numbers come from. "sfc64" is what earlier records mean that do not name theirs.
     """
 
     weights: str
     num_classes: int
     precision: str
     sampler: str
-    compiled: bool
+    compiled: bool | str
     seed: int
     scheme: int = 1
-    stream: str = STREAM
+    stream: str = "sfc64"
 
 
 @dataclass(frozen=True, eq=False)

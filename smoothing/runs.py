@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from smoothing import _validate
+from smoothing import _validate, _validate_inputs
 from smoothing.adaptive import Ladder
 from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
@@ -159,7 +159,7 @@ class _Run:
         bound: str,
     ) -> None:
         self.path, self.folder = path, path.with_name(path.name + ".votes")
-        self.images = _validate.check_images(images)
+        self.images = _validate_inputs.check_images(images)
         count, ladder = len(self.images), as_ladder(n)
         idx = _validate.check_indices(indices, count)
         if len(np.unique(idx)) < count:
@@ -170,6 +170,8 @@ class _Run:
         if labels is not None:
             label = _validate.check_classes("labels", labels, (count,), classifier.num_classes)
         alpha = _validate.check_alpha(alpha)
+        each = shared_alpha(alpha, count) if simultaneous else alpha
+        ladder.alphas(each)  # refused before the work
         rule, racing = "max-radius", False
         noise: Any
         if isinstance(sigma, Selection):
@@ -187,7 +189,7 @@ class _Run:
             plan=Plan(
                 _validate.check_count("n0", n0),
                 rule,
-                shared_alpha(alpha, count) if simultaneous else alpha,
+                each,
                 ladder.rungs[-1],
                 racing,
                 _validate.check_choice("bound", bound, BOUNDS),

@@ -69,7 +69,8 @@ def floor_text(value: float, digits: int = DIGITS) -> str:
 
     The float64 that is read back from the text is never larger than the value, and is written as the same text again.
     """
-    text = format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR), "f").rstrip("0")
+    number = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR)
+    text = format(number, "f").rstrip("0")
     return text + "0" if text.endswith(".") else text
 
 

@@ -41,8 +41,11 @@ def overlaps(points, radii, groups=()):
     return edges(points, radii, groups)
 
 
-def optimum(points, R, groups=(), weights=None):
-    """Optimal value of Eq. 10 over ALL conflicting pairs of positive bounds, by scipy on lengths scaled to 1."""
+def optimum(points, R, groups=(), weights=None, r_min=0.0):
+    """Optimal value of Eq. 10 over ALL conflicting pairs of positive bounds, by scipy on lengths scaled to 1.
+
+    With `r_min`: under the further constraint that no radius is below it, which must be possible.
+    """
     points = _flat(points)
     R = np.asarray(R, dtype=float)
     n = len(R)
@@ -51,7 +54,7 @@ def optimum(points, R, groups=(), weights=None):
         return 0.0
     scale = R.max()
     pairs = [(i, j) for i, j in combinations(range(n), 2) if R[i] > 0 and R[j] > 0 and conflicts(groups, i, j)]
-    bounds = np.column_stack([np.zeros(n), R / scale])
+    bounds = np.column_stack([np.full(n, r_min / scale), R / scale])
     rows = None
     limits = None
     if pairs:

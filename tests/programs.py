@@ -11,6 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+#: Keeps OpenBLAS, and pyarrow, which scikit-learn loads where it finds it, from starting threads when imported.
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
 #: Seconds after which a program hangs.
 LIMIT = 300
 
@@ -54,7 +57,7 @@ def _server() -> socket.socket:
     with there:
         server = subprocess.Popen(
             [sys.executable, str(file), str(there.fileno())], stdin=subprocess.DEVNULL, pass_fds=[there.fileno()],
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # it must not start threads
+            env={**os.environ, "PYTHONPATH": path, **NO_THREADS},
         )  # fmt: skip
     here.settimeout(LIMIT)
 

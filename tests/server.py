@@ -14,7 +14,7 @@ import socket
 import sys
 
 PACKAGES = ("regions", "smoothing", "training", "srs")
-#: What our packages load where it is first needed; cvxpy and torchvision, which few programs need, take seconds.
+#: What our packages load where it is first needed; cvxpy, torchvision and Triton take seconds, and few need them.
 LATER = (
     "accelerate", "faiss", "highspy", "joblib", "matplotlib.backends.backend_agg", "numba", "rich.progress",
     "safetensors.torch", "scipy.sparse.csgraph", "scipy.spatial", "sklearn.datasets", "sklearn.model_selection",
@@ -26,7 +26,7 @@ def load() -> None:
     """Import what programs need."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.endswith(".cvxpy"):
+            if not module.name.endswith((".cvxpy", ".triton_kernels", ".triton_noise")):
                 importlib.import_module(module.name)
     for name in LATER:
         importlib.import_module(name)

@@ -2,8 +2,10 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import networkx
@@ -158,6 +160,27 @@ def test_allocating_needs_no_torch():
     loaded = loaded_by("import regions; regions.allocate([[0.0], [1.0]], [1.0, 1.0])")
     assert "highspy" in loaded
     assert not loaded & {"torch", "torchvision"}
+
+
+#: Modules whose distribution has another name.
+DISTRIBUTIONS = {"faiss": "faiss-cpu"}
+#: What extras bring to `regions`, imported where it is used.
+EXTRAS = {"cvxpy": "cvxpy", "matplotlib": "plot"}
+
+
+def test_the_geometry_imports_what_the_base_distribution_brings():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(lines):
+        return {re.match(r"[\w.-]+", line)[0] for line in lines}
+
+    base = names(project["dependencies"])
+    used = set()
+    for file in (ROOT / "regions").rglob("*.py"):
+        used |= set(imports(file)) - {"regions"} - set(sys.stdlib_module_names)
+    for module, extra in EXTRAS.items():
+        assert module in names(project["optional-dependencies"][extra])
+    assert {DISTRIBUTIONS.get(module, module) for module in used - set(EXTRAS)} <= base
 
 
 def test_the_judge_runs_the_readme_s_line_in_a_folder_of_its_own(tmp_path):

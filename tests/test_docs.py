@@ -13,10 +13,8 @@ import pytest
 import regions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("guide", "training", "smoothing", "samplers", "logs", "predict")),
-]
+RUN = ("guide", "gallery", "training", "smoothing", "samplers", "logs", "predict")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in RUN)]
 TEXTS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md")])
 MODULES = ["regions", *(module.name for module in pkgutil.walk_packages(regions.__path__, "regions."))]
 

@@ -4,15 +4,17 @@ from importlib.metadata import version
 
 from training.attack import SmoothAdv, smoothed_loss
 from training.augment import AUGMENTATIONS
+from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
 from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, image_folder, load_data, mnist
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
-from training.loop import Engine, Epoch, Stage, fit
+from training.loop import Epoch, fit
 from training.losses import Loss, Macer, cross_entropy
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.runs import run
 from training.settings import PRESETS, TrainSettings
+from training.stage import Engine, Stage
 
 __version__ = version("srs-certify")
 
@@ -22,6 +24,7 @@ __all__ = [
     "DATASETS",
     "NORMALIZERS",
     "PRESETS",
+    "ByteImages",
     "CifarResNet",
     "DigitsCNN",
     "Engine",
@@ -36,6 +39,7 @@ __all__ = [
     "Stage",
     "TrainSettings",
     "accuracy",
+    "as_bytes",
     "build",
     "check_fit",
     "choose_levels",

@@ -9,13 +9,14 @@ from smoothing._validate import check_array, check_labels
 from smoothing.forward import evaluating, one_line, refuse_lazy, run
 from smoothing.identity import own_passes
 from smoothing.machine import usable_device
+from training.byte_images import ByteImages
 from training.data import FolderImages, ImageData
 
 
 @torch.no_grad()
 def accuracy(
     model: nn.Module,
-    images: Float32[np.ndarray, "n c h w"] | FolderImages,
+    images: Float32[np.ndarray, "n c h w"] | ByteImages | FolderImages,
     labels: Int64[np.ndarray, " n"],
     *,
     device: str | torch.device = "cpu",
@@ -24,7 +25,7 @@ def accuracy(
 
     The model gets copies of the images, and may return its logits as `run` takes them.
     """
-    if not isinstance(images, FolderImages):
+    if not isinstance(images, ByteImages | FolderImages):
         images = check_array("images", images)
     labels = check_labels(labels)
     device = usable_device(device)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes
+from training.byte_images import ByteImages
 from training.data import FolderImages
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FIRST_INDEX = 2**31
 
 def choose_levels(
     classifier: SmoothedClassifier,
-    images: np.ndarray | FolderImages,
+    images: np.ndarray | ByteImages | FolderImages,
     labels: Int64[np.ndarray, " n"],
     *,
     sigmas: Float64[np.ndarray, " k"],

@@ -3,143 +3,31 @@
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothing._validate import check_array, check_labels
 from smoothing.forward import logits_of, one_line, reason
-from smoothing.machine import processes, usable_device, widest_float
+from smoothing.machine import current, processes, usable_device, widest_float
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
+from training.batches import Batches
+from training.byte_images import ByteImages
 from training.data import FolderImages
-from training.losses import Loss, cross_entropy
+from training.stage import OPTIMIZERS, SCHEDULES, Engine, Stage
 
 #: Steps between two looks at the loss: each look waits for the device.
 LOOK = 20
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """What one stage of training computes.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the images.
-    sigma : tuple of two floats, or float array of shape (n,)
-        Noise: bounds of Eq. 4's uniform distribution, drawn anew per image and epoch, or each image's own level.
-    lr : float
-        Initial learning rate.
-    m : int, default=1
-        Noise samples per image and step, for the attack and for the loss.
-    attack : SmoothAdv, optional
-        Train on adversarial examples, under the very noise that they were made for.
-    warmup : int, default=1
-        Epochs until the attack has its whole epsilon, which grows in equal steps.
-    loss : Loss, default=cross_entropy
-    optimizer : {"sgd", "adam"}, default="sgd"
-        SGD has momentum 0.9; both have the weight decay given.
-    weight_decay : float, default=1e-4
-    schedule : {"step", "cosine"}, default="step"
-        "step" divides the learning rate by 10 every `drop_every` epochs; "cosine" brings it to 0, step by step.
-    drop_every : int, default=50
-    batch_size : int, default=256
-        Images per step, over all processes; the batches of an epoch differ by at most one image.
-    augment : str, default="none"
-        One of `training.AUGMENTATIONS`.
-    name : str, default="train"
-        Names the stage in logs; part of its random streams' name.
-
-    Raises
-    ------
-    ValueError
-        When a setting is out of range; the message names it.
-    """
-
-    epochs: int
-    sigma: tuple[float, float] | Float32[np.ndarray, " n"]
-    lr: float
-    m: int = 1
-    attack: SmoothAdv | None = None
-    warmup: int = 1
-    loss: Loss = field(default=cross_entropy)
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: float = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
-    drop_every: int = 50
-    batch_size: int = 256
-    augment: str = "none"
-    name: str = "train"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.sigma, tuple):
-            low, high = self.sigma
-            if not 0 <= low <= high < math.inf:
-                raise ValueError(f"sigma range [{low}, {high}]: need 0 <= sigma_min <= sigma_max, finite")
-        else:
-            levels = check_array("sigma", self.sigma)
-            if not (np.isfinite(levels).all() and (levels >= 0).all()):
-                raise ValueError("sigma: every image's level must be finite and >= 0")
-        for name in ("epochs", "m", "warmup", "drop_every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr = {self.lr}: must be finite and > 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay = {self.weight_decay}: must be finite and >= 0")
-        for name, known in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES), ("augment", AUGMENTATIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: choose {', '.join(known)}")
-
-    @property
-    def passes(self) -> int:
-        """Forward passes of a training image in an epoch, as many backward: m for each attack step, m to learn."""
-        return self.m * (1 + (0 if self.attack is None else self.attack.steps))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """How a stage is computed. Other choices give other rounding, and several processes other noise; the method is one.
-
-    Attributes
-    ----------
-    device : str, default="auto"
-        "auto" is CUDA where there is any, each process its GPU, else the CPU; or "cpu", "cuda", "cuda:1", ...
-    precision : {"float32", "bfloat16"}, default="float32"
-        bfloat16 computes the network under autocast; weights, loss and optimizer stay float32.
-    accumulate : int, default=1
-        Parts of a batch that are computed one after the other, to save memory.
-    compile : bool, default=False
-        Compile the network with torch.compile.
-    channels_last : bool, default=True
-        Memory format of weights and activations.
-
-    Raises
-    ------
-    ValueError
-        For a precision that is not known, or accumulate < 1.
-    """
-
-    device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    accumulate: int = 1
-    compile: bool = False
-    channels_last: bool = True
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision = {self.precision!r}: choose float32 or bfloat16")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate = {self.accumulate}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +61,7 @@ class Epoch:
 
 def fit(
     model: nn.Module,
-    images: Float32[np.ndarray, "n c h w"] | FolderImages,
+    images: Float32[np.ndarray, "n c h w"] | ByteImages | FolderImages,
     labels: Int64[np.ndarray, " labels"],
     *,
     stage: Stage,
@@ -187,14 +75,14 @@ def fit(
 
     Order, levels, noise, augmentation and dropout of an epoch come from streams named by (seed, stage name, epoch,
     process): the same arguments give the same weights, bit for bit on one CPU, and so do the same arguments with the
-    `state` of any epoch in between.
+    `state` of any epoch in between. No step waits for the device, but for a look at the loss every `LOOK` steps.
 
     Parameters
     ----------
     model : torch.nn.Module
         Maps (b, C, H, W) to logits; moved to the device and left in evaluation mode.
-    images : float32 array of shape (n, C, H, W), or FolderImages
-        Pixels in [0, 1].
+    images : float32 array of shape (n, C, H, W), ByteImages or FolderImages
+        Pixels in [0, 1]. On an accelerator they are kept as `training.batches.Batches` says.
     labels : int64 array of shape (n,)
         True classes, one per image.
     stage : Stage
@@ -227,19 +115,15 @@ def fit(
     accelerator = Accelerator()
     world, rank = accelerator.num_processes, accelerator.process_index
     device = usable_device(accelerator.device if engine.device == "auto" else engine.device)
-    if not isinstance(images, FolderImages):
+    if not isinstance(images, ByteImages | FolderImages):
         images = check_array("images", images)
     labels = check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
-    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
-    model.to(device).to(memory_format=layout)
-    net = cast(nn.Module, torch.compile(model, dynamic=False)) if engine.compile else model
-    synced = accelerator.prepare_model(net, device_placement=False)  # averages gradients over the processes
+    learner = _Learner(model, stage, engine, accelerator, device)
+    batches = Batches(images, labels, device)
     steps = math.ceil(len(labels) / stage.batch_size)
-    optimizer = _OPTIMIZERS[stage.optimizer](model.parameters(), stage.lr, stage.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _SCHEDULES[stage.schedule](stage, step / steps)
-    )
+    optimizer = OPTIMIZERS[stage.optimizer](model.parameters(), stage.lr, stage.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES[stage.schedule](stage, step / steps))
     history: list[dict[str, Any]] = []
     if state is not None:
         history = _restored(optimizer, schedule, state)
@@ -250,37 +134,34 @@ def fit(
         dropout = _seed(seed, stage.name, epoch, 1 + rank, 0)  # longer than other names: no stream begins alike
         sigma = _levels(stage, len(labels), shared)  # Eq. 4
         order = torch.randperm(len(labels), generator=shared).numpy()
+        taken = np.array_split(order, steps)
+        parts = [part for batch in taken for part in np.array_split(batch, world * engine.accumulate)[rank::world]]
         attack = _warm(stage, epoch)
         meter = _Meter(device, f"{stage.name} {epoch + 1}/{stage.epochs}", len(labels), progress)
-        synced.train()
-        with meter, _dropout_from(dropout, device):
-            for batch in np.array_split(order, steps):
-                parts = np.array_split(batch, world * engine.accumulate)[rank::world]
-                for number, part in enumerate(parts):
-                    x = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32)).to(device)
-                    y, level = torch.from_numpy(labels[part]).to(device), sigma[part].to(device)
-                    x = AUGMENTATIONS[stage.augment](x, own).contiguous(memory_format=layout)
-                    noise = level.reshape(-1, 1, 1, 1) * torch.randn((stage.m, *x.shape), generator=own, device=device)
-                    # Accelerate would patch its autocast into the model, where it would stay when training is over
-                    with (
-                        one_line(f"the model failed in training on images of {tuple(x.shape[1:])}"),
-                        torch.autocast(device.type, torch.bfloat16, enabled=engine.precision == "bfloat16"),
-                    ):
-                        hard = x if attack is None else attack(net, x, y, noise=noise)
-                        rows = logits_of(synced((hard + noise).flatten(0, 1))).float()
-                    logits = rows.reshape(stage.m, len(x), -1)
-                    loss = stage.loss(logits, y, level)
-                    with nullcontext() if number == len(parts) - 1 else accelerator.no_sync(synced):
-                        torch.autograd.backward(loss.sum() * (world / len(batch)))
-                    meter.add(loss, logits.argmax(dim=2) == y)
+        learner.train()
+        with meter, _dropout_from(dropout, device), closing(batches.epoch(parts, sigma)) as given:
+            for batch in taken:
+                for number in range(engine.accumulate):
+                    x, y, level = next(given)
+                    loss, right = learner.backward(
+                        x,
+                        y,
+                        level,
+                        attack=attack,
+                        generator=own,
+                        share=world / len(batch),
+                        last=number == engine.accumulate - 1,
+                    )
+                    meter.add(loss, right)
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()
                 meter.advance(len(batch))
+        learner.share_buffers()
         loss, accuracy = accelerator.reduce(meter.sums, "sum").tolist()
         seconds = time.perf_counter() - began
         mean, lr = loss / len(labels), optimizer.param_groups[0]["lr"]
-        if not math.isfinite(mean) or not all(bool(p.isfinite().all()) for p in model.parameters()):
+        if not math.isfinite(mean) or not _finite(model):
             raise FloatingPointError(f"loss = {mean} in epoch {epoch}: training diverged; lower lr = {stage.lr}")
         row = Epoch(
             stage=stage.name,
@@ -298,6 +179,80 @@ def fit(
             )
     model.to(memory_format=torch.contiguous_format).eval()
     return tuple(Epoch(**row) for row in history)
+
+
+class _Learner:
+    """A model on its device, and the gradients of a stage's loss: what a step computes before the optimizer's turn.
+
+    Nothing here waits for the device: no value is read back, and nothing is copied from the host.
+    """
+
+    def __init__(
+        self, model: nn.Module, stage: Stage, engine: Engine, accelerator: Accelerator, device: torch.device
+    ) -> None:
+        self._layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        model.to(device).to(memory_format=self._layout)
+        self._model = model
+        self._net = cast(nn.Module, torch.compile(model, dynamic=False)) if engine.compile else model
+        # averages gradients over the processes
+        self._synced = accelerator.prepare_model(self._net, device_placement=False)
+        self._stage, self._accelerator, self._device = stage, accelerator, device
+        self._narrow = engine.precision == "bfloat16"
+
+    def train(self) -> None:
+        self._synced.train()
+
+    def backward(
+        self,
+        x: Float32[Tensor, "b c h w"],
+        y: Int64[Tensor, " b"],
+        level: Float32[Tensor, " b"],
+        *,
+        attack: SmoothAdv | None,
+        generator: torch.Generator,
+        share: float,
+        last: bool,
+    ) -> tuple[Float[Tensor, " b"], Bool[Tensor, "m b"]]:
+        """Add the gradients of a part of a batch; return each image's loss, and which of its copies are right.
+
+        Parameters
+        ----------
+        x, y, level
+            Images, labels and noise levels, on the device.
+        attack : SmoothAdv, optional
+        generator : torch.Generator
+            Augmentation and noise come from it.
+        share : float
+            Factor of the sum of the losses.
+        last : bool
+            Whether the batch is complete with this part: only then the processes exchange gradients.
+        """
+        stage, shape = self._stage, tuple(x.shape[1:])
+        x = AUGMENTATIONS[stage.augment](x, generator).contiguous(memory_format=self._layout)
+        normal = torch.randn((stage.m, *x.shape), generator=generator, device=self._device)
+        noise = level.reshape(-1, 1, 1, 1) * normal
+        # PyTorch wants the forward pass, too, where gradients are kept to oneself
+        with nullcontext() if last else self._accelerator.no_sync(self._synced):
+            # Accelerate would patch its autocast into the model, where it would stay when training is over
+            with one_line(f"the model failed in training on images of {shape}"), self._autocast():
+                hard = x if attack is None else attack(self._net, x, y, noise=noise)
+                rows = logits_of(self._synced((hard + noise).flatten(0, 1))).float()
+            logits = rows.reshape(stage.m, len(x), -1)
+            loss = stage.loss(logits, y, level)
+            torch.autograd.backward(loss.sum() * share)
+        return loss.detach(), logits.argmax(dim=2) == y
+
+    def share_buffers(self) -> None:
+        """Give all processes the buffers of the first, such as running means: each had those of its own images."""
+        if self._accelerator.num_processes > 1:
+            for buffer in self._model.buffers():
+                buffer.detach().copy_(broadcast(buffer.detach().contiguous()))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        kind = self._device.type
+        if not self._narrow and not torch.amp.is_autocast_available(kind):
+            return nullcontext()
+        return torch.autocast(kind, torch.bfloat16, enabled=self._narrow)
 
 
 class _Meter:
@@ -318,7 +273,7 @@ class _Meter:
         self._bar.close()
 
     def add(self, loss: Float[Tensor, " b"], right: Bool[Tensor, "m b"]) -> None:
-        self.sums += torch.stack([loss.detach().sum(), right.sum() / len(right)])
+        self.sums += torch.stack([loss.sum(), right.sum() / len(right)])
         self._seen += len(loss)
 
     def advance(self, images: int) -> None:
@@ -330,26 +285,6 @@ class _Meter:
             self._bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{self._title}: loss = {loss}: training diverged; lower the learning rate")
-
-
-def _sgd(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
-
-
-def _adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-
-
-_OPTIMIZERS: Mapping[str, Callable[[Iterable[nn.Parameter], float, float], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-}
-
-#: Factors of the learning rate, from the stage and the epochs done, a fraction counted in.
-_SCHEDULES: Mapping[str, Callable[[Stage, float], float]] = {
-    "step": lambda stage, epoch: 0.1 ** int(epoch // stage.drop_every),
-    "cosine": lambda stage, epoch: (1 + math.cos(math.pi * epoch / stage.epochs)) / 2,
-}
 
 
 def _restored(
@@ -366,7 +301,7 @@ def _restored(
         ) from error
 
 
-def _check(images: np.ndarray | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:
+def _check(images: np.ndarray | ByteImages | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
     if not isinstance(stage.sigma, tuple) and len(stage.sigma) != len(labels):
@@ -398,10 +333,18 @@ def _warm(stage: Stage, epoch: int) -> SmoothAdv | None:
     return replace(stage.attack, epsilon=stage.attack.epsilon * (epoch + 1) / stage.warmup)
 
 
+def _finite(model: nn.Module) -> bool:
+    """Whether all weights are finite, with one look at the device."""
+    return bool(torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all())
+
+
 @contextmanager
 def _dropout_from(seed: int, device: torch.device) -> Iterator[None]:
     """Let PyTorch's global random state follow a stream, not that of the noise, and put it back afterwards."""
-    own_state = device.type in ("cuda", "xpu")
-    with torch.random.fork_rng([device] if own_state else [], device_type=device.type if own_state else "cuda"):
-        torch.manual_seed(seed)
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    with torch.random.fork_rng([device] if module else [], device_type=device.type if module else "cuda"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices there are
+        if module is not None:
+            with current(device):
+                module.manual_seed(seed)
         yield

@@ -19,6 +19,7 @@ from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.reading import read_yaml
 from smoothing.storage import check_folder, forget_partial, replacing
+from training.byte_images import as_bytes
 from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
 from training.evaluate import check_fit
@@ -66,6 +67,7 @@ def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]
         if settings.threads is not None:
             open_things.enter_context(threads_each(settings.threads))
         training = _Run(settings, data, progress)
+        del data  # the run keeps what it trains on, as bytes where it can
         if main:
             open_things.enter_context(_claimed(settings))
         group.wait_for_everyone()
@@ -87,7 +89,8 @@ class _Run:
         self.settings = settings
         self.progress = progress
         self.num_classes = data.num_classes
-        self.images, self.labels = _subset(data, settings.train_images, settings.seed)
+        images, self.labels = _subset(data, settings.train_images, settings.seed)
+        self.images = images if isinstance(images, FolderImages) else as_bytes(images) or images
         self.net = build(settings.model, data.num_classes, seed=settings.seed)
         self.model = normalized(self.net, settings.normalizer)
         check_savable(self.net, f"--model {settings.model}")

@@ -11,8 +11,8 @@ from jaxtyping import Float64
 
 from smoothing import sigma_grid
 from training.attack import SmoothAdv
-from training.loop import Engine, Stage
 from training.losses import Loss, Macer, cross_entropy
+from training.stage import Engine, Stage
 
 #: Settings that say where and how a run is done, not what it computes: a run may go on with other ones.
 CIRCUMSTANCES = frozenset({"data_dir", "download", "out", "resume"})

@@ -6,16 +6,41 @@ interpreter lock, so that threads can share the work.
 Source. TwoSum, which finds the rounding error of a sum: Knuth, 1969, and Møller, 1965.
 """
 
+import logging
 import math
+from functools import cache
 from typing import no_type_check
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 # The compiler may change the order of summation: the error bounds of `distances` hold for any order.
 _fast_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 #: The decorator of every compiled loop whose order of operations matters.
 compiled = njit(cache=True, nogil=True)
+
+
+class _Compiling(event.Listener):
+    """Tells those who listen to the logger "regions" when our loops are compiled."""
+
+    def on_start(self, event: event.Event) -> None:
+        if event.data["dispatcher"].py_func.__module__.startswith("regions."):
+            _say_once()
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+@cache
+def _say_once() -> None:
+    logging.getLogger("regions").info(
+        "compiling loops, which takes some seconds, once: later programs load them from Numba's cache"
+    )
+
+
+event.register("numba:compile", _Compiling())  # type: ignore[no-untyped-call]
+
 _SHORT = 2.0**-400  # differences below this are scaled in two steps
 _STEP = 600  # exponent of the first step
 _BLOCK = 128  # coordinates that are summed before the sum is compared with the bound at which to stop
@@ -80,6 +105,15 @@ def subtract_down(a, b):
     if total > a or (total == a and rest > 0):
         c = np.nextafter(c, -np.inf)
     return c
+
+
+@compiled
+@no_type_check
+def add_down(a, b):
+    """Return the largest float that is at most a + b in exact arithmetic."""
+    total = a + b
+    rest = (a - (total - (total - a))) + (b - (total - a))  # total + rest = a + b exactly (TwoSum)
+    return np.nextafter(total, -np.inf) if rest < 0 else total
 
 
 @compiled

@@ -12,6 +12,7 @@ and blocks of the search.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,13 +27,14 @@ from regions._search.pairs import Progress
 
 
 def generate_reserve(
+    method: Callable[[Problem], Answer],
     points: Real[np.ndarray, "n d"],
     labels: tuple[Int64[np.ndarray, " n"], ...],
     search: str,
     progress: Progress | None,
     problem: Problem,
 ) -> Answer:
-    """Size the balls by greedy with a reserve, over all conflicting pairs.
+    """Size the balls by `method`, which is greedy with a reserve, over all conflicting pairs.
 
     `problem.graph` has the edges to near neighbours, from which row generation starts.
     """
@@ -40,7 +42,7 @@ def generate_reserve(
     order = greedy.permutation(degree, greedy.chosen(problem))
 
     def in_this_order(smaller: Problem) -> Answer:
-        return greedy.solve(replace(smaller, order=order))
+        return method(replace(smaller, order=order))
 
     answer = generate_rows(in_this_order, points, labels, search, progress, replace(problem, graph=graph))
     return replace(answer, method=greedy.name(problem))

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Real
 
 from regions._graph import Edges, OverlapGraph, from_blocks, overlaps
+from regions._methods.minimum import admitted, admitting
 from regions._methods.problem import Answer, Problem
 from regions._methods.repair import trim, trim_edges
 from regions._search.pairs import Progress
@@ -47,7 +48,7 @@ def generate_rows(
     The method must keep r_i + r_j <= d_ij on all edges, including those where a radius is 0. Plain greedy does not; all
     others do. A round adds about ten edges for each point, which bounds the memory.
     """
-    graph, began = problem.graph, time.perf_counter()
+    graph, began = admitting(problem.graph, points, problem.r_min), time.perf_counter()
     seconds, rounds, upper_bound = 0.0, 0, np.inf
     best: Float64[np.ndarray, " n"] | None = None
     while True:
@@ -57,7 +58,7 @@ def generate_rows(
         seconds += answer.stats["seconds_solve"]
         upper_bound = min(upper_bound, np.inf if answer.upper_bound is None else answer.upper_bound)
         radii = trim(graph, answer.radii.clip(0.0, answer.bounds))
-        violated, feasible = _violated(points, labels, graph, radii, search, progress, problem.parallel)
+        violated, feasible = _violated(points, labels, graph, radii, search, progress, problem)
         if best is None or problem.objective(feasible) > problem.objective(best):
             best = feasible
         if not violated.n_edges or answer.warning:
@@ -75,20 +76,22 @@ def _violated(
     radii: Float64[np.ndarray, " n"],
     search: str,
     progress: Progress | None,
-    parallel: int | str | None,
+    problem: Problem,
 ) -> tuple[OverlapGraph, Float64[np.ndarray, " n"]]:
     """Search for the conflicting pairs, not yet in the graph, that these radii violate.
 
     Returns the pairs that are most violated at each point, and a copy of the radii lowered until no pair is violated. A
     ball that contains the centre of an empty ball with R > 0 violates the constraint too. One pass over the pairs
-    suffices to lower the radii: they only fall, so a satisfied constraint stays satisfied.
+    suffices to lower the radii: they only fall, so a satisfied constraint stays satisfied. A pair that forbids the
+    problem's `r_min` is an error.
     """
     feasible = radii.copy()
     tenth = np.full(radii.size, -np.inf)  # excess of the tenth worst pair of each point, as far as known
     held: list[Edges] = []
     centres = np.flatnonzero((graph.R > 0) & (radii == 0))
-    for i, j, distance in overlaps(points, radii, labels, progress, centres, graph, parallel, search):
-        trim_edges(i, j, distance, True, feasible)
+    for i, j, lower in overlaps(points, radii, labels, progress, centres, graph, problem.parallel, search):
+        distance = admitted(points, i, j, lower, problem.r_min)
+        trim_edges(i, j, distance, True, problem.r_min, feasible)
         excess = radii[i] + radii[j] - distance
         worst = (excess >= tenth[i]) | (excess >= tenth[j])
         held.append((i[worst], j[worst], distance[worst]))

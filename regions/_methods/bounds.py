@@ -7,7 +7,6 @@ import math
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from regions._arithmetic.distances import raised
 from regions._arithmetic.rounding import UNIT
 from regions._graph import OverlapGraph
 
@@ -19,7 +18,7 @@ def nearest_caps(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
 
 def caps_above(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
     """`nearest_caps` rounded upwards: for upper bounds."""
-    return np.asarray(np.minimum(graph.R, raised(graph.nearest[1], graph.distance_error)))
+    return graph.caps_above()
 
 
 def caps_as_bounds(graph: OverlapGraph) -> Float64[np.ndarray, " n"]:
@@ -48,7 +47,7 @@ def dual_value(graph: OverlapGraph, weights: Float64[np.ndarray, " n"], y: Float
     terms = np.bincount(i, minlength=graph.n) + np.bincount(j, minlength=graph.n)
     least = 1 - (terms + 4) * UNIT  # rounding cannot make a sum of so many terms smaller than this part of it
     z = np.maximum(weights - covered * least, 0.0) * (1 + 4 * UNIT)
-    lengths = np.concatenate([raised(graph.distance[used], graph.distance_error), caps_above(graph)])
+    lengths = np.concatenate([graph.raised_distance(used), caps_above(graph)])
     factors = np.concatenate([y, z])
     terms = np.nextafter(lengths * factors, np.inf)[(lengths > 0) & (factors > 0)]
     return math.fsum(terms) * (1 + 4 * UNIT)

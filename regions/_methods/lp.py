@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions import _workers
-from regions._allocation import NEGLIGIBLE, relative_gap
+from regions._allocation import NEGLIGIBLE
 from regions._graph import connected_components
 from regions._methods import greedy, solvers
 from regions._methods.bounds import competing, dual_value, nearest_caps
@@ -81,7 +81,7 @@ def solve(problem: Problem) -> Answer:
         warning = f"{solver} stopped before the optimum: {status}"
         taken = _improve(problem, weights, radii, [part for part, _ in failed])
         method += f" on {count - len(failed)} of {count} parts, repaired on {len(failed) - taken}, greedy on {taken}"
-    elif relative_gap(problem.objective(radii), upper_bound) > NEGLIGIBLE:
+    elif problem.gap(radii, upper_bound) > NEGLIGIBLE:
         status = f"not proven optimal: {solver} lost accuracy, see gap; rescale points that differ widely in scale"
     return Answer(radii, caps, method, status, upper_bound, stats, warning=warning)
 

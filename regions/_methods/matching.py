@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from regions import _workers
-from regions._allocation import NEGLIGIBLE, Certificate, relative_gap
+from regions._allocation import NEGLIGIBLE, Certificate
 from regions._graph import OverlapGraph
 from regions._methods import greedy
 from regions._methods.bounds import competing, dual_value, nearest_caps
@@ -63,7 +63,7 @@ def solve(problem: Problem) -> Answer:
     halves = np.bincount(rows[_edges(reduced, partner)], minlength=graph.n_edges) / 2
     upper_bound = dual_value(graph, np.full(graph.n, weight), weight * halves)
     status = "optimal: proven by a permutation of the points"
-    if relative_gap(problem.objective(radii), upper_bound) > NEGLIGIBLE:
+    if problem.gap(radii, upper_bound) > NEGLIGIBLE:
         status = "not proven optimal: float64 lacks digits at this scale, see gap; rescale points and radii"
     return Answer(
         radii=radii,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from regions._allocation import Certificate
+from regions._allocation import Certificate, relative_gap
 from regions._graph import OverlapGraph
 
 
@@ -25,12 +25,20 @@ class Problem:
     reserve: bool = False
     start: Float64[np.ndarray, " n"] | None = None
     parallel: int | str | None = None
+    r_min: float = 0.0
+    """Least radius of every ball: `minimum` takes care of it, and other methods may leave it out."""
+    granted: float = 0.0
+    """What the objective is worth before any ball grows: gaps are relative to this and the rest."""
 
     def objective(self, radii: Float64[np.ndarray, " n"]) -> float:
         """Sum of the radii, correctly rounded. With weights: the sum of the products w_i r_i, each rounded down."""
         if self.weights is None:
             return math.fsum(radii)
         return math.fsum(np.nextafter(self.weights * radii, 0.0))
+
+    def gap(self, radii: Float64[np.ndarray, " n"], upper_bound: float) -> float:
+        """What the objective may miss of the optimum, as a part of the bound on it."""
+        return relative_gap(self.granted + self.objective(radii), self.granted + upper_bound)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from regions._graph import OverlapGraph
 def trim(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """A copy with r_i + r_j <= d_ij, in exact arithmetic, for every edge whose two balls are non-empty. O(m)."""
     radii = radii.copy()
-    trim_edges(graph.i, graph.j, graph.distance, False, radii)
+    trim_edges(graph.i, graph.j, graph.distance, False, 0.0, radii)
     return radii
 
 
@@ -38,18 +38,20 @@ def first_overlap(graph: OverlapGraph, radii: Float64[np.ndarray, " n"]) -> int:
 
 @compiled
 @no_type_check
-def trim_edges(i, j, distance, empty, radii):
-    """Shrink radii, in place, until r_i + r_j <= distance for every edge.
+def trim_edges(i, j, distance, empty, least, radii):
+    """Shrink radii, in place, until r_i + r_j <= distance for every edge; none falls below `least`.
 
-    Without `empty`, only edges between two non-empty balls are looked at. One pass is enough: radii only fall, so an
-    edge that is satisfied stays satisfied.
+    Without `empty`, only edges between two non-empty balls are looked at. No distance may be below twice `least`. One
+    pass is enough: radii only fall, so an edge that is satisfied stays satisfied.
     """
     for e in range(i.size):
         a, b = i[e], j[e]
         if (empty or (radii[a] > 0.0 and radii[b] > 0.0)) and exceeds(radii[a], radii[b], distance[e]):
             if radii[a] < radii[b]:
                 a, b = b, a
-            radii[a] = max(0.0, subtract_down(distance[e], radii[b]))
+            radii[a] = max(least, subtract_down(distance[e], radii[b]))
+            if empty and exceeds(radii[a], radii[b], distance[e]):
+                radii[b] = subtract_down(distance[e], radii[a])
 
 
 @compiled

@@ -10,6 +10,7 @@ image are those of h under exact Gaussian noise, and the theorem for h loses not
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,15 +19,20 @@ from typing import no_type_check
 import mpmath
 import numba
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt64
+from jaxtyping import Float, Float32, Int32, UInt64
 from scipy import special
 from torch import Tensor
+
+from smoothing._voting.noise import Words
 
 #: Values per pixel: 0 to 255.
 TOP = 255
 
-#: The guide looks at so many leading bits of a random number to narrow the search for its interval.
-GUIDE_BITS = 12
+#: The guide looks at so many leading bits of a random number; few of its cells contain a threshold.
+GUIDE_BITS = 16
+
+#: Probabilities are integers in units of 2**-FIXED_BITS while a table is made.
+FIXED_BITS = 192
 
 #: Largest table, in thresholds; sigma = 200 would need it.
 MOST_THRESHOLDS = 2**20
@@ -44,18 +50,17 @@ class Table:
         The first threshold belongs to k = lowest.
     thresholds : uint64 array of shape (t,)
         floor(2**64 Phi((k + 1/2) / s)) for k = lowest, lowest + 1, ...
-    first, last : int64 arrays of shape (2**GUIDE_BITS,)
-        For each value of the leading bits, the thresholds between which the search goes on.
+    first : int32 array of shape (2**GUIDE_BITS,)
+        For each value of the leading bits, the first threshold that is not below all words with these bits.
     """
 
     s: mpmath.mpf
     lowest: int
     thresholds: UInt64[np.ndarray, " t"]
-    first: Int64[np.ndarray, " cells"]
-    last: Int64[np.ndarray, " cells"]
+    first: Int32[np.ndarray, " cells"]
 
 
-class DiscreteSampler:
+class DiscretePixels:
     """image + round(255 sigma e) / 255 for images of 8-bit pixels, exactly distributed.
 
     Exact given independent uniform bits: a random number of 64 bits decides k but with probability about s * 2**-60,
@@ -76,10 +81,6 @@ class DiscreteSampler:
                 "pixels that were divided by 255; use sampler='gaussian' for others"
             )
 
-    def draw(self, bits: np.random.SFC64, out: UInt64[np.ndarray, "count h w c"]) -> None:
-        """Fill `out` with uniform 64-bit numbers, which every noise level uses: larger ones are larger k at each."""
-        out.reshape(-1)[:] = bits.random_raw(out.size)
-
     def add(
         self,
         raw: UInt64[np.ndarray, "count h w c"],
@@ -92,7 +93,7 @@ class DiscreteSampler:
         pixels = np.rint(image * TOP).astype(np.int64).ravel()
         flat = out.reshape(len(raw), -1)
         words = raw.reshape(flat.shape)
-        if _fill(words, pixels, table.lowest, table.thresholds, table.first, table.last, flat):
+        if _fill(words, pixels, table.lowest, table.thresholds, table.first, flat):
             for sample, place in np.argwhere(np.isnan(flat)).tolist():
                 k = resolve(int(words[sample, place]), _more_bits(words[sample], place), table.s)
                 flat[sample, place] = np.float32(pixels[place] + k) / np.float32(TOP)
@@ -105,24 +106,73 @@ class DiscreteSampler:
         return math.nextafter(2.0**-24 * math.sqrt(d), math.inf)
 
 
+class DiscreteNoise(DiscretePixels):
+    """The sampler on a stream's words, which every noise level uses: larger ones are larger k at each."""
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+        self.stream = words.name
+
+    def draw(self, stage: str, index: int, first: int, out: UInt64[np.ndarray, "count h w c"]) -> None:
+        """Fill `out` with the words of samples first, first + 1, ... of one image."""
+        self.words.words(stage, index, first, out.reshape(len(out), -1))
+
+
 @functools.lru_cache(maxsize=128)
 def noise_table(sigma: float) -> Table:
     """Return the table for a noise level; raises `ValueError` where it would be too large.
 
-    Each entry is computed with 60 digits, and its fractional part is checked to be clear of rounding errors.
+    Entries are known with an error of less than 2**-110, and each is checked to be clear of rounding.
     """
     with mpmath.workdps(60):
         s = mpmath.mpf(sigma) * TOP
         half = int(mpmath.ceil(s * mpmath.mpf("9.3"))) + 2  # Phi(-9.3) < 2**-64
         if 2 * half > MOST_THRESHOLDS:
             raise ValueError(f"sigma = {sigma:g}: too large for sampler 'discrete'; pixels lie in [0, 1]")
-        lower = [_floor_of_cdf(-(k + mpmath.mpf(0.5)) / s) for k in range(half)]
+        lower = [_floor(value) for value in _tails(s, half)]
     # Phi(x) + Phi(-x) = 1, and neither is a multiple of 2**-64
     thresholds = np.array([*reversed(lower), *(2**64 - 1 - value for value in lower)], dtype=np.uint64)
     cells = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
-    first = np.searchsorted(thresholds, cells)
-    last = np.searchsorted(thresholds, cells | np.uint64(2 ** (64 - GUIDE_BITS) - 1))
-    return Table(s, -half, thresholds, first.astype(np.int64), last.astype(np.int64))
+    return Table(s, -half, thresholds, np.searchsorted(thresholds, cells).astype(np.int32))
+
+
+def _tails(s: mpmath.mpf, count: int) -> list[int]:
+    """Return Phi(-(k + 1/2) / s) for k = 0, ..., count - 1, in units of 2**-FIXED_BITS.
+
+    The outermost one is mpmath's. From there to the middle, the probabilities between neighbours are added: with phi
+    the density, h = 1 / s and m = k h,
+
+        integral of phi from m - h / 2 to m + h / 2 = h phi(m) sum of He_j(m) (h / 2)**j / (j + 1)! over even j,
+
+    in integers. Where s is so small that the sum needs many terms, mpmath computes the few values there are.
+    """
+    one = 1 << FIXED_BITS
+    wanted = range(count) if s < 16 else (0, count - 1)
+    exact = [int(mpmath.nint(mpmath.ncdf(-(k + mpmath.mpf(0.5)) / s) * one)) for k in wanted]
+    if s < 16:
+        return exact
+    h = int(mpmath.nint(one / s))
+    density = [int(mpmath.nint(mpmath.npdf(1 / s) * one))]  # at h, 2 h, ...
+    ratio, step = (int(mpmath.nint(mpmath.exp(-power / s**2) * one)) for power in (mpmath.mpf(1.5), 1))
+    for _ in range(count - 2):
+        density.append(density[-1] * ratio >> FIXED_BITS)
+        ratio = ratio * step >> FIXED_BITS
+    places = np.arange(1, count).astype(object) * h
+    before, hermite, power, total, j = 0 * places, 0 * places + one, one, 0 * places, 0
+    while True:
+        if j % 2 == 0:
+            term = hermite * power >> FIXED_BITS
+            total += term
+            if np.abs(term).max() >> (FIXED_BITS - 140) == 0:
+                break
+        before, hermite = hermite, (places * hermite >> FIXED_BITS) - j * before
+        j += 1
+        power = (power * h >> (FIXED_BITS + 1)) // (j + 1)
+    between = (np.array(density, dtype=object) * total >> FIXED_BITS) * h >> FIXED_BITS
+    found = list(itertools.accumulate(between[::-1].tolist(), initial=exact[1]))[::-1]
+    if abs(found[0] - exact[0]) >> (FIXED_BITS - 110):
+        raise ArithmeticError(f"Phi({-0.5 / s}) was found in two ways that differ")
+    return found
 
 
 def resolve(word: int, more: Iterator[int], s: mpmath.mpf) -> int:
@@ -153,13 +203,12 @@ def _quantile(u: mpmath.mpf, s: mpmath.mpf) -> int:
     return k
 
 
-def _floor_of_cdf(x: mpmath.mpf) -> int:
-    """Return floor(2**64 Phi(x)), from 60 digits: more than enough unless the value is a multiple of 2**-64 itself."""
-    scaled = mpmath.ncdf(x) * 2**64
-    floor = int(mpmath.floor(scaled))
-    tiny = mpmath.mpf(10) ** -30
-    if (floor and scaled - floor < tiny) or scaled - floor > 1 - tiny:
-        raise ArithmeticError(f"2**64 Phi({x}) cannot be told from a whole number")
+def _floor(tail: int) -> int:
+    """Return floor(2**64 p) for a p in units of 2**-FIXED_BITS that is known but for 2**-110."""
+    floor, rest = divmod(tail, 1 << (FIXED_BITS - 64))
+    clear = 1 << (FIXED_BITS - 110)
+    if (floor and rest < clear) or rest > (1 << (FIXED_BITS - 64)) - clear:
+        raise ArithmeticError(f"2**64 * {tail} / 2**{FIXED_BITS} cannot be told from a whole number")
     return floor
 
 
@@ -172,25 +221,23 @@ def _more_bits(sample: UInt64[np.ndarray, " pixels"], place: int) -> Iterator[in
 
 @no_type_check
 @numba.njit(cache=True, nogil=True)
-def _fill(words, pixels, lowest, thresholds, first, last, out):
-    """Write the noisy pixels, NaN where a word equals a threshold and so does not decide; return how many of those."""
+def _fill(words, pixels, lowest, thresholds, first, out):
+    """Write the noisy pixels, NaN where a word equals a threshold and so does not decide; return how many of those.
+
+    The last threshold is 2**64 - 1, so the search ends.
+    """
     shift = np.uint64(64 - GUIDE_BITS)
     top = np.float32(TOP)
     undecided = 0
     for sample in range(words.shape[0]):
         for place in range(words.shape[1]):
             word = words[sample, place]
-            cell = word >> shift
-            low, high = first[cell], last[cell]
-            while low < high:  # the first threshold that is not below the word
-                middle = (low + high) >> 1
-                if thresholds[middle] < word:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low == thresholds.size or thresholds[low] == word:
+            at = first[word >> shift]
+            while thresholds[at] < word:
+                at += 1
+            if thresholds[at] == word:
                 out[sample, place] = np.nan
                 undecided += 1
             else:
-                out[sample, place] = np.float32(pixels[place] + lowest + low) / top
+                out[sample, place] = np.float32(pixels[place] + lowest + at) / top
     return undecided

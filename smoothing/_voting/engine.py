@@ -1,27 +1,36 @@
-"""The engine: noisy images of many images, levels and samples through one fixed-shape forward batch."""
+"""The engine: votes under noise, from passes of noisy images through models that were seen to be fit for it."""
 
+import functools
 import itertools
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor, nn
 
-from smoothing._voting.noise import BLOCK, stream
-from smoothing._voting.probing import NOT_FINITE, probe
-from smoothing._voting.samplers import Sampler
+from smoothing._voting.device import count_on_device
+from smoothing._voting.device_check import usable_way
+from smoothing._voting.host import count_on_host
+from smoothing._voting.noise import BLOCK
+from smoothing._voting.places import Segments, batches
+from smoothing._voting.probing import NOT_FINITE, own_random_state, probe
+from smoothing._voting.samplers import Noise
+from smoothing._voting.sizing import BatchSize
+from smoothing._voting.task import Task
 from smoothing.arithmetic import arithmetic
 from smoothing.forward import evaluating, run
 from smoothing.identity import own_passes
-from smoothing.machine import current, one_thread_each
+from smoothing.machine import current, one_thread_each, out_of_memory
 
-#: Vote counters that one pass may hold on the device; images beyond that wait for the next pass.
-MOST_CELLS = 2**22
+_Result = TypeVar("_Result")
+
+#: Vote counters, and segments of samples, that one pass may hold; images beyond that wait for the next pass.
+MOST_CELLS, MOST_SEGMENTS = 2**22, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,24 +41,31 @@ class VoteCounter:
     ----------
     models : mapping of noise level to module
         The base classifier of every level. One classifier for all levels sits under None.
-    num_classes, batch_size, seed, device, threads
+    num_classes, seed, device, threads
         As in `SmoothedClassifier`.
     precision : {"float32", "tf32", "bfloat16"}
     channels_last : bool
-    sampler : Sampler
+    noise : Noise
+        Sampler and stream.
+    size : BatchSize
+        Noisy images per pass.
+    on_device : bool
+        Make noise where the model runs.
     """
 
     models: Mapping[float | None, nn.Module]
     num_classes: int
-    batch_size: int
     seed: int
     device: torch.device
     threads: int
     precision: str
     channels_last: bool
-    sampler: Sampler
-    _tried: set[tuple[int, ...]] = field(default_factory=set)
+    noise: Noise
+    size: BatchSize
+    on_device: bool
+    _seen: set[tuple[int, ...]] = field(default_factory=set)
     _contiguous: set[int] = field(default_factory=set)  # models that do not take channels-last memory
+    _one_size: set[int] = field(default_factory=set)  # models that take batches of one size alone
 
     def model(self, sigma: float) -> nn.Module:
         """Return the base classifier for a noise level."""
@@ -72,17 +88,19 @@ class VoteCounter:
     ) -> Int64[np.ndarray, "n k classes"]:
         """Count classes over samples start to stop - 1 of every image, at each of its wanted levels.
 
-        The levels of an image share its random numbers, drawn once. Rows that are not wanted stay 0.
+        The levels of an image share its random numbers. Rows that are not wanted stay 0.
         """
         n, k = sigma.shape
         votes = np.zeros((n, k, self.num_classes), dtype=np.int64)
-        size = max(1, MOST_CELLS // (k * self.num_classes))
+        blocks = -(-stop // BLOCK) - start // BLOCK
+        together = max(1, min(MOST_CELLS // (k * self.num_classes), MOST_SEGMENTS // (k * blocks)))
         with self._ready(images, sigma[wanted]):
-            for first in range(0, n, size):
-                part = slice(first, first + size)
-                votes[part] = self._pass(
-                    images[part], indices[part], sigma[part], wanted[part], start, stop, stage
-                ).reshape(-1, k, self.num_classes)
+            for first in range(0, n, together):
+                part = slice(first, first + together)
+                task = self._task(images[part], indices[part], sigma[part], stage)
+                for model, uses in self._by_model(sigma[part], wanted[part]):
+                    found = self._count(model, task, Segments.of(uses, start, stop))
+                    votes[part] += found.reshape(-1, k, self.num_classes)
         return votes
 
     def classes(self, images: Float32[Tensor, "n c h w"], sigma: Float64[np.ndarray, " k"]) -> Int64[np.ndarray, "n k"]:
@@ -92,61 +110,112 @@ class VoteCounter:
             for level in sigma.tolist():
                 model = self.model(level)
                 if id(model) not in answers:
-                    with self._autocast():
-                        answers[id(model)] = self._padded(model, images).argmax(dim=1).cpu().numpy()
+                    with self._running():
+                        answers[id(model)] = self._whole(model, images).argmax(dim=1).cpu().numpy()
         return np.stack([answers[id(self.model(level))] for level in sigma.tolist()], axis=1)
 
     def logits(self, images: Float32[Tensor, "n c h w"]) -> Float64[np.ndarray, "rows classes"]:
         """Return the logits of every base classifier for a few images, one classifier after the other."""
         levels = np.array([0.0 if level is None else level for level in self.models])
-        with self._ready(images, levels), self._autocast():
-            found = [self._padded(model, images) for model in self.models.values()]
+        with self._ready(images, levels), self._running():
+            found = [self._whole(model, images) for model in self.models.values()]
         return np.concatenate([logits.cpu().double().numpy() for logits in found])
 
-    def _padded(self, model: nn.Module, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n classes"]:
-        """Return the logits of images, in whole batches."""
+    def _whole(self, model: nn.Module, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n classes"]:
+        """Return the logits of images, batch by batch."""
+        size = self._batch(model, images)
         parts = []
-        for part in _parts(images, self.batch_size):
-            batch = torch.zeros((self.batch_size, *part.shape[1:])).to(memory_format=torch.channels_last)
-            batch[: len(part)] = part
-            parts.append(self._checked(self.forward(model, batch)[: len(part)]))
+        for batch in batches(len(images), size, one_size=self._takes_one_size(model)):
+            padded = torch.zeros((batch.size, *images.shape[1:])).to(memory_format=torch.channels_last)
+            padded[: batch.end - batch.begin] = images[batch.begin : batch.end]
+            parts.append(_finite(self.forward(model, padded)[: batch.end - batch.begin]))
         return torch.cat(parts)
 
-    def _pass(
+    def _task(
         self,
         images: Float32[Tensor, "n c h w"],
         indices: Int64[np.ndarray, " n"],
         sigma: Float64[np.ndarray, "n k"],
-        wanted: Bool[np.ndarray, "n k"],
-        start: int,
-        stop: int,
         stage: str,
-    ) -> Int64[np.ndarray, " cells"]:
+    ) -> Task:
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-        rows = np.flatnonzero(wanted.any(axis=1)).tolist()
-        blocks = range(start // BLOCK, -(-stop // BLOCK))
-        tasks = _Shared((row, block) for row in rows for block in blocks)
+        return Task(pixels, indices, sigma, stage, self.num_classes)
 
-        def work() -> Int64[np.ndarray, " cells"]:
-            with tasks.closing_on_error(), current(self.device), torch.no_grad(), self._autocast():
-                scratch = np.empty((BLOCK, *pixels.shape[1:]), dtype=self.sampler.raw)
-                queues = _Queues(self, pixels.shape[1:], sigma.size * self.num_classes)
-                for row, block in tasks:
-                    begin, end = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
-                    self.sampler.draw(stream(self.seed, stage, int(indices[row]), block), scratch[:end])
-                    for level in np.flatnonzero(wanted[row]).tolist():
-                        cell = (row * sigma.shape[1] + level) * self.num_classes
-                        queues.put(scratch[begin:end], pixels[row], float(sigma[row, level]), cell)
-                return queues.finish()
+    def _by_model(
+        self, sigma: Float64[np.ndarray, "n k"], wanted: Bool[np.ndarray, "n k"]
+    ) -> Iterator[tuple[nn.Module, Bool[np.ndarray, "n k"]]]:
+        """Give every base classifier in use, and what is wanted of it."""
+        models = {id(model): model for model in map(self.model, np.unique(sigma[wanted]).tolist())}
+        for model in models.values():
+            levels = [level for level in np.unique(sigma[wanted]).tolist() if self.model(level) is model]
+            yield model, wanted & np.isin(sigma, levels)
 
-        if self.threads == 1:
-            return work()
-        with ThreadPoolExecutor(self.threads) as pool:
+    def _count(self, model: nn.Module, task: Task, segments: Segments) -> Int64[np.ndarray, " cells"]:
+        """Count the votes of one base classifier."""
+        images = torch.from_numpy(task.images).permute(0, 3, 1, 2)
+
+        def work(size: int) -> Int64[np.ndarray, " cells"]:
+            self._see(model, images, float(task.sigma.max()), size)
+            return self._pass(model, task, segments, size, self.threads, one_size=self._takes_one_size(model))
+
+        return self._within_memory(model, images, work)
+
+    def _pass(
+        self, model: nn.Module, task: Task, segments: Segments, size: int, threads: int, *, one_size: bool
+    ) -> Int64[np.ndarray, " cells"]:
+        way = self._way()
+        cut = batches(segments.total, size, one_size=one_size, workers=threads if way is None else 1)
+        if way is not None:
+
+            def logits(noisy: Float32[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+                return self.forward(model, noisy, own=True)
+
+            with self._running():
+                found = count_on_device(task, segments, self.noise, logits, cut, device=self.device, how=way)
+            if found is not None:
+                return found
+
+        def vote(noisy: Float32[Tensor, "b c h w"], used: int) -> Int64[Tensor, " used"]:
+            return _finite(self.forward(model, noisy)[:used]).argmax(dim=1)
+
+        return count_on_host(
+            task, segments, self.noise, vote, cut, threads=threads, device=self.device, context=self._running
+        )
+
+    def _way(self) -> str | None:
+        """How noise is made where the model runs, in bits that are the CPU's; None where the CPU makes it."""
+        if not self.on_device:
+            return None
+        way, wrong = usable_way(self.noise.name, self.device)
+        if wrong:
+            instead = f"{way} noise is made" if way else "noise is made on the CPU and copied"
+            _warn(f"{instead}, which is slower and gives the same votes: {'; '.join(wrong)}")
+        return way
+
+    def _batch(self, model: nn.Module, images: Float32[Tensor, "n c h w"]) -> int:
+        """Return the size of the batches for images like these."""
+
+        def one_pass(size: int) -> None:
+            task = self._task(images[:1], np.zeros(1, dtype=np.int64), np.full((1, 1), 0.25), "select")
+            self._pass(model, task, Segments.of(np.ones((1, 1), bool), 0, size), size, 1, one_size=True)
+
+        with own_random_state(self.device):
+            return self.size.of(tuple(images.shape[1:]), one_pass)
+
+    def _within_memory(
+        self, model: nn.Module, images: Float32[Tensor, "n c h w"], work: Callable[[int], _Result]
+    ) -> _Result:
+        """Return work(size of batches), done again in smaller ones where memory turns out to be too small."""
+        while True:
+            size = self._batch(model, images)
             try:
-                workers = [pool.submit(work) for _ in range(self.threads)]
-                return np.asarray(sum(worker.result() for worker in workers))
-            finally:
-                tasks.close()  # after Ctrl-C, which only this thread hears of, the workers stop too
+                return work(size)
+            except (RuntimeError, ValueError) as error:
+                if not out_of_memory(error):
+                    raise
+                if not self.size.halve(tuple(images.shape[1:])):
+                    remedy = "try device 'cpu'" if size == 1 else "take smaller batches"
+                    raise ValueError(f"batch_size = {size}: out of memory; {remedy}") from error
 
     @contextmanager
     def _ready(self, images: Float32[Tensor, "n c h w"], sigmas: Float64[np.ndarray, " levels"]) -> Iterator[None]:
@@ -162,145 +231,85 @@ class VoteCounter:
                 evaluating(model)  # whoever trained it in the meantime
                 if id(model) in self._contiguous:
                     _make_contiguous(_base(model))
-                if (id(model), *images.shape[1:]) not in self._tried:
-                    self._try(model, images, float(np.max(sigmas)))
-                    self._tried.add((id(model), *images.shape[1:]))
+                see = functools.partial(self._see, model, images, float(np.max(sigmas)))
+                self._within_memory(model, images, see)
             yield
 
-    def forward(self, model: nn.Module, batch: Float32[Tensor, "b c h w"]) -> Tensor:
-        """Return the logits of a batch, which the model gets a copy of, or say what is wrong with the model."""
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Enter what each thread has of its own."""
+        with current(self.device), torch.no_grad(), self._autocast():
+            yield
+
+    def forward(self, model: nn.Module, batch: Float32[Tensor, "b c h w"], *, own: bool = False) -> Tensor:
+        """Return the logits of a batch, or say what is wrong with the model.
+
+        The model gets a copy, unless the batch is the model's `own`.
+        """
         if id(model) in self._contiguous or not self.channels_last:
-            batch = batch.clone(memory_format=torch.contiguous_format)
+            batch, own = batch.clone(memory_format=torch.contiguous_format), True
         try:
-            logits = run(model, batch.to(self.device)).to(self.device)
+            logits = run(model, batch.to(self.device, non_blocking=True), own=own).to(self.device)
         except ValueError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError):
-                raise ValueError(f"batch_size = {len(batch)}: out of memory; take smaller batches") from error
+            if out_of_memory(error):
+                raise ValueError(f"batch_size = {len(batch)}: out of memory; take smaller batches") from error.__cause__
             raise
         if logits.shape != (len(batch), self.num_classes):
             found, wanted = tuple(logits.shape), f"{len(batch)} images of {self.num_classes} classes"
             raise ValueError(f"the model returned {found} for {wanted}")
         return logits
 
-    def _checked(self, logits: Tensor) -> Tensor:
-        if not bool(torch.isfinite(logits.amax(dim=1)).all()):  # minus infinity may mark classes that are left out
-            raise ValueError(NOT_FINITE)
-        return logits
+    def _see(self, model: nn.Module, images: Float32[Tensor, "n c h w"], sigma: float, size: int) -> None:
+        """See once that a model takes these images, `size` at a time, and is a function of each alone.
 
-    def _try(self, model: nn.Module, images: Float32[Tensor, "n c h w"], sigma: float) -> None:
-        """See that a model takes these images and is a function of each alone: compilation and refusals come first."""
+        Compilation and refusals come first.
+        """
+        if (id(model), *images.shape[1:], size) in self._seen:
+            return
         precision = "bfloat16" if _low_precision(_base(model)) else self.precision
 
         def forward(batch: Float32[Tensor, "b c h w"]) -> Float64[np.ndarray, "b classes"]:
-            with self._autocast():
+            with self._running():
                 logits = self.forward(model, batch.contiguous(memory_format=torch.channels_last))
             return np.asarray(logits.cpu().double().numpy())
 
         if self.channels_last and id(model) not in self._contiguous:
             try:
-                forward(images[:1].expand(self.batch_size, -1, -1, -1))
+                forward(images[:1].expand(size, -1, -1, -1))
             except ValueError as error:
-                if isinstance(error.__cause__, ValueError):  # out of memory, whatever the layout
+                if out_of_memory(error):  # whatever the layout
                     raise
                 self._contiguous.add(id(model))
                 _make_contiguous(_base(model))
-        any_size = model is _base(model)
-        probe(forward, images, sigma, self.batch_size, precision, self.device, any_size=any_size)
+        compiled = model is not _base(model)
+        if not probe(forward, images, sigma, size, precision, self.device, any_size=not compiled):
+            self._one_size.add(id(model))
+        self._seen.add((id(model), *images.shape[1:], size))
+
+    def _takes_one_size(self, model: nn.Module) -> bool:
+        """Whether a model takes batches of one size alone. A compiled one would be compiled again for every other."""
+        return model is not _base(model) or id(model) in self._one_size
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-class _Shared:
-    """An iterator that several threads may draw from."""
-
-    def __init__(self, items: Iterator[tuple[int, int]]) -> None:
-        self._items, self._lock = items, threading.Lock()
-
-    def __iter__(self) -> "_Shared":
-        return self
-
-    def __next__(self) -> tuple[int, int]:
-        with self._lock:
-            return next(self._items)
-
-    def close(self) -> None:
-        """Leave nothing for those who still draw."""
-        with self._lock:
-            self._items = iter(())
-
-    @contextmanager
-    def closing_on_error(self) -> Iterator[None]:
-        """Where one worker fails, the others stop."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
+@functools.cache
+def _warn(text: str) -> None:
+    """Warn once in a process."""
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-class _Queues:
-    """One worker's batches, one for every base classifier in use, and its votes."""
-
-    def __init__(self, engine: VoteCounter, shape: Sequence[int], cells: int) -> None:
-        self.engine, self.shape = engine, tuple(shape)
-        self.votes = torch.zeros(cells, dtype=torch.int64, device=engine.device)
-        self.batches: dict[int, _Batch] = {}
-
-    def put(self, raw: np.ndarray, image: Float32[np.ndarray, "h w c"], sigma: float, cell: int) -> None:
-        """Add an image's noisy copies; `cell` is where the votes for class 0 are counted."""
-        model = self.engine.model(sigma)
-        if id(model) not in self.batches:
-            self.batches[id(model)] = _Batch(self.engine, model, self.shape, self.votes)
-        self.batches[id(model)].put(raw, image, sigma, cell)
-
-    def finish(self) -> Int64[np.ndarray, " cells"]:
-        """Send what waits through the models and return all votes."""
-        for batch in self.batches.values():
-            batch.flush()
-        return self.votes.cpu().numpy()
-
-
-class _Batch:
-    """A buffer of fixed shape: filled with noisy images whoever they belong to, sent through the model when full."""
-
-    def __init__(self, engine: VoteCounter, model: nn.Module, shape: tuple[int, ...], votes: Tensor) -> None:
-        storage = torch.zeros((engine.batch_size, *shape))
-        self.engine, self.model, self.votes = engine, model, votes
-        self.noisy = storage.numpy()
-        self.tensor = storage.permute(0, 3, 1, 2)  # channels last: the bytes lie as the samplers wrote them
-        self.cells = torch.zeros(engine.batch_size, dtype=torch.int64)
-        self.ones = torch.ones(engine.batch_size, dtype=torch.int64, device=engine.device)
-        self.filled = 0
-
-    def put(self, raw: np.ndarray, image: Float32[np.ndarray, "h w c"], sigma: float, cell: int) -> None:
-        while len(raw):
-            end = min(self.filled + len(raw), len(self.cells))
-            part, raw = raw[: end - self.filled], raw[end - self.filled :]
-            self.engine.sampler.add(part, image, sigma, self.noisy[self.filled : end])
-            self.cells[self.filled : end] = cell
-            self.filled = end
-            if end == len(self.cells):
-                self.flush()
-
-    def flush(self) -> None:
-        """Vote. A batch that is not full goes through whole, so that its shape is the same; its tail is not counted."""
-        if not self.filled:
-            return
-        logits = self.engine._checked(self.engine.forward(self.model, self.tensor)[: self.filled])
-        cells = self.cells[: self.filled].to(self.engine.device) + logits.argmax(dim=1)
-        self.votes.scatter_add_(0, cells, self.ones[: self.filled])
-        self.filled = 0
+def _finite(logits: Tensor) -> Tensor:
+    if not bool(torch.isfinite(logits.amax(dim=1)).all()):  # minus infinity may mark classes that are left out
+        raise ValueError(NOT_FINITE)
+    return logits
 
 
 def _base(model: nn.Module) -> nn.Module:
     """Return the module that `torch.compile` was given."""
     base = getattr(model, "_orig_mod", model)
     return base if isinstance(base, nn.Module) else model
-
-
-def _parts(images: Float32[Tensor, "n c h w"], size: int) -> Iterator[Float32[Tensor, "b c h w"]]:
-    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def _make_contiguous(model: nn.Module) -> None:

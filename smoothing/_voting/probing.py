@@ -6,7 +6,7 @@ it or on hidden randomness is none, and its votes prove nothing.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -42,8 +42,10 @@ def probe(
     device: torch.device,
     *,
     any_size: bool,
-) -> None:
-    """Raise `ValueError`, with the reason, where a model is no function of each image alone.
+) -> bool:
+    """Return whether a model takes batches of any size, as far as was asked; see that it is a function of each image.
+
+    Raise `ValueError`, with the reason, where a model is no function of each image alone.
 
     A dozen passes or so. They draw from a stream of their own; PyTorch's, NumPy's and Python's global states are put
     back. What a pass of a few batches cannot show stays hidden: a model that misbehaves once in thousands of calls.
@@ -64,6 +66,11 @@ def probe(
         Whose random state is watched too.
     any_size : bool
         Ask batches of other sizes as well; a model that takes one size alone may refuse them.
+
+    Returns
+    -------
+    bool
+        Whether batches of all sizes that were asked were answered.
     """
     noise = np.random.Generator(np.random.SFC64(np.random.SeedSequence(0, spawn_key=(2**32 - 1,))))
     shape = (batch_size, *images.shape[1:])
@@ -80,7 +87,7 @@ def probe(
         if not same_logits(found, expected, precision):
             raise ValueError(f"{why}; such votes certify nothing")
 
-    with _own_random_state(device):
+    with own_random_state(device):
         logits = ask(first)  # the first pass may compile
         if not np.isfinite(logits.max(axis=1)).all():
             raise ValueError(NOT_FINITE)
@@ -102,10 +109,16 @@ def probe(
             company[place] = first[:watched]
             refuse_unless_same(ask(company)[place], logits[:watched], _COMPANY)
         both = np.concatenate([first, strange])
+        refused = False
         for size in sorted({1, batch_size // 2, batch_size - 1, batch_size + 1} - {0, batch_size}) if any_size else ():
-            with suppress(_OtherSizeError):
-                refuse_unless_same(_asked(ask, both[:size])[:batch_size], logits[:size], _SIZE)
+            try:
+                answers = ask(both[:size])
+            except ValueError:  # a model that takes batches of one size alone, as exported programs may
+                refused = True
+            else:
+                refuse_unless_same(answers[:batch_size], logits[:size], _SIZE)
         refuse_unless_same(ask(first), logits, _AGAIN)
+    return not refused
 
 
 NOT_FINITE = "the model returned NaN or infinity: check its weights (did training diverge?) and its normalisation"
@@ -119,17 +132,6 @@ _COMPANY = (
     "running statistics, or a scale taken from the whole batch, say"
 )
 _SIZE = "the model's answer for an image depends on how many images its batch has"
-
-
-class _OtherSizeError(Exception):
-    """A model takes batches of one size alone, as exported programs may."""
-
-
-def _asked(ask: Callable[[np.ndarray], np.ndarray], batch: np.ndarray) -> np.ndarray:
-    try:
-        return ask(batch)
-    except ValueError as error:
-        raise _OtherSizeError from error
 
 
 def same_logits(found: Float64[np.ndarray, "..."], expected: Float64[np.ndarray, "b classes"], precision: str) -> bool:
@@ -167,7 +169,7 @@ def same_text(found: Sequence[str], stored: object, precision: str) -> bool:
 
 
 @contextmanager
-def _own_random_state(device: torch.device) -> Iterator[None]:
+def own_random_state(device: torch.device) -> Iterator[None]:
     """Put the global random states back afterwards."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a model may draw from
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from regions.extras import need
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -105,10 +106,12 @@ def allocate_logs(settings: AllocateSettings) -> None:
 
 
 def _check(settings: AllocateSettings) -> None:
-    for name in ("radii", "groups", "weights", "reserve", "compare"):
+    for name in ("radii", "columns", "groups", "weights", "r_min", "plot", "reserve", "compare"):
         if getattr(settings, name):
-            flag = "R" if name == "radii" else f"--{name}"
+            flag = "R" if name == "radii" else f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: cannot be combined with --logs, which gives R and compares; leave it out")
+    if settings.radius_column != type(settings).radius_column:
+        raise ValueError(f"--radius-column {settings.radius_column}: --logs writes a folder; leave it out")
     if bool(settings.n) != bool(settings.alpha):
         raise ValueError("--n and --alpha go together: give both as they were when the logs were made, or neither")
     for flag, given in (("--n", settings.n), ("--alpha", settings.alpha)):
@@ -154,12 +157,13 @@ def _images(settings: AllocateSettings) -> Callable[[Logs, np.ndarray], np.ndarr
                 raise ValueError("--image-size and --image-order are about --dataset imagefolder:PATH; leave them out")
             if data_dir != Path("data"):
                 raise ValueError(f"--data-dir {data_dir}: POINTS holds the images; leave it out")
-            from srs.logs.images import array_points  # after the checks: PyTorch takes seconds to import
+            from srs.logs.images import array_points
 
             return lambda logs, rows: array_points(logs, points, rows)
         case None, str(dataset):
             if data_dir != Path("data") and dataset not in ("mnist", "cifar10"):
                 raise ValueError(f"--data-dir {data_dir}: is about --dataset mnist or cifar10; leave it out")
+            need("certify", f"--dataset {dataset}")
             from srs.logs.images import log_points
 
             return lambda logs, rows: log_points(logs, dataset, data_dir, image_size=size, order=order, rows=rows)
@@ -203,8 +207,9 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     from srs.report.tables import TerminalTable, rule_table
 
     screen = console()
-    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", rule_table(summary, summary["main"])))
-    lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
+    table = rule_table(summary, summary["main"])
+    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", table))
+    lines = [table.legend, f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")
     lines.append(f"{summary['main']}: {summary['allocations'][summary['main']]['status']}")

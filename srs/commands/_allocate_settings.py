@@ -14,14 +14,22 @@ class AllocateSettings:
     """What `srs-allocate` can be told."""
 
     points: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[POINTS]")] = None
-    """Points x_j: an array (n, d), or images (n, ...) to be flattened. With --logs: the whole test set, image idx in
-    row idx, pixels in [0, 1] or 8-bit."""
+    """Points x_j: an array (n, d), or images (n, ...) to be flattened; or a table, .csv, .tsv or .parquet. With --logs:
+    the whole test set, image idx in row idx, pixels in [0, 1] or 8-bit."""
     radii: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[R]")] = None
-    """Upper bounds R_j: an array (n,), finite and >= 0. Default: the array R or radii beside the points."""
+    """Upper bounds R_j: an array (n,), finite and >= 0, or a column of the table. Default: the array or column R or
+    radii beside the points."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Columns of the table that hold the coordinates. Default: x, y, z, as far as there are such, or x0, x1, ..."""
     out: Path | None = None
-    """File for the result; with --logs a folder. Default: allocation.npz, or the folder allocation."""
+    """File for the result: .npz, or a table (.csv, .tsv, .parquet) of all columns and the radii. With --logs a folder.
+    Default: allocation.npz, allocation.csv where POINTS is .csv, and so on; or the folder allocation."""
+    radius_column: str = "radius"
+    """Column of the radii in a table that is written."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also draw the balls, in two dimensions: .svg, .png or .pdf. One array of --groups gives them colours."""
     overwrite: bool = False
-    """Replace what --out names."""
+    """Replace what --out and --plot name."""
     method: Literal["lp", "matching", "greedy", "max-min", "auto"] = "lp"
     """lp: the optimum of Eq. 10, with a proven bound. matching: the same for equal weights, much faster.
     greedy: Eq. 11, one ball after the other. max-min: the fairest radii, smallest first. auto: matching or lp, and the
@@ -29,9 +37,12 @@ class AllocateSettings:
     order: Order | None = None
     """Order of greedy: by degree in the overlap graph, or as the points arrive. Default: ascending."""
     groups: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE ...")] = ()
-    """Files of labels (n,): points that share a label in any of them may overlap. Default: every pair conflicts."""
+    """Files of labels (n,), or columns of the table: points that share a label in any of them may overlap. Default:
+    every pair conflicts."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of weights (n,) of the radii in the objective. Default: all 1."""
+    """File of weights (n,) of the radii in the objective, or a column of the table. Default: all 1."""
+    r_min: Annotated[float | None, tyro.conf.arg(metavar="RADIUS")] = None
+    """Least radius of every ball. Where no radii are that large, two points that forbid it are named."""
     reserve: bool = False
     """greedy leaves every later ball half of what it could have: at least half of the optimum, in any order."""
     solver: Literal["highs", "cvxpy"] | None = None

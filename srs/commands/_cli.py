@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from regions.extras import MissingExtra, need
 from srs.text import visible
 
 Settings = TypeVar("Settings")
@@ -44,9 +46,7 @@ def parse(
     args: Sequence[str] | None = None,
 ) -> Settings:
     """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2."""
-    if "--version" in (sys.argv[1:] if args is None else args):
-        sys.stdout.write(f"{command} {version('srs-certify')}\n")
-        raise SystemExit(0)
+    _show_version(command, sys.argv[1:] if args is None else args)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
@@ -63,6 +63,21 @@ def parse(
         if end.code:  # tyro draws a box around several lines
             _complain(command, re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue()))
         raise
+
+
+def _show_version(command: str, args: Sequence[str]) -> None:
+    if "--version" in args:
+        sys.stdout.write(f"{command} {version('srs-certify')}\n")
+        raise SystemExit(0)
+
+
+@contextmanager
+def needing(extra: str, command: str) -> Iterator[None]:
+    """See that what an extra brings is installed; otherwise one line that says how to install it, and exit code 2."""
+    _show_version(command, sys.argv[1:])
+    with one_line_errors(command):
+        need(extra, "this command")
+    yield
 
 
 @contextmanager
@@ -127,12 +142,12 @@ class _Stdout:
 def one_line_errors(command: str, interrupted: str = "nothing was written") -> Iterator[None]:
     """Turn bad input into `command: message` on stderr and exit code 2; an interrupt into exit code 130.
 
-    Catches `ValueError`, `OSError`, `FloatingPointError` and `MemoryError`. Anything else is a defect and keeps its
-    traceback.
+    Catches `ValueError`, `OSError`, `FloatingPointError`, `MemoryError` and `MissingExtra`. Anything else is a defect
+    and keeps its traceback.
     """
     try:
         yield
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MissingExtra) as error:
         remedy = "; make room and try again" if getattr(error, "errno", None) in _FULL else ""
         _complain(command, f"{error}{remedy}")
         raise SystemExit(2) from error
@@ -172,6 +187,31 @@ def one_line_warnings(command: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def one_line_news(command: str) -> Iterator[None]:
+    """Pass on what our packages log, such as that they compile, as `command: message` on stderr: on terminals only."""
+    log = logging.getLogger("regions")
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    handler, before = _News(logging.INFO), log.level
+    handler.setFormatter(logging.Formatter(f"{command}: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+class _News(logging.Handler):
+    """Writes to what is stderr when something is said: progress bars put a stream of their own there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
 
 
 #: Columns of a pipe or a file, which has no width of its own: no table is folded there.

@@ -1,13 +1,13 @@
 """Settings from a YAML file, under what the command line says, and who has to name code of the user's own."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from srs.commands._cli import one_line_errors, parse
-from srs.run.settings import CertifySettings
+from srs.run.settings import EARLIER, CertifySettings
 from srs.run.sources import own_code
 
 Settings = TypeVar("Settings", bound=CertifySettings)
@@ -37,7 +37,7 @@ def parse_over_file(settings: type[Settings], command: str, description: str) ->
             given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args)
         elif "--resume" in args and out is not None and (Path(out) / "config.yaml").is_file():
             file = str(Path(out) / "config.yaml")
-            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args)
+            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args, EARLIER)
     if not given:
         return parse(settings, command, description, args=args)
     default = parse(settings, f"{command}: {file}", description, args=given)
@@ -65,8 +65,13 @@ def _value(args: list[str], flag: str) -> str | None:
     return found
 
 
-def _flags(settings: Any, file: Path, what: str, remedy: str, args: list[str]) -> list[str]:
-    """Return the command line that would say what the file says, but for lists that these arguments give anew."""
+def _flags(
+    settings: Any, file: Path, what: str, remedy: str, args: list[str], lacking: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the command line that would say what the file says, but for lists that these arguments give anew.
+
+    `lacking` says what it means where the file does not name a setting.
+    """
     from smoothing.reading import read_yaml  # PyTorch takes seconds to import
 
     if not file.exists():
@@ -77,7 +82,7 @@ def _flags(settings: Any, file: Path, what: str, remedy: str, args: list[str]) -
         raise ValueError(str(error).replace(str(file), what, 1)) from error
     known = [field.name for field in fields(settings) if field.name != "config"]
     flags = []
-    for name, value in content.items():
+    for name, value in {**(lacking or {}), **content}.items():
         if name not in known:
             raise ValueError(f"{what}: {name} is no setting; there are {', '.join(known)}")
         flag = f"--{name.replace('_', '-')}"

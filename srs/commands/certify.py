@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import console, one_line_errors, one_line_warnings, printing
+from srs.commands._cli import console, needing, one_line_errors, one_line_warnings, printing
 from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.run.settings import CertifySettings
 
@@ -28,6 +28,7 @@ command and --resume. srs-report makes a page of it."""
 
 
 @printing("srs-certify")
+@needing("certify", "srs-certify")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
@@ -121,9 +122,11 @@ def _join(start: Start) -> _Run:
 def _described(inputs: Inputs) -> _Run:
     """Describe a run as its folder does."""
     from smoothing.confidence import shared_alpha
+    from srs.run.votes import ladder_of
 
     settings = inputs.settings
-    shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it: refused before the work
+    at_once = shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it
+    ladder_of(settings).alphas(at_once)  # refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
     return _Run(inputs, settings.to_dict(), inputs.manifest(classifier.identity, check))
@@ -168,10 +171,12 @@ def print_results(summary: dict[str, Any], folder: Path) -> None:
     from srs.report.summary import remarks, results_table
 
     screen = console()
-    screen.print(results_table(summary, str(folder)))
+    shown = results_table(summary, str(folder))
+    screen.print(shown)
+    screen.print(f"{shown.table.legend}", soft_wrap=True)
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     screen.print(
-        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy'])}%, "
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
     )
     screen.print(f"{summary['guarantee']}", soft_wrap=True)

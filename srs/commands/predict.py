@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import one_line_errors, one_line_warnings, parse, printing
+from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse, printing
 from srs.commands._config import find_in_current_folder
 from srs.predict.settings import PredictSettings
 
@@ -26,6 +26,7 @@ stay as they are, unless --online registers the images."""
 
 
 @printing("srs-predict")
+@needing("certify", "srs-predict")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from srs.commands._cli import one_line_errors, parse, printing
+from srs.commands._cli import needing, one_line_errors, parse, printing
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class ReportSettings:
 
 
 @printing("srs-report")
+@needing("certify", "srs-report")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(ReportSettings, "srs-report", _DESCRIPTION)
@@ -131,7 +132,10 @@ def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Ans
 
     from srs.evaluation.rules import Answers
 
-    images = np.unique(np.concatenate([chapter.run.record.idx for chapter in chapters]))
+    first = chapters[0].run.record.idx  # in its order, so that differences are those of the same images
+    images = np.concatenate(
+        [first, np.setdiff1d(np.concatenate([chapter.run.record.idx for chapter in chapters]), first)]
+    )
     found: dict[str, Answers] = {}
     for text in texts:
         name, path = _named(text)

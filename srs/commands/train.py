@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srs.commands._cli import one_line_errors, one_line_warnings, parse_preset, printing
+from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse_preset, printing
 from srs.commands._config import find_in_current_folder
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ it from there. A run that was stopped, in whatever way, goes on with the same co
 
 
 @printing("srs-train")
+@needing("certify", "srs-train")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    with one_line_errors("srs-train"), one_line_warnings("srs-train"):
+    with one_line_errors("srs-train", "go on after the last whole epoch with --resume"), one_line_warnings("srs-train"):
         from smoothing.machine import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from srs.commands._cli import one_line_errors, one_line_warnings, parse, printing
+from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse, printing
 from srs.commands._config import find_in_current_folder
 from srs.verify.settings import VerifySettings
 
@@ -31,6 +31,7 @@ _WORDS = {True: "holds", False: "FAILS", None: "unknown"}
 
 
 @printing("srs-verify")
+@needing("certify", "srs-verify")
 def main() -> None:
     """Run the command; exit code 1 where something does not hold, 2 and one line where there is no run."""
     settings = parse(VerifySettings, "srs-verify", _DESCRIPTION)

@@ -38,19 +38,20 @@ def describe_rules(
     """Return `epsilon`, radii up to the largest that a rule certifies, and for each of the `rules` its numbers.
 
     Accuracies are fractions. Intervals are those of `intervals.mean_interval`. `above_main` is the paired one of the
-    average certified radius less the main rule's, [mean, low, high], where the rule is about the same images.
-    `clean_accuracy` is there where it is known which class is returned at the image itself, and what ends in
-    `_one_sided` where `one_sided` has the rule's answers with one-sided certificates.
+    average certified radius less the main rule's, [mean, low, high]: name a main rule only where all of the rules are
+    about the same images in the same order. `clean_accuracy_smoothed` is there where it is known which class is
+    returned at the image itself, and what ends in `_one_sided` where `one_sided` has the rule's answers with one-sided
+    certificates.
     """
     epsilon = radius_grid(max(float(rule.radius.max(initial=0)) for rule in rules.values()))
     described: dict[str, Any] = {}
     for name, rule in rules.items():
         described[name] = {"sound": rule.sound, "abstentions": int((rule.predict == ABSTAIN).sum())}
         if rule.returned is not None:
-            described[name]["clean_accuracy"] = float((rule.returned == rule.label).mean())
+            described[name]["clean_accuracy_smoothed"] = float((rule.returned == rule.label).mean())
         described[name]["average_certified_radius"] = average_certified_radius(rule.radius, rule.correct)
         described[name]["average_certified_radius_interval"] = _plain(mean_interval(rule.radius * rule.correct))[1:]
-        if main is not None and name != main and len(rule.radius) == len(rules[main].radius):
+        if main is not None and name != main:
             difference = rule.radius * rule.correct - rules[main].radius * rules[main].correct
             described[name]["above_main"] = _plain(mean_interval(difference))
         described[name]["certified_accuracy"] = certified_accuracy(rule.radius, rule.correct, epsilon).tolist()

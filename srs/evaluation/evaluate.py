@@ -15,6 +15,7 @@ from smoothing import certified_radius, make_sampler
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import shared_alpha
 from srs.evaluation.rules import Choice, Proofs, RuleAnswers, answer, at, certified
+from srs.evaluation.sizing import Sizer
 from srs.modes import COMPARED, Mode
 from srs.run.votes import Record
 
@@ -120,17 +121,18 @@ def evaluate(
         That of the votes: radii of G are cut by what looking up the region of a float32 image may be off.
     """
     lost = make_sampler(sampler).lookup_error(points.shape[1])
-    proofs = proofs_from_votes(record, main, alpha, record.share)
-    rules = answer(points, record.sigmas, proofs, choice_of(record, main, record.level), record.label, lost=lost)
-    one_sided = rules
+    columns = [(proofs_from_votes(record, main, alpha, record.share), choice_of(record, main, record.level))]
     if record.share.any():
         alone = record
         if record.certified.all():
             alone = replace(record, expected_radius=record.expected_radius_one_sided)
         choice = choice_of(alone, main, level_one_sided(record, main, points))
-        proven = proofs_from_votes(record, main, alpha, np.zeros_like(record.share))
-        one_sided = answer(points, record.sigmas, proven, choice, record.label, lost=lost)
-    return Results(record, points, alpha, main, proofs, rules, one_sided)
+        columns.append((proofs_from_votes(record, main, alpha, np.zeros_like(record.share)), choice))
+    size = Sizer.among(points, [R for proofs, choice in columns for R in choice.to_size(proofs)], {})
+    rules, *other = (
+        answer(points, record.sigmas, proofs, choice, record.label, lost=lost, size=size) for proofs, choice in columns
+    )
+    return Results(record, points, alpha, main, columns[0][0], rules, other[0] if other else rules)
 
 
 def level_one_sided(record: Record, main: Mode, points: Float64[np.ndarray, "n d"]) -> Int64[np.ndarray, " n"]:

@@ -77,6 +77,14 @@ class Choice:
     modes: Mapping[Mode, Int64[np.ndarray, " n"]]
     allocations: Mapping[Mode, regions.Allocation] = field(default_factory=dict)
 
+    def radii(self, proofs: Proofs) -> dict[Mode, Float64[np.ndarray, " n"]]:
+        """Return the radii that each mode may rely on at its levels."""
+        return {mode: at(proofs.of(mode), level) for mode, level in self.modes.items()}
+
+    def to_size(self, proofs: Proofs) -> list[Float64[np.ndarray, " n"]]:
+        """Return the radii of the modes whose regions are still to be sized."""
+        return [R for mode, R in self.radii(proofs).items() if mode not in self.allocations]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
@@ -141,6 +149,7 @@ def answer(
     options: Mapping[str, Any] | None = None,
     parallel: int | str | None = None,
     search: str = "auto",
+    size: Sizer | None = None,
 ) -> dict[str, RuleAnswers]:
     """Answer by every constant level, with overlapping regions, and by each way to size them.
 
@@ -158,6 +167,9 @@ def answer(
         The sampler's lookup error: radii of G are that much smaller.
     options, parallel, search
         How regions are sized: see `Sizer.among`.
+    size : Sizer, optional
+        One that has searched among radii as large as `choice.to_size(proofs)`; `options`, `parallel` and `search` are
+        then its own.
 
     Returns
     -------
@@ -169,9 +181,9 @@ def answer(
         level = np.full(len(points), k)
         found[f"sigma={sigmas[k]:g}"] = _without_regions(proofs, proofs.constant, level, label)
     found[OVERLAPPING] = _without_regions(proofs, proofs.chosen, choice.overlapping, label, sound=False)
-    radii = {mode: at(proofs.of(mode), level) for mode, level in choice.modes.items()}
-    to_size = [R for mode, R in radii.items() if mode not in choice.allocations]
-    size = Sizer.among(points, to_size, options or {}, parallel, search)
+    radii = choice.radii(proofs)
+    if size is None:
+        size = Sizer.among(points, choice.to_size(proofs), options or {}, parallel, search)
     for mode, level in choice.modes.items():
         R = radii[mode]
         predict = certified(proofs, level, R)

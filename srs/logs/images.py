@@ -8,7 +8,6 @@ from jaxtyping import Float32, Int64
 
 from srs.arrays import as_pixels, read_array
 from srs.logs.read import Logs
-from training import image_folder, load_data
 
 
 def log_points(
@@ -49,6 +48,8 @@ def log_points(
         return _folder_points(logs, Path(path), image_size, order, rows)
     if order != "sorted":
         raise ValueError(f"--image-order {order}: only folders of images have one; leave it out for {dataset}")
+    from training import load_data  # PyTorch, which arrays do not need
+
     data = load_data(dataset, data_dir, image_size=image_size, train=False)
     _check_labels(logs, dataset, np.asarray(data.test_labels), "give the data set that the logs are about")
     images = data.test_images[logs.idx[rows]]
@@ -69,6 +70,8 @@ def array_points(
 def _folder_points(
     logs: Logs, root: Path, size: int | None, order: str, rows: Int64[np.ndarray, " m"] | slice
 ) -> Float32[np.ndarray, "m d"]:
+    from training import image_folder
+
     data = image_folder(root, image_size=size, train=False)
     if order == "class":
         if (logs.idx != np.arange(len(logs.idx))).any():

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
 from smoothing import ABSTAIN, SmoothedClassifier, make_sampler
-from smoothing._validate import check_images
+from smoothing._validate_inputs import check_images
 from smoothing.confidence import shared_alpha
 from srs.evaluation.rules import less
 

@@ -19,6 +19,9 @@ from srs.run.run_settings import RunSettings
 from srs.run.version_1 import OldRows
 from srs.run.votes import Record, images_of, read_record, vote_files
 
+#: What earlier versions called the entries of a summary, and what they are called now.
+_FORMER = {"clean_accuracy": "clean_accuracy_base"}
+
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
@@ -70,7 +73,8 @@ class StoredRun:
     def disagreement(self, results: Results) -> str | None:
         """Say where `summary.json` is not what the rows give at the run's alpha; None where they agree."""
         computed = json.loads(json.dumps(summarize(results, self.config, self.manifest)))
-        found = difference(_as_far_as(computed, self.summary), self.summary)
+        stored = {_FORMER.get(name, name): value for name, value in self.summary.items()}
+        found = difference(_as_far_as(computed, stored), stored)
         if found is None:
             return None
         key, ours, theirs = found

@@ -10,12 +10,12 @@ def significant(value: float, rounding: str, digits: int = 9) -> str:
 
 def floored(value: float, digits: int) -> str:
     """Write a number rounded down to so many decimals, all of them shown."""
-    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
 def raised(value: float, digits: int) -> str:
     """Write a number rounded up to so many decimals, all of them shown: what is lost is never less than it says."""
-    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -23,7 +23,7 @@ from srs.modes import title
 from srs.report import figures
 from srs.report.finished_run import StoredRun
 from srs.report.numbers import floored, percent, raised
-from srs.report.summary import remarks, write_summary, write_tables
+from srs.report.summary import remarks, summarize, write_summary, write_tables
 from srs.report.svg import image_uri, inline_svg, save
 from srs.report.tables import RuleTable, rule_table
 from srs.text import visible
@@ -57,8 +57,7 @@ class Chapter:
 
 def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> None:
     """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder."""
-    compared: dict[str, Answers] = {chapter.name: chapter.results.answers for chapter in chapters}
-    compared.update(baselines)
+    compared = _compared(chapters, baselines)
     context: dict[str, Any] = {
         "chapters": [_chapter(folder, chapter, number) for number, chapter in enumerate(chapters)],
         "compared": None,
@@ -68,7 +67,7 @@ def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[s
         figure = figures.comparison(compared)
         save(figure, folder / "comparison.png", folder / "comparison.pdf")
         context["compared"] = Markup(inline_svg(figure, "comparison"))
-        context["overview"] = rule_table(describe_rules(compared), named=visible)
+        context["overview"] = _overview(chapters, compared)
     page = template().render(**context)
     (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -154,7 +153,7 @@ def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]
     return [
         ("average certified radius", floored(summary["average_certified_radius"], 3)),
         ("certified accuracy at radius 0.5", f"{percent(accuracy[0.5])}%"),
-        ("clean accuracy of the base classifier", f"{percent(summary['clean_accuracy'])}%"),
+        ("clean accuracy of the base classifier", f"{percent(summary['clean_accuracy_base'])}%"),
         ("images", f"{len(results.record.idx):,}"),
         ("abstentions", f"{summary['abstentions']:,}"),
     ]
@@ -288,16 +287,28 @@ def _plain(value: Any) -> str:
     return visible(value) if isinstance(value, str) else json.dumps(value)
 
 
-def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> list[tuple[str, RuleTable]]:
-    """Return captions and tables that may be asked for in other formats: for each run, and for all together."""
-    tables = []
+def tables_of(
+    chapters: Sequence[Chapter], baselines: Mapping[str, Answers]
+) -> list[tuple[str, RuleTable, Sequence[str]]]:
+    """Return what may be asked for in other formats, for each run and for all together: captions, tables and notes."""
+    tables: list[tuple[str, RuleTable, Sequence[str]]] = []
     for chapter in chapters:
-        main = chapter.results.main.name
-        described = describe_rules(chapter.results.rules, main, chapter.results.one_sided)
         caption = f"{visible(chapter.name)}: {chapter.results.proofs.guarantee}"
-        tables.append((caption, rule_table(described, main)))
-    if len(chapters) + len(baselines) > 1:
-        compared: dict[str, Answers] = {chapter.name: chapter.results.answers for chapter in chapters}
-        compared.update(baselines)
-        tables.append(("All runs and baselines", rule_table(describe_rules(compared), named=visible)))
+        summary = summarize(chapter.results, chapter.run.config, chapter.run.manifest)
+        tables.append((caption, rule_table(summary, summary["main"]), remarks(summary)))
+    compared = _compared(chapters, baselines)
+    if len(compared) > 1:
+        tables.append(("All runs and baselines", _overview(chapters, compared), []))
     return tables
+
+
+def _compared(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Return what every run and every baseline certifies, by name."""
+    return {chapter.name: chapter.results.answers for chapter in chapters} | dict(baselines)
+
+
+def _overview(chapters: Sequence[Chapter], compared: Mapping[str, Answers]) -> RuleTable:
+    """Return the table of all runs and baselines: compared with the first run where all are about the same images."""
+    same = len({chapter.run.manifest["data"]["sha256"] for chapter in chapters}) == 1
+    first = chapters[0].name if same else None
+    return rule_table(describe_rules(compared, first), first, named=visible)

@@ -1,6 +1,6 @@
 """The table of the paper (Tables 6 and 7): certified accuracy of every rule, for terminals, pages, LaTeX and Markdown.
 
-All of them show the same cells, made in one place from what a summary says.
+All of them show the same cells, made in one place from what a summary says, and say what the columns are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +14,9 @@ from rich.table import Table
 from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent, raised
 
+#: Columns that some tables have.
+DIFFERENCE, ONE_SIDED = "diff", "one-sided"
+
 
 @dataclass(frozen=True)
 class RuleTable:
@@ -22,9 +25,10 @@ class RuleTable:
     Attributes
     ----------
     columns : tuple of str
-        Average certified radius; half the width of its 95% interval; the radius with one-sided certificates, where both
-        are known; clean accuracy in percent where it is known of every rule; abstentions; then certified accuracy in
-        percent at these radii.
+        Average certified radius; half the width of its 95% interval; what it is above that of the main rule, and half
+        of the paired interval of this difference, where there is a main rule; the radius with one-sided certificates,
+        where both are known; clean accuracy in percent where it is known of every rule; abstentions; then certified
+        accuracy in percent at these radii.
     rows : tuple of (title, cells)
     main : str or None
         Title of the row to stress.
@@ -37,6 +41,19 @@ class RuleTable:
     main: str | None
     unsound: frozenset[str]
 
+    @property
+    def legend(self) -> str:
+        """What the columns are."""
+        parts = [
+            "ACR: average certified radius, errors and abstentions counting 0",
+            "+-: half of its 95% interval over images",
+        ]
+        if DIFFERENCE in self.columns:
+            parts.append(f"{DIFFERENCE}: ACR less that of {self.main!r}, with its paired interval")
+        if ONE_SIDED in self.columns:
+            parts.append(f"{ONE_SIDED}: ACR as published tables have it")
+        return "; ".join(parts)
+
 
 def rule_table(
     described: Mapping[str, Any], main: str | None = None, *, named: Callable[[str], str] = title
@@ -46,7 +63,8 @@ def rule_table(
     A rule that is unsound says so in its title, which that of overlapping regions does by itself.
     """
     rules: Mapping[str, Mapping[str, Any]] = described["rules"]
-    clean = all("clean_accuracy" in rule for rule in rules.values())
+    clean = all("clean_accuracy_smoothed" in rule for rule in rules.values())
+    differences = any(_difference(rule) is not None for rule in rules.values())
     mean, one_sided = "average_certified_radius", "average_certified_radius_one_sided"
     both = any(rule.get(one_sided, rule[mean]) != rule[mean] for rule in rules.values())
     titles, rows = {}, []
@@ -54,16 +72,19 @@ def rule_table(
         titles[name] = named(name) + ("" if rule["sound"] or name == OVERLAPPING else " (unsound here)")
         low, high = rule["average_certified_radius_interval"]
         cells = [floored(rule["average_certified_radius"], 3), "-" if low is None else raised((high - low) / 2, 3)]
+        if differences:
+            cells += _difference(rule) or ("-", "-")
         if both:
             cells.append(floored(rule[one_sided], 3) if one_sided in rule else "-")
-        cells += [percent(rule["clean_accuracy"])] if clean else []
+        cells += [percent(rule["clean_accuracy_smoothed"])] if clean else []
         cells += [str(rule["abstentions"]), *(percent(value) if value else "-" for value in rule["certified_accuracy"])]
         rows.append((titles[name], tuple(cells)))
     return RuleTable(
         (
             "ACR",
             "+-",
-            *(["one-sided"] if both else []),
+            *([DIFFERENCE, "+-"] if differences else []),
+            *([ONE_SIDED] if both else []),
             *(["clean"] if clean else []),
             "abstain",
             *(f"{value:.2f}" for value in described["epsilon"]),
@@ -72,6 +93,12 @@ def rule_table(
         None if main is None else titles[main],
         frozenset(titles[name] for name, rule in rules.items() if not rule["sound"]),
     )
+
+
+def _difference(rule: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return how much a rule is above the main one, and half of the interval; None where that is not known."""
+    mean, low, high = rule.get("above_main", (None, None, None))
+    return None if low is None else (f"{mean:+.3f}", raised((high - low) / 2, 3))
 
 
 @dataclass(frozen=True)
@@ -108,18 +135,21 @@ class TerminalTable:
         return shown
 
 
-def markdown(caption: str, table: RuleTable) -> str:
-    """Return a table in Markdown."""
+def markdown(caption: str, table: RuleTable, notes: Sequence[str] = ()) -> str:
+    """Return a table in Markdown, and what has to be known of it."""
     lines = [["rule", *table.columns], ["---", *(["---:"] * len(table.columns))]]
     lines += [[f"**{name}**" if name == table.main else name, *cells] for name, cells in table.rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{caption}\n\n{body}\n"
+    return "\n\n".join([caption, body, *(f"{sentence(note)}." for note in (table.legend, *notes))]) + "\n"
 
 
-def latex(caption: str, table: RuleTable) -> str:
-    """Return a table in LaTeX, for the package booktabs."""
-    lines = [f"{_escaped(name)} & {' & '.join(cells)} \\\\" for name, cells in table.rows]
-    head = f"rule & {' & '.join(table.columns)} \\\\"
+def latex(caption: str, table: RuleTable, notes: Sequence[str] = ()) -> str:
+    """Return a table in LaTeX, for the package booktabs, and what has to be known of it."""
+    names = [_bold(_escaped(name)) if name == table.main else _escaped(name) for name, _ in table.rows]
+    lines = [
+        f"{name} & {' & '.join(map(_typeset, cells))} \\\\" for name, (_, cells) in zip(names, table.rows, strict=True)
+    ]
+    head = f"rule & {' & '.join(map(_typeset, table.columns))} \\\\"
     return "\n".join(
         [
             r"\begin{table}",
@@ -131,6 +161,7 @@ def latex(caption: str, table: RuleTable) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            *(rf"\par\footnotesize {_escaped(sentence(note))}." for note in (table.legend, *notes)),
             r"\end{table}",
             "",
         ]
@@ -141,9 +172,25 @@ def latex(caption: str, table: RuleTable) -> str:
 FORMATS = {"latex": (".tex", latex), "markdown": (".md", markdown)}
 
 
-def joined(name: str, tables: Sequence[tuple[str, RuleTable]]) -> str:
-    """Return all tables in one of `FORMATS`."""
-    return "\n".join(FORMATS[name][1](caption, table) for caption, table in tables)
+def joined(name: str, tables: Sequence[tuple[str, RuleTable, Sequence[str]]]) -> str:
+    """Return all tables, with captions and notes, in one of `FORMATS`."""
+    return "\n".join(FORMATS[name][1](caption, table, notes) for caption, table, notes in tables)
+
+
+def sentence(note: str) -> str:
+    """Return a note with a capital at its beginning."""
+    return note[:1].upper() + note[1:]
+
+
+def _bold(text: str) -> str:
+    return rf"\textbf{{{text}}}"
+
+
+def _typeset(cell: str) -> str:
+    """Return a cell in LaTeX, where a hyphen is no minus."""
+    if cell == "+-":
+        return r"$\pm$"
+    return f"${cell}$" if cell[:1] in ("+", "-") and cell != "-" else _escaped(cell)
 
 
 def _escaped(text: str) -> str:

@@ -94,14 +94,22 @@ def _demonstration(start: Start, data: ImageData, device: str, progress: bool) -
     return model
 
 
-def smoothed(base: Bank, settings: RunSettings, num_classes: int, *, seed: int, device: str) -> SmoothedClassifier:
-    """Return the smoothed classifier that a run's settings describe."""
+#: What `SmoothedClassifier` calls two of the choices of --compile.
+_COMPILE: Mapping[str, bool] = {"no": False, "default": True}
+
+
+def smoothed(
+    base: Bank, settings: RunSettings, num_classes: int, *, seed: int, device: str, batch: int | None = None
+) -> SmoothedClassifier:
+    """Return the smoothed classifier that a run's settings describe; `batch` is used where they leave that open."""
     return SmoothedClassifier(
         base,
         num_classes,
         sampler=settings.sampler,
+        stream=settings.stream,
         precision=settings.precision,
-        batch_size=settings.batch,
+        compile=_COMPILE.get(settings.compile, settings.compile),
+        batch_size=settings.batch or batch,
         seed=seed,
         device=device,
     )

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from srs.run.run_settings import RunSettings
-from srs.run.settings import MOST, MOST_LEVELS
+from srs.run.settings import MOST, MOST_BATCH, MOST_LEVELS
 
 #: Of classes, and of numbers in an image: networks and arrays are made of that size.
 _MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
@@ -35,11 +35,12 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     for part, name in ((data, "sha256"), (classifier, "weights")):
         if not _HASH.fullmatch(_part(part, name, str)):
             raise ValueError(f"{name} = {_short(part[name])} is no hash")
-    if not isinstance(classifier.get("stream", ""), str):
-        raise ValueError(f"stream = {_short(classifier['stream'])} names no stream")
-    for name in ("precision", "sampler"):
-        if _part(classifier, name, str) != getattr(settings, name):
-            raise ValueError(f"{name} = {_short(classifier[name])}, but the settings say {getattr(settings, name)}")
+    said = {"stream": "sfc64", **classifier}  # the only one there was while records did not name it
+    for name in ("precision", "sampler", "stream"):
+        if _part(said, name, str) != getattr(settings, name):
+            raise ValueError(f"{name} = {_short(said[name])}, but the settings say {getattr(settings, name)}")
+    if "batch" in manifest:
+        _whole(manifest, "batch", 1, MOST_BATCH)
     if _whole(classifier, "num_classes", 2, _MOST_CLASSES) != classes:
         raise ValueError(f"num_classes = {classifier['num_classes']}, but the data have {classes}")
     for seed in (_whole(manifest, "seed", 0, 2**63 - 1), _whole(classifier, "seed", 0, 2**63 - 1)):

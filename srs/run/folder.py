@@ -18,7 +18,7 @@ from smoothing.reading import read_json, read_yaml
 from smoothing.storage import check_folder, forget_partial, locked, replacing
 from srs.run.description import check_manifest
 from srs.run.run_settings import RunSettings, settings_of
-from srs.run.settings import CIRCUMSTANCES
+from srs.run.settings import CIRCUMSTANCES, EARLIER
 
 FORMAT = 2
 """Of the folder: a program that knows a smaller one cannot read it. Format 1 kept the votes for one class."""
@@ -186,6 +186,7 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
             f"--out {out}: was written by an earlier version, which cannot be gone on with; srs-report shows it if it "
             "is finished; name another --out"
         )
+    before = {**EARLIER, **before}
     for name in {**before, **config}:
         if name not in CIRCUMSTANCES and before.get(name) != config.get(name):
             flag = f"--{name.replace('_', '-')}"

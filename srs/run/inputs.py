@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
-from srs.run.folder import FORMAT
+from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import MOST_LEVELS, CertifySettings
 from srs.run.sources import check_factory, files_of
@@ -56,6 +57,8 @@ class Inputs:
         Those images.
     device : str
         Where to compute.
+    batch : int, optional
+        Noisy images per pass, as an earlier start of the run found it on this kind of device.
     """
 
     settings: RunSettings
@@ -66,12 +69,13 @@ class Inputs:
     labels: Int64[np.ndarray, " n"]
     images: Float32[np.ndarray, "n c h w"]
     device: str
+    batch: int | None = None
 
-    @property
+    @cached_property
     def classifier(self) -> SmoothedClassifier:
         """The smoothed classifier that the settings describe."""
         settings, classes = self.settings, self.data.num_classes
-        return smoothed(self.base, settings, classes, seed=settings.seed, device=self.device)
+        return smoothed(self.base, settings, classes, seed=settings.seed, device=self.device, batch=self.batch)
 
     def manifest(self, identity: Identity, check: Sequence[str] = ()) -> dict[str, Any]:
         """Return what a run's rows belong to, the content of `manifest.json`; `check` is the classifier's own."""
@@ -80,6 +84,7 @@ class Inputs:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _DISTRIBUTIONS}},
             "seed": self.settings.seed,
             "device": self.device,
+            "batch": self.classifier.batch_size,
             "data": {
                 "name": self.data.name,
                 "images": len(self.images),
@@ -161,7 +166,16 @@ def load(start: Start, *, progress: bool = False) -> Inputs:
     images = data.test_images[indices]
     make_sampler(settings.sampler).check(torch.from_numpy(images))
     base = base_classifiers(start, data, device=device, progress=progress)
-    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device)
+    batch = _found_batch(start.out, device) if start.resume else None
+    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch)
+
+
+def _found_batch(out: Path, device: str) -> int | None:
+    """Return how many noisy images a pass had when a run began; None where none has, or on another kind of device."""
+    if not (out / CONFIG).is_file():
+        return None
+    manifest = read_description(out).manifest
+    return manifest.get("batch") if manifest["device"] == device else None
 
 
 def _preset(name: str | None) -> dict[str, Any]:

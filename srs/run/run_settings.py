@@ -8,10 +8,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from srs.modes import Mode
 from srs.run.settings import (
+    EARLIER,
     INVOCATION,
     MOST,
     Bound,
     CertifySettings,
+    Compile,
     ImageOrder,
     Method,
     Order,
@@ -19,21 +21,12 @@ from srs.run.settings import (
     Precision,
     Rule,
     Sampler,
+    Stream,
 )
 from srs.run.sources import Files, experts, files_of
 
 _KINDS = {name: kind for name, kind in get_type_hints(CertifySettings).items() if name not in INVOCATION}
 """What a run keeps, in the order of its file, and of which type that is."""
-
-_ADDED: Mapping[str, Any] = {
-    "bound": "top-class",
-    "rungs": [],
-    "min_gain": None,
-    "target_loss": None,
-    "image_order": None,
-    "indices": None,
-}
-"""What runs of earlier versions may lack, and what they did before it was a setting."""
 
 GRID = ("sigma_min", "sigma_max", "sigma_step")
 """What names the noise levels, unless each has a checkpoint of its own."""
@@ -105,6 +98,7 @@ class RunSettings:
     method: Method
     order: Order | None
     sampler: Sampler
+    stream: Stream
     n0: int
     n: int
     bound: Bound
@@ -113,6 +107,7 @@ class RunSettings:
     target_loss: float | None
     alpha: float
     precision: Precision
+    compile: Compile
     batch: int | None
     seed: int
     device: str
@@ -192,7 +187,7 @@ def settings_of(values: Mapping[str, Any]) -> RunSettings:
     ValueError
         Where one is missing, unknown, of another type, or cannot be honoured.
     """
-    values = {**_ADDED, **values}
+    values = {**EARLIER, **values}
     for name in values:
         if name not in _KINDS:
             raise ValueError(f"{name!r} is no setting that is known here; a newer version may know it")

@@ -2,10 +2,11 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,6 +18,8 @@ MOST = 10**9
 
 MOST_LEVELS = 1000
 
+MOST_BATCH = 10**6
+
 CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "device", "batch"})
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
@@ -24,6 +27,17 @@ whether it is the same run."""
 INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard"})
 """Settings of one start, which no run keeps; what a preset says is in the others."""
 
+EARLIER: Mapping[str, Any] = {
+    "bound": "top-class",
+    "rungs": [],
+    "min_gain": None,
+    "target_loss": None,
+    "image_order": None,
+    "indices": None,
+    "stream": "sfc64",
+    "compile": "no",
+}
+"""What runs of earlier versions may lack, and what they did before it was a setting."""
 
 Rule = Literal["max-radius", "expected-radius", "anchor"]
 Overlap = Literal["paper", "sigma", "joint", "class"]
@@ -31,7 +45,9 @@ Method = Literal["lp", "matching", "greedy"]
 Order = Literal["ascending", "descending", "arrival"]
 Bound = Literal["runner-up", "top-class"]
 Sampler = Literal["gaussian", "discrete"]
+Stream = Literal["philox4x32", "sfc64"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+Compile = Literal["no", "default", "max-autotune", "reduce-overhead"]
 ImageOrder = Literal["sorted", "shuffled"]
 
 
@@ -92,6 +108,9 @@ class CertifySettings:
     """Order of greedy: by degree in the overlap graph, or as the images come. Default: ascending."""
     sampler: Sampler = "gaussian"
     """Noise: float32 Gaussian, or discrete Gaussian, which is exact for 8-bit pixels."""
+    stream: Stream = "philox4x32"
+    """Where random numbers come from. philox4x32: made where the classifier runs, the same bits on every device.
+    sfc64: made on the CPU, as in earlier versions."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int = 10000
@@ -113,8 +132,12 @@ class CertifySettings:
     precision: Precision | None = None
     """Of the network's arithmetic, a part of what is certified; tf32 on CUDA only. Default: the checkpoint's; float32
     without one."""
+    compile: Compile = "no"
+    """Compile the network by torch.compile, in this mode, which takes up to some minutes; max-autotune and
+    reduce-overhead use CUDA graphs. Part of what is certified."""
     batch: int | None = None
-    """Noisy images per forward pass. Default: 128 on a CPU; elsewhere 2048, or as many as fit into memory."""
+    """Noisy images per forward pass. Default: on a CPU what a few passes show to be fastest; elsewhere 2048, or as many
+    as fit into memory."""
     seed: int = 0
     """Seed of every noise stream, and of training where there is no checkpoint."""
     device: str = "auto"
@@ -159,8 +182,8 @@ class CertifySettings:
                 raise ValueError(f"{flag} {count}: must be from 1 to {MOST:,}")
         if self.max is not None and self.max < 1:
             raise ValueError(f"--max {self.max}: must be at least 1")
-        if self.batch is not None and self.batch > 10**6:
-            raise ValueError(f"--batch {self.batch}: must be at most 1,000,000 images")
+        if self.batch is not None and self.batch > MOST_BATCH:
+            raise ValueError(f"--batch {self.batch}: must be at most {MOST_BATCH:,} images")
         check_alpha(self.alpha)
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**63)")

@@ -63,7 +63,7 @@ def proof(own: int, other: int, n: int, alpha: Fraction, share: float) -> Proof:
 
 def _bounds(own: int, other: int, n: int, alpha: Fraction, share: float) -> tuple[Real, Real]:
     others = alpha * Fraction(share)
-    if others < _SMALLEST:
+    if min(others, alpha - others) < _SMALLEST:
         others = Fraction(0)
     lower = lower_bound(own, n, alpha - others)
     upper = 1 - lower

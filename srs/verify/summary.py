@@ -104,6 +104,7 @@ def summary_problems(run: Described, rows: Rows, hashed: str, compared: Mapping[
     largest = max((max(rule.radius) for rule in sure.values()), default=0)
     steps = max(9, -(-largest // 250_000))
     epsilon = [step * 0.25 for step in range(steps + 1)]
+    clean = "clean_accuracy" if "clean_accuracy" in run.summary else "clean_accuracy_base"  # of earlier versions
     placed = zip(rows.clean, rows.level, rows.label, strict=True)
     wanted: dict[str, Any] = {
         "settings": dict(run.config),
@@ -116,7 +117,7 @@ def summary_problems(run: Described, rows: Rows, hashed: str, compared: Mapping[
         "simultaneous": run.settings.overlap == "class",
         "guarantee": guarantee_of(run, n),
         "regions": hashed,
-        "clean_accuracy": _share(row[at] == one for row, at, one in placed),
+        clean: _share(row[at] == one for row, at, one in placed),
         "main": main,
         "abstentions": compared[main].predict.count(-1),
         "average_certified_radius": _mean_radius(compared[main]),

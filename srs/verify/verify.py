@@ -121,7 +121,7 @@ def _description(run: Described, findings: Findings) -> None:
     manifest, problems = run.manifest, []
     if manifest["sigmas"] != run.sigmas:
         problems.append(f"manifest.json: sigmas are not the levels that config.yaml names: {run.sigmas}")
-    known = {"format", "versions", "seed", "device", "data", "classifier", "router", "check", "sigmas"}
+    known = {"format", "versions", "seed", "device", "batch", "data", "classifier", "router", "check", "sigmas"}
     if manifest.keys() - known:
         problems.append(f"manifest.json: holds {', '.join(sorted(manifest.keys() - known))}, which is not known here")
     findings.check("settings", "config.yaml and manifest.json say the same, and nothing is left open", problems)

@@ -6,7 +6,6 @@ import torch
 from scipy import stats
 
 from smoothing import ABSTAIN, SmoothedClassifier, certified_radius, lower_confidence_bound
-from smoothing._voting.noise import stream
 
 from .oracles import Coin, Constant, Halfspace, Stump
 
@@ -59,12 +58,15 @@ def test_results_do_not_depend_on_the_order_or_number_of_images(images, halfspac
 def test_every_method_draws_from_its_own_stage(images, halfspace, monkeypatch):
     stages = []
 
-    def spy(seed, stage, *rest):
-        stages.append(stage)
-        return stream(seed, stage, *rest)
+    smoothed = SmoothedClassifier(halfspace, 2, batch_size=60, threads=1)
+    noise = type(smoothed._engine.noise)
+    draw = noise.draw
 
-    monkeypatch.setattr("smoothing._voting.engine.stream", spy)
-    smoothed = SmoothedClassifier(halfspace, 2)
+    def spy(self, stage, *rest):
+        stages.append(stage)
+        draw(self, stage, *rest)
+
+    monkeypatch.setattr(noise, "draw", spy)
     smoothed.select_sigma(images, [0.5], n0=10)
     assert set(stages) == {"select"}
     stages.clear()

@@ -16,7 +16,19 @@ def test_shares_of_alpha_are_not_more_than_alpha(alpha, share):
     own, others = alpha_shares(alpha, share)
     assert Fraction(float(own)) + Fraction(float(others)) <= Fraction(alpha)
     assert own >= alpha * (1 - share - 1e-15)
-    assert share > 0 or own == alpha
+    assert own == alpha if others == 0 else min(own, others) >= 1e-100
+    assert others > 0 or min(share, 1 - share) * alpha < 1.01e-100
+
+
+def test_no_part_of_alpha_is_too_small_for_bounds():
+    """Half of 2e-100 is 1e-100, and what is left beside it, rounded down, is less."""
+    for alpha in (1e-100, 2e-100, np.nextafter(2e-100, 1), 1e-99, 3.2e-99):
+        for share in (0.0, *SHARES, 1 - 2.0**-53):
+            p_lower, p_upper = runner_up_bounds(900, 50, 1000, alpha, share)
+            assert 0.5 < p_lower < 0.9
+            assert 0.05 < p_upper <= 1 - p_lower
+    assert split_alpha(60, 20, 100, 3, 1000, 2e-100) == 0
+    assert split_alpha(60, 20, 100, 3, 1000, 2.001e-100) == SHARES[1]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan"), float("inf"), True])

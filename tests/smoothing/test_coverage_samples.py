@@ -321,6 +321,26 @@ def test_what_cannot_be_settled_is_not():
     assert found.n.tolist() == [300, 300, 300]
 
 
+@pytest.mark.parametrize("alpha", [1e-100, 2e-100, 1e-99, 3e-99, 1e-98])
+def test_no_part_of_alpha_is_too_small_for_an_answer(alpha):
+    """The halfspace with further classes that get no votes, whose parts of alpha are the smallest."""
+    model = torch.nn.Sequential(HALFSPACE, torch.nn.ConstantPad1d((0, 4), -1e9))
+    smoothed = SmoothedClassifier(model, 6, seed=6)
+    near, far = (smoothed.certify_at(copies(2), 0.25, r, n0=100, n=4000, alpha=alpha) for r in (0.0, 1.5))
+    assert near.answer.tolist() == [1, 1]
+    assert far.answer.tolist() == [0, 0]
+
+
+def test_parts_of_a_ladder_that_are_too_small_are_refused_before_the_work(tmp_path, monkeypatch):
+    smoothed, ladder = SmoothedClassifier(HALFSPACE, 2, seed=6), Ladder((100, 200))
+    monkeypatch.setattr(SmoothedClassifier, "select_votes", None)
+    with pytest.raises(ValueError, match=r"alpha = 1e-100 shared among 2"):
+        smoothed.certify(copies(2), 0.25, n0=10, n=ladder, alpha=1e-100)
+    with pytest.raises(ValueError, match=r"alpha = 1e-100 shared among 2"):
+        certify_to_file(tmp_path / "table.tsv", smoothed, copies(2), sigma=0.25, n0=10, n=ladder, alpha=1e-100)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_class_is_not_robust():
     found = SmoothedClassifier(HALFSPACE, 2, seed=6).certify_at(copies(30), 0.25, 0.0, n0=1, n=1000)
     wrong = found.classes != 1

@@ -1,12 +1,15 @@
 """Devices that are not at hand: what is asked of PyTorch, with PyTorch's answers made up."""
 
+import itertools
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier, machine
+from smoothing._voting import sizing
 from smoothing.machine import processes
 
 
@@ -65,7 +68,7 @@ def test_the_workers_of_a_vote_enter_their_device(monkeypatch):
     monkeypatch.setattr("smoothing._voting.engine.current", current)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     SmoothedClassifier(model, 2, threads=2).predict(torch.rand(1, 1, 2, 2), 0.25, n=300)
-    assert entered == [(torch.device("cpu"), False)] * 2
+    assert entered[-2:] == [(torch.device("cpu"), False)] * 2
 
 
 def test_without_cuda_auto_is_the_cpu(monkeypatch):
@@ -96,16 +99,16 @@ def test_batches_are_halved_until_they_fit(error):
         if size > 100:
             raise error
 
-    assert machine.fitting_batch(forward, torch.device("cpu"), 2, 2048) == 64
+    assert sizing.fitting(forward, torch.device("cpu"), 2, 2048) == 64
     assert tried == [2048, 1024, 512, 256, 128, 64]
 
 
 def test_all_workers_batches_must_fit_at_once(monkeypatch):
-    monkeypatch.setattr(machine, "_free", lambda device: 1000)
-    monkeypatch.setattr(machine, "_peak", lambda forward, size, device: size)
+    monkeypatch.setattr(sizing, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(sizing, "peak_memory", lambda run, device: run())
     device = torch.device("cpu")
-    assert machine.fitting_batch(print, device, 1, 1024) == 512  # within 800
-    assert machine.fitting_batch(print, device, 8, 1024) == 64
+    assert sizing.fitting(lambda size: size, device, 1, 1024) == 512  # within 800
+    assert sizing.fitting(lambda size: size, device, 8, 1024) == 64
 
 
 def test_not_even_one_image_is_one_line():
@@ -113,7 +116,7 @@ def test_not_even_one_image_is_one_line():
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     with pytest.raises(ValueError, match=r"device = 'cpu': out of memory for a single image; try 'cpu'"):
-        machine.fitting_batch(forward, torch.device("cpu"), 1, 8)
+        sizing.fitting(forward, torch.device("cpu"), 1, 8)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -121,7 +124,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        machine.fitting_batch(forward, torch.device("cpu"), 1, 8)
+        sizing.fitting(forward, torch.device("cpu"), 1, 8)
 
 
 class Hungry(nn.Module):
@@ -131,39 +134,88 @@ class Hungry(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, 2)
         self.sizes = []
+        self.room = 40
 
     def forward(self, images):
         self.sizes.append(len(images))
-        if len(images) > 40:
+        if len(images) > self.room:
             raise torch.OutOfMemoryError("out of memory")
         return self.linear(images.flatten(1))
 
 
-def test_a_batch_size_that_was_not_given_is_found_once(monkeypatch):
-    # the meta device stands for the kind of device; what runs is on the CPU
+def on_accelerator(model, **options):
+    """Return a classifier that sizes its batches as on an accelerator; what runs is on the CPU."""
+    smoothed = SmoothedClassifier(model, 2, threads=1, **options)
+    smoothed._engine.size.device = torch.device("meta")
+    return smoothed
+
+
+def test_a_batch_size_that_was_not_given_is_found_once():
     model = Hungry()
-    smoothed = SmoothedClassifier(model, 2, threads=1)
-    assert smoothed.batch_size == machine.CPU_BATCH
-    smoothed._sized = set()  # as on an accelerator
+    smoothed = on_accelerator(model)
+    assert smoothed.batch_size == sizing.MOST_BATCH
     found = smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=100)
-    assert smoothed.batch_size == smoothed._engine.batch_size == 32
+    assert smoothed.batch_size == 32
     assert found.votes.sum() == 200
     sizes = len(model.sizes)
     smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=100)
     assert set(model.sizes[sizes:]) == {32}
-    expected = SmoothedClassifier(model, 2, threads=1, batch_size=16).predict(
-        torch.rand(2, 1, 2, 2) * 0 + 0.5, 0.25, n=9
-    )
-    assert set(expected.votes.sum(axis=1)) == {9}  # a size that was given is kept
+
+
+def test_a_batch_size_that_was_given_is_kept():
+    model = Hungry()
+    found = on_accelerator(model, batch_size=16).predict(torch.full((2, 1, 2, 2), 0.5), 0.25, n=32)
+    assert set(found.votes.sum(axis=1)) == {32}
     assert model.sizes[-1] == 16
+    with pytest.raises(ValueError, match="batch_size = 64: out of memory; take smaller batches") as caught:
+        on_accelerator(model, batch_size=64).predict(torch.full((2, 1, 2, 2), 0.5), 0.25, n=64)
+    assert "\n" not in str(caught.value)
 
 
-def test_accelerators_have_few_workers_and_large_batches(monkeypatch):
+def test_batches_are_halved_when_memory_runs_out_later(monkeypatch):
+    model = Hungry()
+    smoothed = on_accelerator(model)
+    images = torch.rand((2, 1, 2, 2), generator=torch.Generator().manual_seed(0))
+    expected = smoothed.predict(images, 0.25, n=300).votes
+    model.room = 10  # somebody else took memory
+    np.testing.assert_array_equal(smoothed.predict(images, 0.25, n=300).votes, expected)
+    assert smoothed.batch_size == 8
+    model.room = 0
+    with pytest.raises(ValueError, match="batch_size = 1: out of memory; try device 'cpu'"):
+        smoothed.predict(images, 0.25, n=300)
+
+
+def test_the_fastest_of_some_sizes_is_taken(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+
+    def run(size):  # two thousandths a pass, and more for an image of a batch that no cache holds
+        clock[0] += 0.002 + size * (1e-5 if size <= 512 else 2e-5)
+
+    assert sizing.fastest(run, iter([128, 256, 512, 1024, 2048])) == 512
+
+    def slow(size):
+        clock[0] += size
+
+    tried = []
+    assert sizing.fastest(lambda size: tried.append(size) or slow(size), iter([16, 32])) == 16
+    assert set(tried) == {16}  # a long pass gains nothing from being longer
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [((1, 8, 8), (128, 2048)), ((1, 28, 28), (64, 1024)), ((3, 32, 32), (16, 256)), ((3, 224, 224), (16, 32))],
+)
+def test_sizes_to_try_fit_the_images(shape, sizes):
+    tried = list(sizing.candidates(shape))
+    assert (tried[0], tried[-1]) == sizes
+    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(tried))
+
+
+def test_accelerators_have_few_workers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    gpu = torch.device("cuda", 0)
-    assert (machine.default_workers(gpu), machine.default_batch(gpu)) == (2, 2048)
-    cpu = torch.device("cpu")
-    assert (machine.default_workers(cpu), machine.default_batch(cpu)) == (8, 128)
+    assert machine.default_workers(torch.device("cuda", 0)) == 2
+    assert machine.default_workers(torch.device("cpu")) == 8
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@ import itertools
 import numpy as np
 from scipy import stats
 
-from smoothing import make_sampler
-from smoothing._voting.noise import BLOCK, STAGES, stream
+from smoothing._voting.noise import BLOCK, STAGES
+from smoothing._voting.samplers import make_noise
 
 
 def draw(seed=0, stage="estimate", index=0, block=0, n=BLOCK, shape=(2, 2, 1)):
     out = np.empty((n, *shape), np.float32)
-    make_sampler("gaussian").draw(stream(seed, stage, index, block), out)
+    make_noise("gaussian", "sfc64", seed).draw(stage, index, block * BLOCK, out)
     return out
 
 
@@ -33,5 +33,5 @@ def test_noise_is_standard_normal():
 def test_gaussian_samples_are_the_image_plus_scaled_noise():
     raw, image = draw(n=5), np.full((2, 2, 1), 0.5, np.float32)
     out = np.full((5, 2, 2, 1), np.nan, np.float32)
-    make_sampler("gaussian").add(raw, image, 0.25, out)
+    make_noise("gaussian", "sfc64", 0).add(raw, image, 0.25, out)
     np.testing.assert_array_equal(out, np.float32(0.25) * raw + image)

@@ -134,7 +134,7 @@ def test_the_look_at_a_model_leaves_random_states_and_votes_alone(images):
 
     model = Linear(Linear.plain)
     before = states()
-    smoothed = SmoothedClassifier(model, 5)
+    smoothed = SmoothedClassifier(model, 5, batch_size=100)
     first = smoothed.predict(images, 0.25, n=100)
     assert states() == before
     calls = model.calls

@@ -30,7 +30,7 @@ def test_floor_never_rounds_up(value, digits):
     ("value", "text"), [(0.0, "0.0"), (0.25, "0.25"), (0.9999999, "0.999999"), (3.0, "3.0"), (1e-9, "0.0")]
 )
 def test_floor_text(value, text):
-    assert floor_text(value) == text
+    assert floor_text(value) == floor_text(np.float64(value)) == text
 
 
 @given(st.floats(0, 1e6))

@@ -28,6 +28,32 @@ def call(command: str, folder: Path, *flags: object, installed: bool = False) ->
     return python(f"from srs.commands.{command} import main; main()", *flags, folder=folder, installed=installed)
 
 
+#: A program that cannot import what extras bring, and then runs a command.
+_WITHOUT_EXTRAS = """
+import sys
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {hidden}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Nowhere())
+from srs.commands.{command} import main
+main()
+"""
+_HIDDEN = (
+    "PIL", "accelerate", "cvxpy", "jinja2", "matplotlib", "mpmath", "pandas", "pyarrow", "safetensors", "sklearn",
+    "tensorboard", "torch", "torchvision", "tqdm", "yaml",
+)  # fmt: skip
+
+
+def call_without_extras(command: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands where only what the base distribution brings can be imported."""
+    program = _WITHOUT_EXTRAS.format(hidden=_HIDDEN, command=command)
+    arguments = [sys.executable, "-c", program, *flags]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def assert_refused(process: subprocess.CompletedProcess[str], command: str, message: str) -> None:
     """Bad input: exit code 2 and one line that says what to do."""
     assert process.returncode == 2, process.stderr

@@ -1,14 +1,17 @@
 """`srs-allocate` as a person runs it: a process of its own in an empty folder."""
 
+import os
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from regions import allocate, verify
-from tests.srs.programs import call
+from tests.srs.programs import call, call_without_extras
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
 R = np.array([0.75, 1.0, 2.5, 2.0])
@@ -117,6 +120,87 @@ def test_comparison(folder):
         assert float(row.split("│")[2]) == pytest.approx(value, rel=1e-6)
 
 
+TABLE = "place,x,y,R,level,worth\nA,0,0,0.75,low,5\nB,1,0,1,low,1\nC,3,0,2.5,high,1\nD,3,4,2,high,1\n"
+
+
+def radii_of(path, column="radius"):
+    header, *rows = path.read_text().splitlines()
+    return [float(row.split(",")[header.split(",").index(column)]) for row in rows]
+
+
+def test_a_table_is_written_with_one_more_column(folder):
+    (folder / "points.csv").write_text(TABLE)
+    result = run(folder, "points.csv", "--verify")
+    assert result.returncode == 0, result.stderr
+    assert radii_of(folder / "allocation.csv") == allocate(POINTS, R).radii.tolist()
+    rows = (folder / "allocation.csv").read_text().splitlines()
+    assert [row.rpartition(",")[0] for row in rows] == TABLE.splitlines()
+    assert "written to allocation.csv" in result.stdout
+
+
+def test_columns_go_by_name(folder):
+    (folder / "points.csv").write_text(TABLE.replace(",x,y,R,", ",east,north,most,"))
+    result = run(
+        folder, "points.csv", "most", "--columns", "east", "north", "--groups", "level", "--weights", "worth",
+        "--radius-column", "size", "--out", "out.csv",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    expected = allocate(POINTS, R, groups=[0, 0, 1, 1], weights=[5, 1, 1, 1])
+    assert radii_of(folder / "out.csv", "size") == expected.radii.tolist()
+
+
+def test_a_table_with_arrays_beside_it_and_arrays_as_a_table(folder):
+    (folder / "points.tsv").write_text("x\ty\n0\t0\n1\t0\n3\t0\n3\t4\n")
+    result = run(folder, "points.tsv", "R.npy", "--groups", "both.npz:sigma", "--out", "out.parquet")
+    assert result.returncode == 0, result.stderr
+    expected = allocate(POINTS, R, groups=[0.5, 0.5, 1, 1]).radii.tolist()
+    assert parquet.read_table(folder / "out.parquet")["radius"].to_pylist() == expected
+    assert run(folder, "both.npz", "--out", "out.csv").returncode == 0
+    assert run(folder, "out.csv", "--out", "again.csv", "--radius-column", "again").returncode == 0
+    assert (
+        radii_of(folder / "again.csv", "again") == radii_of(folder / "again.csv") == allocate(POINTS, R).radii.tolist()
+    )
+
+
+def test_a_least_radius_is_kept_or_two_points_are_named(folder):
+    result = run(folder, "both.npz", "--r-min", "0.4", "--verify", "--compare", "--out", "out.csv")
+    assert result.returncode == 0, result.stderr
+    assert radii_of(folder / "out.csv") == allocate(POINTS, R, r_min=0.4).radii.tolist()
+    assert "no radius is below 0.4" in result.stdout
+    assert "greedy with reserve (arrival order)" in result.stdout
+    refused = run(folder, "both.npz", "--r-min", "0.6")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("srs-allocate: r_min = 0.6: points 0 and 1 are 0.99999")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_picture_beside_the_result(folder):
+    for name in ("a.svg", "b.svg"):
+        result = run(folder, "both.npz", "--groups", "both.npz:sigma", "--plot", name, "--overwrite")
+        assert result.returncode == 0, result.stderr
+        assert f"written to allocation.npz and {name}" in result.stdout
+    assert (folder / "a.svg").read_bytes() == (folder / "b.svg").read_bytes()
+    assert ElementTree.parse(folder / "a.svg").getroot().tag.endswith("svg")
+    for name, magic in {"a.png": b"\x89PNG", "a.pdf": b"%PDF"}.items():
+        assert run(folder, "both.npz", "--plot", name, "--overwrite").returncode == 0
+        assert (folder / name).read_bytes().startswith(magic)
+
+
+def test_what_libraries_have_to_say_is_said_on_terminals_only():
+    script = (
+        "import logging; from srs.commands._cli import one_line_news\n"
+        "with one_line_news('srs-allocate'): logging.getLogger('regions').info('compiling')\n"
+        "logging.getLogger('regions').info('nobody listens any more')"
+    )
+    reader, writer = os.openpty()
+    with os.fdopen(writer, "wb") as terminal:
+        subprocess.run([sys.executable, "-c", script], check=True, stderr=terminal)
+        assert os.read(reader, 1000) == b"srs-allocate: compiling\r\n"
+    os.close(reader)
+    piped = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert piped.stderr == ""
+
+
 def test_time_limit_warns_in_one_line(folder, rng):
     np.savez(folder / "large.npz", points=rng.random((3000, 2)), R=rng.random(3000) * 0.1)
     result = run(folder, "large.npz", "--time-limit", "0.001")
@@ -143,6 +227,20 @@ BAD = {
     "order without greedy": (["both.npz", "--order", "arrival"], "order = 'arrival' has no effect with method='lp'"),
     "out exists": (["both.npz", "--out", "taken.npz"], "--out taken.npz: exists already"),
     "out is no npz": (["both.npz", "--out", "radii.txt"], "--out radii.txt: the result is an .npz file"),
+    "no such column": (["points.csv", "most"], "points.csv has no column 'most': its columns are place, x, y"),
+    "no such group": (["points.csv", "--groups", "kind"], "points.csv has no column 'kind'"),
+    "text in a column": (["points.csv", "place"], "points.csv, line 2, column place: 'A' is no number"),
+    "radius twice": (["points.csv", "--radius-column", "R"], "--radius-column R: points.csv has such a column already"),
+    "columns of arrays": (["both.npz", "--columns", "x"], "--columns x: is about tables, but both.npz holds arrays"),
+    "radius column of arrays": (["both.npz", "--radius-column", "r"], "--radius-column r: is about tables"),
+    "columns before points": (["--columns", "x", "points.csv"], "it stands before flags that take several names"),
+    "plot exists": (["both.npz", "--plot", "taken.svg"], "--plot taken.svg: exists already"),
+    "plot is no picture": (["both.npz", "--plot", "a.gif"], "--plot a.gif: pictures are .svg, .png, .pdf; name one"),
+    "plot of images": (["images.npy", "R.npy", "--plot", "a.svg"], "draws the plane, but the points have 12"),
+    "plot in a line": (["points.csv", "--columns", "x", "--plot", "a.svg"], "draws the plane, but the points have 1"),
+    "plain greedy": (["both.npz", "--r-min", "0.1", "--method", "greedy"], "keeps no least radius; add reserve=True"),
+    "least radius": (["both.npz", "--r-min", "-1"], "r_min = -1.0: expected a number >= 0"),
+    "least radius above R": (["both.npz", "--r-min", "0.8"], "r_min = 0.8 exceeds R[0] = 0.75"),
     "out without folder": (["both.npz", "--out", "no/where.npz"], "--out no/where.npz: there is no folder"),
 }
 
@@ -156,6 +254,9 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, message):
     np.save(folder / "negative.npy", [1.0, 1.0, -1.0, 1.0])
     np.save(folder / "short.npy", [1.0, 1.0])
     np.savez(folder / "taken.npz", mine=1)
+    (folder / "taken.svg").write_text("mine")
+    np.save(folder / "images.npy", np.zeros((4, 1, 3, 4), np.uint8))
+    (folder / "points.csv").write_text(TABLE)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     result = run(folder, *arguments)
     assert result.returncode == 2
@@ -175,6 +276,7 @@ def test_unusable_flags_are_one_line_and_write_nothing(folder, arguments):
     assert not (folder / "allocation.npz").exists()
 
 
-def test_it_loads_no_torch(folder):
-    script = "import sys; from srs.commands.allocate import main; main(); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script, "both.npz"], cwd=folder, check=True, capture_output=True)
+def test_the_geometry_runs_without_any_extra(folder):
+    done = call_without_extras("allocate", folder, "both.npz", "--verify", "--compare")
+    assert done.returncode == 0, done.stderr
+    assert "verified: no overlap" in done.stdout

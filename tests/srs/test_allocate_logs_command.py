@@ -11,7 +11,7 @@ from PIL import Image
 
 import regions
 from srs.commands.allocate import main
-from tests.srs.programs import call
+from tests.srs.programs import call, call_without_extras
 from training import digits
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
@@ -288,7 +288,7 @@ def test_the_rule_holds_for_a_joint_choice(folder):
         assert process.returncode == 0, process.stderr
         assert {row["sigma"] for row in rows_of(folder / rule / "allocation.tsv")} == {sigma}
         summary = json.loads((folder / rule / "summary.json").read_text())
-        assert summary["rules"]["joint-lp"]["clean_accuracy"] == clean
+        assert summary["rules"]["joint-lp"]["clean_accuracy_smoothed"] == clean
 
 
 def test_the_images_may_stand_behind_a_list_of_numbers(folder):
@@ -326,3 +326,13 @@ def test_published_logs(data_folder, tmp_path):
         assert value - 0.015 <= acr[name] <= value
     assert acr["paper-descending"] < acr["paper-ascending"] < acr["paper-lp"] < acr["sigma-lp"] <= acr["joint-lp"]
     assert acr["sigma=1"] < acr["class-lp"] < acr["sigma-lp"] < acr["overlapping"]
+
+
+def test_logs_and_an_array_of_images_need_no_extra(folder):
+    flags = ("images.npy", *LOGS, "--overlap", "class")
+    done = call_without_extras("allocate", folder, *flags, "--n", "100", "--alpha", "0.001", "--rounding", "none")
+    assert done.returncode == 2  # invented radii are those of no votes, which takes all that recovers votes to say
+    assert "is not one that 100 votes give" in done.stderr
+    done = call_without_extras("allocate", folder, "images.npy", *LOGS, "--verify")
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in (folder / "allocation").iterdir()} == FILES

@@ -31,11 +31,12 @@ def table(file):
 
 
 def contents(run):
-    """What must not depend on interruptions: all files but for wall times in three of them."""
+    """What must not depend on interruptions: all files but for wall times, and what a measurement of them chose."""
     found = {file.name: file.read_bytes() for file in run.iterdir() if file.name not in ("curves.pdf", ".lock")}
     for name in ("selection.tsv", "estimation.tsv", "certificates.tsv"):
         found[name] = [{**row, "time": None} for row in table(run / name)]
     found["summary.json"] = {**json.loads(found["summary.json"]), "seconds": None}
+    found["manifest.json"] = {**json.loads(found["manifest.json"]), "batch": None}
     return found
 
 
@@ -175,10 +176,11 @@ def test_the_folder_says_what_was_certified(run):
     assert (config["n"], config["dataset"], config["overlap"]) == (300, "digits", "paper")
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["format"] == 2
-    assert (manifest["classifier"]["stream"], manifest["router"]) == ("sfc64", None)
+    assert (manifest["classifier"]["stream"], manifest["router"]) == ("philox4x32", None)
     assert manifest["data"]["shape"] == [1, 8, 8]
     assert len(manifest["classifier"]["weights"]) == len(manifest["data"]["sha256"]) == 64
     assert manifest["sigmas"] == [0.2, 0.4]
+    assert manifest["batch"] in {2**power for power in range(7, 12)}
 
 
 #: Runs `srs-certify` and kills it as it flushes a file whose name holds argv[1] for the argv[2]-th time.
@@ -318,6 +320,13 @@ def test_bad_settings_are_one_line_and_exit_code_2(tmp_path, flags, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_alpha_too_small_to_be_shared_is_refused_before_the_work(folder):
+    """By 60 images and two sizes."""
+    flags = (*TINY, "--out", "run", "--rungs", "50", "--alpha", "1e-98")
+    assert_refused(call("certify", folder, *flags), "srs-certify", "shared among 2")
+    assert not (folder / "run").exists()
+
+
 def test_an_unknown_flag_is_exit_code_2(tmp_path):
     assert_refused(call("certify", tmp_path, "--sigma", "0.5"), "srs-certify", "--sigma")
     assert list(tmp_path.iterdir()) == []
@@ -363,3 +372,31 @@ def test_no_table_is_folded_in_a_pipe(capsys):
     printed = capsys.readouterr().out
     assert printed.count("a number of twenty!!") == 20
     assert f"{19:.18f}" in printed
+
+
+def test_a_run_that_names_no_stream_goes_on_with_the_one_there_was(finished, folder):
+    flags = [*TINY, "--out", "old"]
+    whole = call("certify", folder, *TINY, "--out", "whole", "--stream", "sfc64")
+    assert whole.returncode == 0, whole.stderr
+    killed = python(KILLED, "estimation.tsv", 3, *flags, "--stream", "sfc64", folder=folder)
+    assert killed.returncode == -signal.SIGKILL
+    config, manifest = folder / "old/config.yaml", folder / "old/manifest.json"
+    earlier = yaml.safe_load(config.read_text())
+    assert earlier.pop("stream") == "sfc64"
+    config.write_text(yaml.safe_dump(earlier))
+    described = json.loads(manifest.read_text())
+    assert described["classifier"].pop("stream") == "sfc64"
+    del described["batch"]
+    manifest.write_text(json.dumps(described))
+    resumed = call("certify", folder, "--out", "old", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    rows, expected = contents(folder / "old")["estimation.tsv"], contents(folder / "whole")["estimation.tsv"]
+    assert rows == expected != contents(finished[0] / "run")["estimation.tsv"]
+    predicted = call("predict", folder, "old", "test:0")
+    assert predicted.returncode == 0, predicted.stderr
+    before = contents(folder / "old")
+    for stream, out, has in (("philox4x32", "old", "sfc64"), ("sfc64", str(finished[0] / "run"), "philox4x32")):
+        refused = call("certify", folder, *TINY, "--out", out, "--resume", "--stream", stream)
+        message = f"--stream {stream}: the run in {out} has {has}; give the same, or name another --out"
+        assert_refused(refused, "srs-certify", message)
+    assert contents(folder / "old") == before

@@ -440,10 +440,13 @@ def test_the_one_sided_column_is_the_run_that_is_told_to_be_one_sided(overlap, t
     assert (with_runner_up.record.level != one_sided.record.level).any()
 
 
-def test_a_run_at_chosen_levels_has_its_one_sided_column_there(tmp_path):
+def test_a_run_at_chosen_levels_has_its_one_sided_column_there(tmp_path, monkeypatch):
     inputs = make_inputs(base=Brightest(), chosen_only=True, num_classes=4)
     draw_run(tmp_path, inputs, SmoothedClassifier(Brightest(), 4))
+    searches, search = [], regions.overlap_graph
+    monkeypatch.setattr(regions, "overlap_graph", lambda *given, **how: searches.append(1) or search(*given, **how))
     found = evaluate(read_record(files_of(tmp_path, inputs)), points_of(inputs), inputs.settings.mode, ALPHA)
+    assert len(searches) == 1  # for both columns
     assert found.one_sided.keys() == found.rules.keys()
     assert (found.record.expected_radius_one_sided.argmax(axis=1) != found.record.level).any()
     np.testing.assert_array_equal(found.one_sided["paper-lp"].level, found.record.level)

@@ -70,7 +70,7 @@ def test_every_rule_on_a_line():
     assert [name for name, good in sound.items() if not good] == ["overlapping", "class-lp"]
     described = describe(found, "paper-lp")
     assert described["rules"]["paper-lp"]["average_certified_radius"] == pytest.approx(1 / 3, abs=2e-6)
-    assert described["rules"]["sigma=0.25"]["clean_accuracy"] == pytest.approx(2 / 3)
+    assert described["rules"]["sigma=0.25"]["clean_accuracy_smoothed"] == pytest.approx(2 / 3)
     assert described["allocations"]["paper-lp"]["upper_bound"] == pytest.approx(1.25)
 
 
@@ -110,7 +110,7 @@ def test_an_image_whose_region_is_empty_is_answered_by_the_region_that_holds_it(
     assert found.r[1] == 0
     assert found.predict.tolist() == [7, -1]
     assert found.returned.tolist() == [7, 3]
-    assert describe_rules({"x": found})["rules"]["x"]["clean_accuracy"] == 0.5
+    assert describe_rules({"x": found})["rules"]["x"]["clean_accuracy_smoothed"] == 0.5
 
 
 def test_labels_choose_nothing(rng):

@@ -31,6 +31,11 @@ def test_what_is_kept_is_floored_and_what_is_lost_is_raised(value, digits):
     assert 0 <= Fraction(raised(value, digits)) - exact < Fraction(1, 10**digits)
 
 
+def test_numbers_of_arrays_are_written_as_numbers():
+    value = np.float64(0.9487)
+    assert (floored(value, 3), raised(value, 3), percent(value)) == ("0.948", "0.949", "94.8")
+
+
 @pytest.mark.parametrize("radius", [0.1, 0.3, 0.7, 1.1, 0.948])
 def test_a_radius_that_all_have_is_their_average(radius):
     for n in (3, 10, 60, 1000):

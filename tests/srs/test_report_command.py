@@ -197,20 +197,31 @@ def test_several_runs_share_a_plot(finished, tmp_path):
     assert_refused(refused, "srs-report", "several runs: name a folder for their report with --out")
 
 
+def plain(cell):
+    """A cell of LaTeX as other formats have it."""
+    return cell.removeprefix(r"\textbf{").removesuffix("}").strip("$")
+
+
 def test_tables_in_latex_and_markdown_hold_the_same_numbers(reported, finished):
     summary = json.loads((finished[0] / "run/summary.json").read_text())
     tex, md = ((reported[0] / f"tables.{suffix}").read_text() for suffix in ("tex", "md"))
     for rule, name in (("paper-lp", "sample-wise, LP"), ("sigma=0.2", "sigma = 0.2")):
         in_md = next(line for line in md.splitlines() if name in line).replace("*", "").strip("| ").split(" | ")
-        in_tex = next(line for line in tex.splitlines() if line.startswith(name)).removesuffix(r" \\").split(" & ")
-        assert in_md == in_tex
-        accuracy = [0.0 if cell == "-" else float(cell) for cell in in_md[5:]]
-        assert float(in_md[3]) == pytest.approx(summary["rules"][rule]["average_certified_radius_one_sided"], abs=1e-3)
+        in_tex = next(line for line in tex.splitlines() if name in line).removesuffix(r" \\").split(" & ")
+        assert in_md == [plain(cell) for cell in in_tex]
+        accuracy = [0.0 if cell == "-" else float(cell) for cell in in_md[7:]]
+        if rule != "paper-lp":
+            mean, low, high = summary["rules"][rule]["above_main"]
+            assert float(in_md[3]) == pytest.approx(mean, abs=6e-4)
+            assert (high - low) / 2 <= float(in_md[4]) < (high - low) / 2 + 1e-3
+        assert float(in_md[5]) == pytest.approx(summary["rules"][rule]["average_certified_radius_one_sided"], abs=1e-3)
         low, high = summary["rules"][rule]["average_certified_radius_interval"]
         assert (high - low) / 2 <= float(in_md[2]) < (high - low) / 2 + 1e-3
         exact = [100 * value for value in summary["rules"][rule]["certified_accuracy"]]
         assert all(shown <= value + 1e-9 and value - shown < 0.1 for shown, value in zip(accuracy, exact, strict=True))
     assert r"\begin{tabular}" in tex
+    for text in (tex.replace("\\", ""), md):
+        assert "60 certificates are wrong, with probability 0.999" in text
 
 
 def test_a_summary_that_was_changed_is_told(copy):
@@ -223,6 +234,16 @@ def test_a_summary_that_was_changed_is_told(copy):
     assert "says average_certified_radius = 9.0" in (copy.parent / "run-report/report.html").read_text()
 
 
+def test_a_summary_of_an_earlier_version_is_understood(copy):
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["clean_accuracy"] = summary.pop("clean_accuracy_base")
+    (copy / "summary.json").write_text(json.dumps(summary))
+    assert call("report", copy.parent, "run", "--out", "one").stderr == ""
+    summary["clean_accuracy"] += 0.01
+    (copy / "summary.json").write_text(json.dumps(summary))
+    assert "says clean_accuracy_base = " in call("report", copy.parent, "run", "--out", "two").stderr
+
+
 def newer(run):
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
@@ -232,6 +253,17 @@ def halve(name):
     def damage(run):
         content = (run / name).read_bytes()
         (run / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def lose_rows(name):
+    """Lose the second half of the images, and a part of a row."""
+
+    def damage(run):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        kept = 1 + (len(lines) - 1) // 2
+        (run / name).write_text("".join(lines[:kept]) + lines[kept][:5])
 
     return damage
 
@@ -266,8 +298,14 @@ DAMAGE = {
         lambda run: [(run / name).unlink() for name in ("levels.tsv", "summary.json")],
         "run: the run has not come to its end; go on with",
     ),
-    "half the selection": (halve("selection.tsv"), "run/selection.tsv is damaged: it holds rows of 30 of 60 images"),
-    "half the estimation": (halve("estimation.tsv"), "run/estimation.tsv is damaged: it holds rows of 30 of 60 images"),
+    "half the selection": (
+        lose_rows("selection.tsv"),
+        "run/selection.tsv is damaged: it holds rows of 30 of 60 images",
+    ),
+    "half the estimation": (
+        lose_rows("estimation.tsv"),
+        "run/estimation.tsv is damaged: it holds rows of 30 of 60 images",
+    ),
     "half the levels": (halve("levels.tsv"), "run/selection.tsv holds rows of other images"),
     "half the regions": (halve("regions.npz"), "run/regions.npz is damaged"),
     "half the manifest": (halve("manifest.json"), "run/manifest.json is damaged: restore it"),
@@ -416,7 +454,9 @@ def test_a_baseline_counts_by_the_images_of_the_run(copy):
     process = call("report", copy.parent, "run", "--baseline", "log=1.tsv", "--tables", "markdown")
     assert process.returncode == 0, process.stderr
     line = next(row for row in (copy.parent / "run-report/tables.md").read_text().splitlines() if "log=1" in row)
-    acr, _, abstain, clean = line.strip("| ").split(" | ")[1:5]
+    acr, _, difference, _, abstain, clean = line.strip("| ").split(" | ")[1:7]
+    summary = json.loads((copy / "summary.json").read_text())
+    assert float(difference) == pytest.approx(7 / len(labels) - summary["average_certified_radius"], abs=6e-4)
     assert Decimal(acr) == (Decimal(7) / Decimal(len(labels))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR)
     assert int(abstain) == len(labels) - 10
     assert Decimal(clean) == (Decimal(1000) / len(labels)).quantize(Decimal("0.1"), rounding=ROUND_FLOOR)
@@ -442,10 +482,14 @@ def test_terminal_page_and_tables_say_the_same_rounded_down(reported, finished):
         half = str(Decimal(half).quantize(Decimal("0.001"), rounding=ROUND_CEILING))
         alone = [Decimal(row["radius"]) for row in rows if row["rule"] == f"{rule}:one-sided" and row["correct"] == "1"]
         one_sided = str((sum(alone) / n).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
-        expected = [acr, half, one_sided, abstain, *cells]
+        main = np.array([float(row["radius"]) * int(row["correct"]) for row in rows if row["rule"] == "paper-lp"])
+        paired = stats.t.ppf(0.975, n - 1) * (values - main).std(ddof=1) / n**0.5
+        paired = str(Decimal(paired).quantize(Decimal("0.001"), rounding=ROUND_CEILING))
+        compared = ["-", "-"] if rule == "paper-lp" else [f"{(values - main).mean():+.3f}", paired]
+        expected = [acr, half, *compared, one_sided, abstain, *cells]
         for text in (finished[1].stdout, reported[1].stdout):
             line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
             assert line.removeprefix(name).split() == expected
         assert " ".join([name, *expected]) in shown
-        line = next(row for row in (reported[0] / "tables.tex").read_text().splitlines() if row.startswith(name))
-        assert line.removesuffix(r" \\").split(" & ")[1:] == expected
+        line = next(row for row in (reported[0] / "tables.tex").read_text().splitlines() if name in row)
+        assert [plain(cell) for cell in line.removesuffix(r" \\").split(" & ")[1:]] == expected

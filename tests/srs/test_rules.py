@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import ttest_1samp
 
 import regions
 from smoothing import ABSTAIN
@@ -85,6 +86,15 @@ def test_two_kinds_of_proof_do_not_know_of_each_other(rng, points, label):
             np.testing.assert_array_equal(now, then)
 
 
+def test_a_search_for_two_kinds_of_proof_gives_each_what_its_own_gives(rng, points, label, monkeypatch):
+    cases = [(proofs_of(rng), choice_of(rng)) for _ in range(2)]
+    size = Sizer.among(points, [R for proofs, choice in cases for R in choice.to_size(proofs)], {})
+    alone = [answer(points, SIGMAS, proofs, choice, label) for proofs, choice in cases]
+    monkeypatch.setattr(regions, "overlap_graph", None)  # nobody searches again
+    for (proofs, choice), expected in zip(cases, alone, strict=True):
+        same(answer(points, SIGMAS, proofs, choice, label, size=size), expected)
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_one_search_gives_every_mode_what_a_search_of_its_own_gives(rng, points, listed, monkeypatch):
     monkeypatch.setattr(sizing, "SHARED_EDGES", 50 if listed else 0)
@@ -111,6 +121,11 @@ def test_an_allocation_that_was_found_with_its_levels_is_taken(rng, points, labe
     np.testing.assert_array_equal(found.r, joint.radii)
 
 
+def plain(cell):
+    """A cell of LaTeX as other formats have it."""
+    return cell.removeprefix(r"\textbf{").removesuffix("}").strip("$")
+
+
 def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
     found = answer(points, SIGMAS, replace(proofs_of(rng), certified=False), choice_of(rng), label)
     clean = {
@@ -118,8 +133,8 @@ def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
         for name, answers in found.items()
     }
     for rules, columns in (
-        (found, ("ACR", "+-", "abstain", "0.00")),
-        (clean, ("ACR", "+-", "clean", "abstain", "0.00")),
+        (found, ("ACR", "+-", "diff", "+-", "abstain", "0.00")),
+        (clean, ("ACR", "+-", "diff", "+-", "clean", "abstain", "0.00")),
     ):
         summary = json.loads(json.dumps(describe(rules, "sigma-lp")))
         table = rule_table(summary, summary["main"])
@@ -129,7 +144,7 @@ def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
         in_tex = [line.removesuffix(r" \\").split(" & ") for line in latex("", table).splitlines() if " & " in line]
         in_md = [line.strip("| ").split(" | ") for line in markdown("", table).splitlines() if " | " in line]
         for line, tex, md in zip(lines, in_tex[1:], in_md[2:], strict=True):
-            assert list(line) == tex == [cell.replace("*", "") for cell in md]
+            assert list(line) == [plain(cell) for cell in tex] == [cell.replace("*", "") for cell in md]
         styles = {name: row.style for (name, _), row in zip(table.rows, shown.rows, strict=True)}
         assert styles["one sigma may overlap, LP"] == "bold"
         assert styles["one sigma or class may overlap, LP (unsound here)"] == "dim"
@@ -148,7 +163,28 @@ def test_a_narrow_terminal_cuts_no_number_short(rng, points, label, width):
     for name, cells in (("rule", table.columns), *table.rows):
         mine = [[cell for cell in line[1:] if cell] for line in lines if line[0] == name]
         assert [cell.strip() for part in mine for cell in part] == list(cells)
-        assert (len(mine) == 1) == (width >= 120)
+        assert (len(mine) == 1) == (width >= 200)
+
+
+def test_differences_stand_beside_their_paired_intervals(rng, label):
+    """Of rules whose radii differ by much from image to image and by little from each other."""
+    radius = rng.uniform(0, 2, 70)
+    more = radius + rng.uniform(0, 0.1, 70)
+    rules = {name: Answers(label=label, predict=label, radius=value) for name, value in (("a", radius), ("b", more))}
+    interval = ttest_1samp(more - radius, 0.0).confidence_interval(0.95)
+    half = (interval.high - interval.low) / 2
+    table = rule_table(describe_rules(rules, "a"), "a", named=str)
+    assert table.columns[:4] == ("ACR", "+-", "diff", "+-")
+    (_, main), (_, other) = table.rows
+    assert main[2:4] == ("-", "-")
+    assert other[2] == f"+{(more - radius).mean():.3f}"
+    assert half <= float(other[3]) < half + 1e-3 < float(other[1]) / 5
+    for text in (markdown("", table, ["a note"]), latex("", table, ["a note"])):
+        assert "diff: ACR less that of 'a'" in text
+        assert "A note." in text
+    assert "diff" not in rule_table(describe_rules(rules), named=str).columns
+    alone = {name: replace(rule, label=label[:1], predict=label[:1], radius=radius[:1]) for name, rule in rules.items()}
+    assert "diff" not in rule_table(describe_rules(alone, "a"), "a", named=str).columns
 
 
 def test_a_baseline_is_not_taken_for_a_rule_of_its_name(label):

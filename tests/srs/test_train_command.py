@@ -2,11 +2,15 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.srs.programs import call, program
 
@@ -75,3 +79,34 @@ def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, fl
     assert failed.stderr.startswith("srs-train: ")
     assert message in failed.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupt_while_files_are_read_ahead_ends_the_command(tmp_path):
+    for k in range(20):
+        file = tmp_path / "pictures" / ("train" if k < 16 else "test") / f"class{k % 2}" / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * k, dtype=np.uint8)).save(file)
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\ndef make(k):\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, k))\n"
+    )
+    flags = [
+        "digits",
+        "--dataset",
+        "imagefolder:pictures",
+        "--model",
+        "mine:make",
+        "--batch",
+        "2",
+        "--epochs",
+        "100000",
+    ]
+    with subprocess.Popen(
+        [*program("train"), *flags, "--out", "run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as training:
+        while not (tmp_path / "run/log.tsv").exists():
+            assert training.poll() is None, training.stderr.read()
+            time.sleep(0.1)
+        training.send_signal(signal.SIGINT)
+        _, stderr = training.communicate(timeout=120)
+    assert training.returncode == 130
+    assert stderr.decode() == "\nsrs-train: interrupted, go on after the last whole epoch with --resume\n"

@@ -526,7 +526,8 @@ def fields(run):
     for name in ("config.yaml", "manifest.json", "summary.json"):
         parse = json.loads if name.endswith("json") else yaml.safe_load
         for place in places_of(parse((run / name).read_text())):
-            found.append((run / name, place, change_plain))
+            if place != ("batch",):  # how many samples a batch held, which no vote depends on
+                found.append((run / name, place, change_plain))
     for name in ("selection.tsv", "levels.tsv", "estimation.tsv", "certificates.tsv", "comparison.tsv"):
         found += [(run / name, column, change_cell) for column in table_of(run / name)[0]]
     found += [(run, name, change_array) for name in np.load(run / "regions.npz")]
@@ -557,7 +558,7 @@ def test_random_changes_are_found(run):
     assert len(every) > 500
     tables = [one for one in every if one[2] is change_cell]
     plain = [one for one in every if one not in tables]
-    assert accepted(run, luck.sample(tables, 20) + luck.sample(plain, 30), luck) == []
+    assert accepted(run, luck.sample(tables, 12) + luck.sample(plain, 18), luck) == []
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def one_sided(tmp_path_factory, weights):
     """A folder with a run of today whose certificates are one-sided, as all were."""
     folder = tmp_path_factory.mktemp("one-sided")
     (folder / "model.pt").write_bytes(weights.read_bytes())
-    process = call("certify", folder, *TINY, "--bound", "top-class", "--out", "run")
+    process = call("certify", folder, *TINY, "--bound", "top-class", "--stream", "sfc64", "--out", "run")
     assert process.returncode == 0, process.stderr
     return folder
 
@@ -59,14 +59,16 @@ def old(one_sided, tmp_path):
         estimated.append((row["idx"], row["sigma"], choice, votes.get(choice, "0"), row["n"], row["time"]))
     write(run / "estimation.tsv", ("idx", "sigma", "class", "count", "n", "time"), estimated)
     manifest = json.loads((run / "manifest.json").read_text())
-    del manifest["classifier"]["stream"], manifest["router"]
+    del manifest["classifier"]["stream"], manifest["router"], manifest["batch"]
     (run / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
     config = yaml.safe_load((run / "config.yaml").read_text())
-    del config["rungs"], config["min_gain"], config["target_loss"], config["bound"]
+    later = ("rungs", "min_gain", "target_loss", "bound", "stream", "compile")
+    for name in later:
+        del config[name]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     summary = json.loads((run / "summary.json").read_text())
     del summary["classifier"]["stream"]
-    for name in ("rungs", "min_gain", "target_loss", "bound"):
+    for name in later:
         del summary["settings"][name]
     del summary["levels"], summary["wrong_at_most"]
     for rule in summary["rules"].values():

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from smoothing import SmoothedClassifier
 from tests.programs import python
-from training import PRESETS, TrainSettings, digits, load_checkpoint, run, runs, training_config
+from training import PRESETS, ByteImages, TrainSettings, digits, load_checkpoint, run, runs, training_config
 
 TINY = replace(
     PRESETS["digits"][1],
@@ -154,6 +154,21 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(whole, tmp_path)
     assert [(event.step, event.value) for event in losses] == [
         (step, pytest.approx(row[2], rel=1e-6)) for step, row in enumerate(numbers(out)[3])
     ]
+
+
+def test_images_kept_as_bytes_end_with_the_same_bits(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 1, 8, 8), dtype=np.uint8)
+    data = replace(digits(), train_images=pixels / np.float32(255), train_labels=np.arange(150) % 10)
+    monkeypatch.setattr(runs, "load_data", lambda *arguments, **options: data)
+    fit, kept = runs.fit, []
+    monkeypatch.setattr(
+        runs, "fit", lambda model, images, *rest, **o: (kept.append(images), fit(model, images, *rest, **o))
+    )
+    run(replace(TINY, out=tmp_path / "bytes"))
+    monkeypatch.setattr(runs, "as_bytes", lambda images: None)
+    run(replace(TINY, out=tmp_path / "floats"))
+    assert [type(images) for images in kept] == [ByteImages, ByteImages, np.ndarray, np.ndarray]
+    assert_same(tmp_path / "bytes", tmp_path / "floats")
 
 
 def test_a_finished_run_is_left_as_it_is(whole):

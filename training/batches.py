@@ -1,0 +1,148 @@
+"""How batches come to the device: from images that lie there, or from the host, the next while a step runs."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from smoothing.machine import current, free_memory
+from training.byte_images import PIXELS, ByteImages, as_bytes
+from training.data import FolderImages
+
+#: The part of a device's free memory that images may take for as long as training lasts.
+SHARE = 0.25
+
+#: Batches that are made ready while a step runs.
+AHEAD = 2
+
+#: Images that are moved to the device together.
+_ROWS = 1024
+
+_Part = TypeVar("_Part")
+_Read = TypeVar("_Read")
+
+
+class Batches:
+    """Images and labels of a training set, given out in batches on the device.
+
+    Images in an array are kept on an accelerator where they fit into `SHARE` of its free memory, as bytes where that
+    loses nothing (`as_bytes`). Otherwise a thread reads the next `AHEAD` batches while a step runs. On a CPU an array
+    is used where it lies. What the batches hold does not depend on which of these it is, to the last bit.
+
+    Parameters
+    ----------
+    images : array of shape (n, C, H, W), ByteImages or FolderImages
+        Pixels in [0, 1].
+    labels : int64 array of shape (n,)
+    device : torch.device
+    """
+
+    def __init__(
+        self, images: np.ndarray | ByteImages | FolderImages, labels: Int64[np.ndarray, " n"], device: torch.device
+    ) -> None:
+        away = not _is_host(device)
+        if away and isinstance(images, np.ndarray):
+            images = as_bytes(images) or images
+        self._images = images
+        self._device = device
+        self._held = None if isinstance(images, FolderImages) or not away else _moved(images, device)
+        self._threaded = away or isinstance(images, FolderImages)
+        self._labels = torch.from_numpy(labels.copy()).to(device)
+        self._pixels = torch.from_numpy(PIXELS).to(device)
+
+    def epoch(
+        self, parts: Sequence[Int64[np.ndarray, " _"]], sigma: Float32[Tensor, " n"]
+    ) -> Generator[tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"], Float32[Tensor, " b"]], None, None]:
+        """Give images, labels and noise levels of each part, in order. To be closed, which ends the thread.
+
+        An image that cannot be read raises its error where its part's turn has come.
+
+        Parameters
+        ----------
+        parts : sequence of int64 arrays
+            Indices of images.
+        sigma : tensor of shape (n,)
+            Every image's noise level, on the host.
+        """
+        which = torch.from_numpy(np.concatenate(parts)).to(self._device)
+        sizes = [len(part) for part in parts]
+        labels, levels = (torch.split(values[which], sizes) for values in (self._labels, sigma.to(self._device)))
+        with closing(self._stored(parts, torch.split(which, sizes))) as stored:
+            for x, y, level in zip(stored, labels, levels, strict=True):
+                yield self._widened(x), y, level
+
+    def _stored(
+        self, parts: Sequence[Int64[np.ndarray, " _"]], indices: Sequence[Int64[Tensor, " _"]]
+    ) -> Generator[UInt8[Tensor, "_ c h w"] | Float32[Tensor, "_ c h w"], None, None]:
+        """Give each part's images on the device, as bytes or float32."""
+        if self._held is not None:
+            for part in indices:
+                yield self._held[part]
+        elif self._threaded:
+            with closing(_ahead(self._read, parts)) as read:
+                for x in read:
+                    yield x.to(self._device, non_blocking=self._device.type == "cuda")  # pinned then
+        else:
+            yield from map(self._read, parts)
+
+    def _read(self, part: Int64[np.ndarray, " b"]) -> UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]:
+        """Return a part's images on the host, ready to be copied while the host goes on."""
+        images = self._images
+        if isinstance(images, ByteImages):
+            pixels = images.pixels[part]
+        else:
+            pixels = np.ascontiguousarray(images[part], dtype=np.float32)
+        read = torch.from_numpy(pixels)
+        if self._device.type != "cuda":
+            return read
+        with current(self._device):  # a thread begins with device 0, where pinning would take up memory
+            return read.pin_memory()
+
+    def _widened(self, x: UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+        if x.dtype == torch.uint8:
+            return self._pixels.index_select(0, x.flatten().int()).reshape(x.shape)
+        return x
+
+
+def _is_host(device: torch.device) -> bool:
+    """Whether the device's memory is the host's."""
+    return device.type == "cpu"
+
+
+def _moved(images: np.ndarray | ByteImages, device: torch.device) -> Tensor | None:
+    """Return all images on the device, as bytes or float32; None where they do not fit, or where that is unknown."""
+    stored = images.pixels if isinstance(images, ByteImages) else images
+    kind = np.dtype(np.uint8 if isinstance(images, ByteImages) else np.float32)
+    free = free_memory(device)
+    if free is None or math.prod(stored.shape) * kind.itemsize > SHARE * free:
+        return None
+    held = torch.empty(stored.shape, dtype=torch.uint8 if kind == np.uint8 else torch.float32, device=device)
+    for start in range(0, len(stored), _ROWS):
+        rows = np.array(stored[start : start + _ROWS], dtype=kind)  # a copy: PyTorch takes no read-only array
+        held[start : start + _ROWS] = torch.from_numpy(rows)
+    return held
+
+
+def _ahead(read: Callable[[_Part], _Read], parts: Sequence[_Part]) -> Generator[_Read, None, None]:
+    """Give what `read` returns for each part, in order; one thread is up to `AHEAD` parts ahead of the caller.
+
+    What `read` raises is raised where the part's turn has come. However the caller ends, the thread has ended before.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    try:
+        waiting: deque[Future[_Read]] = deque()
+        for part in parts:
+            waiting.append(pool.submit(read, part))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

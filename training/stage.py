@@ -1,0 +1,152 @@
+"""What a stage of training computes, and how: settings that are checked when they are made."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from smoothing._validate import check_array
+from training.attack import SmoothAdv
+from training.augment import AUGMENTATIONS
+from training.losses import Loss, cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """What one stage of training computes.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the images.
+    sigma : tuple of two floats, or float array of shape (n,)
+        Noise: bounds of Eq. 4's uniform distribution, drawn anew per image and epoch, or each image's own level.
+    lr : float
+        Initial learning rate.
+    m : int, default=1
+        Noise samples per image and step, for the attack and for the loss.
+    attack : SmoothAdv, optional
+        Train on adversarial examples, under the very noise that they were made for.
+    warmup : int, default=1
+        Epochs until the attack has its whole epsilon, which grows in equal steps.
+    loss : Loss, default=cross_entropy
+    optimizer : {"sgd", "adam"}, default="sgd"
+        SGD has momentum 0.9; both have the weight decay given.
+    weight_decay : float, default=1e-4
+    schedule : {"step", "cosine"}, default="step"
+        "step" divides the learning rate by 10 every `drop_every` epochs; "cosine" brings it to 0, step by step.
+    drop_every : int, default=50
+    batch_size : int, default=256
+        Images per step, over all processes; the batches of an epoch differ by at most one image.
+    augment : str, default="none"
+        One of `training.AUGMENTATIONS`.
+    name : str, default="train"
+        Names the stage in logs; part of its random streams' name.
+
+    Raises
+    ------
+    ValueError
+        When a setting is out of range; the message names it.
+    """
+
+    epochs: int
+    sigma: tuple[float, float] | Float32[np.ndarray, " n"]
+    lr: float
+    m: int = 1
+    attack: SmoothAdv | None = None
+    warmup: int = 1
+    loss: Loss = field(default=cross_entropy)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    drop_every: int = 50
+    batch_size: int = 256
+    augment: str = "none"
+    name: str = "train"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sigma, tuple):
+            low, high = self.sigma
+            if not 0 <= low <= high < math.inf:
+                raise ValueError(f"sigma range [{low}, {high}]: need 0 <= sigma_min <= sigma_max, finite")
+        else:
+            levels = check_array("sigma", self.sigma)
+            if not (np.isfinite(levels).all() and (levels >= 0).all()):
+                raise ValueError("sigma: every image's level must be finite and >= 0")
+        for name in ("epochs", "m", "warmup", "drop_every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr = {self.lr}: must be finite and > 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay = {self.weight_decay}: must be finite and >= 0")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: choose {', '.join(known)}")
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a training image in an epoch, as many backward: m for each attack step, m to learn."""
+        return self.m * (1 + (0 if self.attack is None else self.attack.steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How a stage is computed. Other choices give other rounding; other parts or processes, other noise as well.
+
+    Attributes
+    ----------
+    device : str, default="auto"
+        "auto" is CUDA where there is any, each process its GPU, else the CPU; or "cpu", "cuda", "cuda:1", ...
+    precision : {"float32", "bfloat16"}, default="float32"
+        bfloat16 computes the network under autocast; weights, loss and optimizer stay float32.
+    accumulate : int, default=1
+        Parts of a batch that are computed one after the other, to save memory.
+    compile : bool, default=False
+        Compile the network with torch.compile.
+    channels_last : bool, default=True
+        Memory format of weights and activations.
+
+    Raises
+    ------
+    ValueError
+        For a precision that is not known, or accumulate < 1.
+    """
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = 1
+    compile: bool = False
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision = {self.precision!r}: choose float32 or bfloat16")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate = {self.accumulate}: must be at least 1")
+
+
+def _sgd(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def _adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+
+
+#: Optimizers by name, made from parameters, learning rate and weight decay.
+OPTIMIZERS: Mapping[str, Callable[[Iterable[nn.Parameter], float, float], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+}
+
+#: Factors of the learning rate, from the stage and the epochs done, a fraction counted in.
+SCHEDULES: Mapping[str, Callable[[Stage, float], float]] = {
+    "step": lambda stage, epoch: 0.1 ** int(epoch // stage.drop_every),
+    "cosine": lambda stage, epoch: (1 + math.cos(math.pi * epoch / stage.epochs)) / 2,
+}
