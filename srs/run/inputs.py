@@ -19,7 +19,7 @@ from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
-from srs.run.settings import MOST_LEVELS, CertifySettings
+from srs.run.settings import MOST_LEVELS, CertifySettings, halved
 from srs.run.sources import check_factory, files_of
 from training import PRESETS, ImageData, load_data, training_config
 
@@ -130,7 +130,7 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
-    filled = replace(given, **known)
+    filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name != "overlap"]:
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
     if (out := filled.out) is None:
@@ -138,6 +138,13 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     if filled.overlap is None:  # on a grid of one level, regions need not be kept apart
         filled = replace(filled, overlap="sigma" if len(_sigmas(levels_of(filled))) == 1 else "paper")
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+
+
+def _laddered(given: CertifySettings) -> CertifySettings:
+    """Return settings in which --max-n has become --n and --rungs."""
+    if given.max_n is None:
+        return given
+    return replace(given, n=given.max_n, rungs=halved(given.max_n), max_n=None)
 
 
 def load(start: Start, *, progress: bool = False) -> Inputs:

@@ -24,8 +24,8 @@ CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "devic
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
-INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard"})
-"""Settings of one start, which no run keeps; what a preset says is in the others."""
+INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard", "max_n"})
+"""Settings of one start, which no run keeps; what --preset and --max-n say is in the others."""
 
 EARLIER: Mapping[str, Any] = {
     "bound": "top-class",
@@ -49,6 +49,11 @@ Stream = Literal["philox4x32", "sfc64"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 Compile = Literal["no", "default", "max-autotune", "reduce-overhead"]
 ImageOrder = Literal["sorted", "shuffled"]
+
+
+def halved(most: int) -> tuple[int, ...]:
+    """Return a thirty-second, a sixteenth, ... a half of a number of samples: when --max-n looks at the votes."""
+    return tuple(round(most / 2**power) for power in (5, 4, 3, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,11 @@ class CertifySettings:
     would add little to its radius. Each of them, and n, spends an equal share of alpha."""
     min_gain: float | None = None
     """What counts as little with --rungs: less than this share of the radius. Default: 0.05."""
+    max_n: int | None = None
+    """In place of --n and --rungs: so many estimation samples at most, and looks at a half, a quarter, ... of them."""
     target_loss: float | None = None
-    """With --rungs, stop also where the radius is within this share of what n samples would certify if votes went on
-    to fall as they do: 0.03 for three percent. An expectation: no image is promised it."""
+    """With --rungs or --max-n, stop also where the radius is within this share of what n samples would certify if
+    votes went on to fall as they do: 0.03 for three percent. An expectation: no image is promised it."""
     alpha: float = 0.001
     """Failure probability per image: each certificate holds with probability at least 1 - alpha. With --overlap class
     that of any image's certificate being wrong."""
@@ -195,9 +202,14 @@ class CertifySettings:
         if any(later <= earlier for earlier, later in pairwise((0, *self.rungs, self.n))):
             given = " ".join(map(str, self.rungs))
             raise ValueError(f"--rungs {given}: numbers of samples must increase, from 1 to below --n {self.n}")
+        if self.max_n is not None:
+            if self.rungs not in ((), halved(self.max_n)):
+                raise ValueError(f"--max-n {self.max_n}: says how often votes are looked at, as --rungs does; drop one")
+            if not 32 <= self.max_n <= MOST:
+                raise ValueError(f"--max-n {self.max_n}: must be from 32 to {MOST:,}; for fewer samples give --n")
         for name, value in (("--min-gain", self.min_gain), ("--target-loss", self.target_loss)):
-            if value is not None and not self.rungs:
-                raise ValueError(f"{name} {value}: has no effect without --rungs")
+            if value is not None and not self.rungs and self.max_n is None:
+                raise ValueError(f"{name} {value}: has no effect without --rungs or --max-n")
         if self.target_loss is not None and not 0 <= self.target_loss < 1:
             raise ValueError(f"--target-loss {self.target_loss}: must be at least 0 and below 1")
         if self.min_gain is not None and not 0 <= self.min_gain < math.inf:

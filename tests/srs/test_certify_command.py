@@ -307,8 +307,13 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--shard", "1/2", "--overwrite"], "remove the folder before them"),
         (["--rungs", "500", "200"], "--rungs 500 200: numbers of samples must increase, from 1 to below --n 10000"),
         (["--rungs", "10000"], "--rungs 10000: numbers of samples must increase"),
-        (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs"),
-        (["--target-loss", "0.1"], "--target-loss 0.1: has no effect without --rungs"),
+        (["--min-gain", "0.1"], "--min-gain 0.1: has no effect without --rungs or --max-n"),
+        (["--target-loss", "0.1"], "--target-loss 0.1: has no effect without --rungs or --max-n"),
+        (["--max-n", "31"], "--max-n 31: must be from 32 to 1,000,000,000; for fewer samples give --n"),
+        (
+            ["--max-n", "320", "--rungs", "100"],
+            "--max-n 320: says how often votes are looked at, as --rungs does; drop one",
+        ),
         (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
         (["--rungs", "100", "--min-gain", "nan"], "--min-gain nan: must be finite and >= 0"),
         (["--device", "abacus"], "device = 'abacus' cannot be used"),
@@ -400,3 +405,20 @@ def test_a_run_that_names_no_stream_goes_on_with_the_one_there_was(finished, fol
         message = f"--stream {stream}: the run in {out} has {has}; give the same, or name another --out"
         assert_refused(refused, "srs-certify", message)
     assert contents(folder / "old") == before
+
+
+def test_max_n_looks_at_the_votes_at_halves_and_the_same_command_goes_on(folder):
+    flags = [*TINY, "--out", "run", "--max-n", "320", "--target-loss", "0.1"]
+    process = call("certify", folder, *flags)
+    assert process.returncode == 0, process.stderr
+    config = yaml.safe_load((folder / "run/config.yaml").read_text())
+    assert (config["n"], config["rungs"], config["target_loss"]) == (320, [10, 20, 40, 80, 160], 0.1)
+    assert "max_n" not in config
+    drawn = {int(row["n"].split(",")[-1]) for row in table(folder / "run/estimation.tsv")}
+    assert len(drawn) > 1  # some images needed fewer samples
+    assert drawn <= {10, 20, 40, 80, 160, 320}
+    before = contents(folder / "run")
+    (folder / "run/summary.json").unlink()
+    process = call("certify", folder, *flags, "--resume")
+    assert process.returncode == 0, process.stderr
+    assert contents(folder / "run") == before
