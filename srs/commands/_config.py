@@ -4,7 +4,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
 
 from srs.commands._cli import one_line_errors, parse
 from srs.run.settings import EARLIER, CertifySettings
@@ -81,6 +83,7 @@ def _flags(
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), what, 1)) from error
     known = [field.name for field in fields(settings) if field.name != "config"]
+    kinds = get_type_hints(settings, include_extras=True)
     flags = []
     for name, value in {**(lacking or {}), **content}.items():
         if name not in known:
@@ -93,7 +96,11 @@ def _flags(
                 raise ValueError(f"{what}: {name} is no single value; {remedy}")
         if isinstance(value, list):
             anew = any(arg == flag or arg.startswith(f"{flag}=") for arg in args)
-            flags += [] if anew else [f"{flag}={part}" for part in value]
+            if any(str(part).startswith("-") for part in value):  # not to be taken for a flag
+                raise ValueError(f"{what}: {name} holds {str(value)[:60]}; {remedy}")
+            repeated = tyro.conf.UseAppendAction in getattr(kinds[name], "__metadata__", ())
+            said = [f"{flag}={part}" for part in value] if repeated else [flag, *map(str, value)]
+            flags += [] if anew or not value else said
         elif value is True:
             flags.append(flag)
         elif value is not None and value is not False:

@@ -43,7 +43,9 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(here, monkeypatch):
 
 
 def test_what_a_run_keeps_can_be_told_again(here, monkeypatch):
-    given = CertifySettings(checkpoint=Path("model.pt"), overlap="joint", chosen_only=True, max=3, **GRID)
+    given = CertifySettings(
+        checkpoint=Path("model.pt"), overlap="joint", chosen_only=True, max=3, rungs=(10, 20), **GRID
+    )
     kept = completed(given).settings
     (here / "config.yaml").write_text(yaml.safe_dump(kept.to_dict()))
     assert settings_of(yaml.safe_load((here / "config.yaml").read_text())) == kept
@@ -77,6 +79,7 @@ def test_settings_of_a_run_leave_nothing_open(name):
         ("just words", "--config settings.yaml is damaged: give lines such as n: 1000 (it holds no settings"),
         ("a: [", "--config settings.yaml is damaged: give lines such as n: 1000 (while parsing"),
         ("n: 3\nn: 4", "--config settings.yaml is damaged: give lines such as n: 1000 ('n' is there twice)"),
+        ("rungs: [3, --overwrite]", "--config settings.yaml: rungs holds [3, '--overwrite']; give lines such as"),
         ("n: {a: 3}", "--config settings.yaml: n is no single value"),
         ("overwrite: true", "--config settings.yaml: overwrite replaces or changes a run; say it on the command line"),
         (None, "--config settings.yaml: no such file"),
