@@ -54,7 +54,8 @@ def images():
 
 @pytest.fixture
 def smoothed():
-    return SmoothedClassifier(Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1), 2, threads=1)
+    model = Halfspace(torch.linspace(-1, 1, 9).reshape(SHAPE), 0.1)
+    return SmoothedClassifier(model, 2, threads=1, batch_size=100)
 
 
 def but_for_time(path):
@@ -182,7 +183,12 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path,
 def passes_of(smoothed, monkeypatch):
     """A list that grows by one with every forward pass."""
     passes, forward = [], smoothed._engine.forward
-    monkeypatch.setattr(type(smoothed._engine), "forward", lambda self, *batch: passes.append(1) or forward(*batch))
+
+    def counted(self, *batch, **options):
+        passes.append(1)
+        return forward(*batch, **options)
+
+    monkeypatch.setattr(type(smoothed._engine), "forward", counted)
     return passes
 
 

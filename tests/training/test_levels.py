@@ -80,7 +80,7 @@ def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp
 
     with pytest.raises(KeyboardInterrupt):
         choose_levels(
-            SmoothedClassifier(Dies(), 2, threads=1),
+            SmoothedClassifier(Dies(), 2, threads=1, batch_size=128),
             images,
             labels,
             sigmas=GRID,
@@ -94,7 +94,7 @@ def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp
     file.write_bytes(file.read_bytes() + b"\x00" * 11)  # an image and a torn one of the chunk that was lost
     model = Ball()
     again = choose_levels(
-        SmoothedClassifier(model, 2, threads=1),
+        SmoothedClassifier(model, 2, threads=1, batch_size=128),
         images,
         labels,
         sigmas=GRID,

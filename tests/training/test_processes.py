@@ -1,8 +1,10 @@
 """Two processes train one model: the same weights in both, the same bits again, one exchange of gradients a step."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +105,8 @@ def found(tmp_path_factory):
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(folder / "program.py"), str(folder / "found.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the program imports this file
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "found.json").read_text())
 
