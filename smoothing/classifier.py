@@ -508,8 +508,11 @@ class SmoothedClassifier:
         :meta private:
         """
         self._engine.noise.check(pixels)
-        self._voting = self.identity
-        return self._voting
+        now = self.identity
+        if now != self._voting:
+            self._engine.forget()
+        self._voting = now
+        return now
 
     def _alpha(self, alpha: float, events: int) -> float:
         return shared_alpha(_validate.check_alpha(alpha), events)

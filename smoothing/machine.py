@@ -71,7 +71,8 @@ def out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, ValueError):
         error = error.__cause__
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in reason(error).lower()
+        isinstance(error, RuntimeError)
+        and any(words in reason(error).lower() for words in ("out of memory", "can't allocate memory"))
     )
 
 

@@ -17,6 +17,7 @@ from smoothing._voting.discrete import TOP, noise_table
 from smoothing._voting.philox import LARGEST
 from smoothing._voting.quantile import normal
 from smoothing._voting.samplers import Noise, make_noise
+from smoothing.machine import out_of_memory
 
 #: Counters, keys and answers that the authors of Philox4x32-10 published (Random123, kat_vectors).
 KNOWN_ANSWERS = (
@@ -49,6 +50,8 @@ def trouble(sampler: str, device: torch.device, how: str | None = None) -> str |
     try:
         wrong = _known_answers(device, way) or _samples(noise, device, way) or _rare_words(noise, device, way)
     except Exception as error:  # whatever compilers and drivers raise, the CPU can make the noise
+        if out_of_memory(error):  # says nothing about the noise; ask again when there is room
+            raise
         lines = str(error).strip().splitlines()
         wrong = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return wrong and f"{way} noise on {device}: {wrong}"

@@ -67,7 +67,10 @@ class GaussianTables(NamedTuple):
 def tables_on_device(sampler: str, sigmas: tuple[float, ...], device: torch.device) -> tuple[Tensor | int, ...]:
     """Return a sampler's tables for some noise levels, with tensors on the device for arrays, made once."""
     tables = discrete_tables(sigmas) if sampler == "discrete" else gaussian_tables(sigmas)
-    return tuple(on_device(table, device) if isinstance(table, np.ndarray) else table for table in tables)
+    there = tuple(on_device(table, device) if isinstance(table, np.ndarray) else table for table in tables)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # whoever takes them next may do so on another of the device's streams
+    return there
 
 
 def gaussian_tables(sigmas: Sequence[float]) -> GaussianTables:

@@ -4,7 +4,9 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor, nn
 
+from smoothing._validate import MOST_VOTES
 from smoothing._voting.device import count_on_device
 from smoothing._voting.device_check import usable_way
 from smoothing._voting.host import count_on_host
 from smoothing._voting.noise import BLOCK
-from smoothing._voting.places import Segments, batches
+from smoothing._voting.places import Segments, batches, halves
 from smoothing._voting.probing import NOT_FINITE, own_random_state, probe
 from smoothing._voting.samplers import Noise
 from smoothing._voting.sizing import BatchSize
@@ -91,6 +94,8 @@ class VoteCounter:
         The levels of an image share its random numbers. Rows that are not wanted stay 0.
         """
         n, k = sigma.shape
+        if stop > MOST_VOTES:
+            raise ValueError(f"{stop:,} samples of an image: bounds were checked for at most {MOST_VOTES:,}")
         votes = np.zeros((n, k, self.num_classes), dtype=np.int64)
         blocks = -(-stop // BLOCK) - start // BLOCK
         together = max(1, min(MOST_CELLS // (k * self.num_classes), MOST_SEGMENTS // (k * blocks)))
@@ -123,13 +128,18 @@ class VoteCounter:
 
     def _whole(self, model: nn.Module, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n classes"]:
         """Return the logits of images, batch by batch."""
-        size = self._batch(model, images)
-        parts = []
-        for batch in batches(len(images), size, one_size=self._takes_one_size(model)):
-            padded = torch.zeros((batch.size, *images.shape[1:])).to(memory_format=torch.channels_last)
-            padded[: batch.end - batch.begin] = images[batch.begin : batch.end]
-            parts.append(_finite(self.forward(model, padded)[: batch.end - batch.begin]))
-        return torch.cat(parts)
+
+        def work(size: int) -> Float32[Tensor, "n classes"]:
+            self._see(model, images, 0.0, size)
+            parts = []
+            for batch in batches(len(images), size, one_size=self._takes_one_size(model)):
+                used = batch.end - batch.begin
+                padded = _channels_last(images.new_zeros((batch.size, *images.shape[1:])))
+                padded[:used] = images[batch.begin : batch.end]
+                parts.append(_finite(self.forward(model, padded)[:used]))
+            return torch.cat(parts)
+
+        return self._within_memory(model, images, work)
 
     def _task(
         self,
@@ -269,9 +279,11 @@ class VoteCounter:
         precision = "bfloat16" if _low_precision(_base(model)) else self.precision
 
         def forward(batch: Float32[Tensor, "b c h w"]) -> Float64[np.ndarray, "b classes"]:
-            with self._running():
-                logits = self.forward(model, batch.contiguous(memory_format=torch.channels_last))
-            return np.asarray(logits.cpu().double().numpy())
+            def answer() -> Tensor:
+                with self._running():
+                    return self.forward(model, _channels_last(batch)).cpu().double()
+
+            return np.asarray(self._where_votes_are_made(answer).numpy())
 
         if self.channels_last and id(model) not in self._contiguous:
             try:
@@ -282,9 +294,21 @@ class VoteCounter:
                 self._contiguous.add(id(model))
                 _make_contiguous(_base(model))
         compiled = model is not _base(model)
-        if not probe(forward, images, sigma, size, precision, self.device, any_size=not compiled):
+        sizes = () if compiled else (1, size // 2, size - 1, size + 1, *halves(size))
+        if not probe(forward, images, sigma, size, precision, self.device, sizes=sizes):
             self._one_size.add(id(model))
         self._seen.add((id(model), *images.shape[1:], size))
+
+    def _where_votes_are_made(self, call: Callable[[], _Result]) -> _Result:
+        """Call in a thread like those that vote: what a thread has of its own could make a model another function."""
+        if self.threads == 1 or self._way() is not None:
+            return call()
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, call).result()
+
+    def forget(self) -> None:
+        """See models again before they vote: somebody may have changed them."""
+        self._seen.clear()
 
     def _takes_one_size(self, model: nn.Module) -> bool:
         """Whether a model takes batches of one size alone. A compiled one would be compiled again for every other."""
@@ -292,6 +316,12 @@ class VoteCounter:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def _channels_last(batch: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+    """Return a copy whose bytes lie as those of noisy images do, with the same strides also for one channel."""
+    b, c, h, w = batch.shape
+    return torch.empty((b, h, w, c), dtype=batch.dtype, device=batch.device).permute(0, 3, 1, 2).copy_(batch)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -69,7 +70,7 @@ def count_on_host(
         return work()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            workers = [pool.submit(work) for _ in range(threads)]
+            workers = [pool.submit(copy_context().run, work) for _ in range(threads)]
             return np.asarray(sum(worker.result() for worker in workers))
         finally:
             queue.close()  # after Ctrl-C, which only this thread hears of, the workers stop too
@@ -109,12 +110,12 @@ class _Worker:
     def __init__(self, task: Task, segments: Segments, noise: Noise, size: int, device: torch.device) -> None:
         self.task, self.segments, self.noise = task, segments, noise
         shape = task.images.shape[1:]
-        storage = torch.zeros((size, *shape), pin_memory=device.type == "cuda")
+        storage = torch.zeros((size, *shape), dtype=torch.float32, device="cpu", pin_memory=device.type == "cuda")
         self.noisy = storage.numpy()
         self.batch = storage.permute(0, 3, 1, 2)  # channels last: the bytes lie as the noise wrote them
         self.raw = np.empty((BLOCK, *shape), dtype=noise.raw)
         self.held: tuple[int, range] | None = None  # whose raw numbers those are: row and samples
-        self.cells = torch.zeros(size, dtype=torch.int64)
+        self.cells = torch.zeros(size, dtype=torch.int64, device="cpu")
         self.ones = torch.ones(size, dtype=torch.int64, device=device)
         self.votes = torch.zeros(task.sigma.size * task.num_classes, dtype=torch.int64, device=device)
 

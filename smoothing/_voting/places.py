@@ -98,6 +98,14 @@ class Segments:
             place, segment = place + count, segment + 1
 
 
+def halves(size: int) -> list[int]:
+    """Return the sizes that batches may have: the largest, its half, a quarter, ... down to `SMALLEST` or less."""
+    sizes = [size]
+    while sizes[-1] > SMALLEST:
+        sizes.append(-(-sizes[-1] // 2))
+    return sizes
+
+
 def batches(total: int, size: int, *, one_size: bool, workers: int = 1) -> list[Batch]:
     """Cut places 0 to total - 1 into batches.
 
@@ -117,9 +125,7 @@ def batches(total: int, size: int, *, one_size: bool, workers: int = 1) -> list[
     What is left after whole batches goes through halves, quarters and so on, so that at least `USED` of every batch
     but the smallest is used.
     """
-    sizes = [size]
-    while not one_size and sizes[-1] > SMALLEST:
-        sizes.append(-(-sizes[-1] // 2))
+    sizes = [size] if one_size else halves(size)
     while len(sizes) > 1 and total <= (workers - 1) * sizes[0]:
         sizes.pop(0)
     found, begin = [], 0

@@ -41,9 +41,9 @@ def probe(
     precision: str,
     device: torch.device,
     *,
-    any_size: bool,
+    sizes: Sequence[int],
 ) -> bool:
-    """Return whether a model takes batches of any size, as far as was asked; see that it is a function of each image.
+    """Return whether a model takes batches of other sizes; see that it is a function of each image alone.
 
     Raise `ValueError`, with the reason, where a model is no function of each image alone.
 
@@ -64,8 +64,8 @@ def probe(
         Key of `TOLERANCE`.
     device : torch.device
         Whose random state is watched too.
-    any_size : bool
-        Ask batches of other sizes as well; a model that takes one size alone may refuse them.
+    sizes : sequence of int
+        Other sizes that batches may have; a model that takes one size alone may refuse them.
 
     Returns
     -------
@@ -110,13 +110,17 @@ def probe(
             refuse_unless_same(ask(company)[place], logits[:watched], _COMPANY)
         both = np.concatenate([first, strange])
         refused = False
-        for size in sorted({1, batch_size // 2, batch_size - 1, batch_size + 1} - {0, batch_size}) if any_size else ():
+        for size in sorted(set(sizes) - {0, batch_size}):
             try:
                 answers = ask(both[:size])
             except ValueError:  # a model that takes batches of one size alone, as exported programs may
                 refused = True
-            else:
-                refuse_unless_same(answers[:batch_size], logits[:size], _SIZE)
+                continue
+            refuse_unless_same(answers[:batch_size], logits[:size], _SIZE)
+            if size < batch_size:
+                company = strange[:size].copy()
+                company[size // 2] = first[0]
+                refuse_unless_same(ask(company)[size // 2 : size // 2 + 1], logits[:1], _COMPANY)
         refuse_unless_same(ask(first), logits, _AGAIN)
     return not refused
 

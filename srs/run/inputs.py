@@ -1,5 +1,6 @@
 """What is certified: a base classifier, the images, and the settings with nothing left open."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,9 @@ DEMONSTRATION: Mapping[str, Any] = {
     "precision": "float32",
     "out": Path("runs/digits"),
 }
+
+#: Numbers in the noisy images of a pass that a folder may ask for: more than any CPU was found to like.
+_MOST_NUMBERS = 2**24
 
 _DISTRIBUTIONS = ("srs-certify", "numpy", "scipy", "torch", "scikit-learn", "highspy", "faiss-cpu")
 
@@ -178,11 +182,14 @@ def load(start: Start, *, progress: bool = False) -> Inputs:
 
 
 def _found_batch(out: Path, device: str) -> int | None:
-    """Return how many noisy images a pass had when a run began; None where none has, or on another kind of device."""
-    if not (out / CONFIG).is_file():
+    """Return how many noisy images a pass had when a run began; None where none has, and where memory decides."""
+    if device != "cpu" or not (out / CONFIG).is_file():
         return None
     manifest = read_description(out).manifest
-    return manifest.get("batch") if manifest["device"] == device else None
+    batch, shape = manifest.get("batch"), manifest["data"]["shape"]
+    if manifest["device"] != device or batch is None or batch * math.prod(shape) > _MOST_NUMBERS:
+        return None
+    return int(batch)
 
 
 def _preset(name: str | None) -> dict[str, Any]:

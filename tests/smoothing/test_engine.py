@@ -1,5 +1,6 @@
 """The engine: counts do not depend on how the work is cut up, and a model that misbehaves is named."""
 
+import contextvars
 import signal
 import subprocess
 import sys
@@ -332,3 +333,56 @@ def test_what_holds_no_logits_is_refused(output):
 
     with pytest.raises(ValueError, match=r"the model returned (tuple|list|NoneType|numbers of type)"):
         SmoothedClassifier(Returns(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, n=10)
+
+
+TEMPERATURE = contextvars.ContextVar("temperature", default=-1.0)
+
+
+class Tempered(nn.Module):
+    """Another function of the image for every context."""
+
+    def forward(self, images):
+        return TEMPERATURE.get() * images.flatten(1)
+
+
+def test_workers_vote_in_the_context_of_the_caller():
+    images = torch.rand((2, 1, 2, 2), generator=torch.Generator().manual_seed(0))
+    token = TEMPERATURE.set(1.0)
+    try:
+        one, three = (
+            SmoothedClassifier(Tempered(), 4, threads=threads).predict(images, 0.3, n=500) for threads in (1, 3)
+        )
+    finally:
+        TEMPERATURE.reset(token)
+    np.testing.assert_array_equal(three.votes, one.votes)
+    assert (SmoothedClassifier(Tempered(), 4, threads=3).predict(images, 0.3, n=500).votes != one.votes).any()
+
+
+def test_a_model_is_seen_in_a_thread_like_those_that_vote():
+    caller, here = threading.get_ident(), []
+
+    class Spy(Coin):
+        def forward(self, images):
+            here.append(threading.get_ident() == caller)
+            return super().forward(images)
+
+    SmoothedClassifier(Spy(), 2, threads=2, batch_size=50).predict(torch.zeros((1, *SHAPE)), 0.5, n=10)
+    assert not any(here)
+
+
+def test_a_default_type_of_tensors_does_not_reach_the_model(close_calls, pictures, votes):
+    seen = set()
+    handle = close_calls.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].dtype))
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = SmoothedClassifier(close_calls, 10).predict(pictures, 0.7, n=300).votes
+    finally:
+        torch.set_default_dtype(torch.float32)
+        handle.remove()
+    assert seen == {torch.float32}
+    np.testing.assert_array_equal(found, votes)
+
+
+def test_more_votes_than_bounds_were_checked_for_are_refused_before_the_work():
+    with pytest.raises(ValueError, match="1,000,000,001 samples of an image: bounds were checked for at most"):
+        SmoothedClassifier(Coin(), 2).predict(torch.zeros((1, *SHAPE)), 0.5, n=10**9 + 1)
