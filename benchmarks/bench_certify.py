@@ -180,16 +180,16 @@ and votes included, against the rate of products of 2048 x 2048 matrices in the 
 
 
 def main() -> None:
-    """Measure both architectures and write the rows and the tables."""
+    """Measure all architectures and write the rows and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, help="timed rounds")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the number of samples")
     options = parser.parse_args()
     data_folder()  # complain before any work
-    sizes = {"lenet": (4, 10_000), "cifar_resnet110": (1, 1000)}
+    sizes = {"lenet": (4, 10_000), "cifar_resnet20": (2, 2000), "cifar_resnet110": (1, 1000)}
     if options.device != "cpu":
-        sizes = {"lenet": (20, 100_000), "cifar_resnet110": (4, 20_000)}
+        sizes = {"lenet": (20, 100_000), "cifar_resnet20": (10, 50_000), "cifar_resnet110": (4, 20_000)}
     rows = [
         measure(arch, images, max(1000, int(n * options.scale)), options.repeat, options.device)
         for arch, (images, n) in sizes.items()
