@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -216,6 +217,66 @@ def test_accelerators_have_few_workers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert machine.default_workers(torch.device("cuda", 0)) == 2
     assert machine.default_workers(torch.device("cpu")) == 8
+
+
+class Caller:
+    """A thread that does one thing after the other, as it is told."""
+
+    def __init__(self):
+        self.pool = ThreadPoolExecutor(1)
+        self.limits = []
+
+    def enter(self, count):
+        limit = machine.threads_each(count)
+        self.limits.append(limit)
+        self.pool.submit(limit.__enter__).result()
+
+    def leave(self):
+        self.pool.submit(self.limits.pop().__exit__, None, None, None).result()
+
+    def threads(self):
+        return self.pool.submit(torch.get_num_threads).result()
+
+
+def new_threads():
+    """How many threads PyTorch uses in a thread that has not computed before."""
+    return Caller().threads()
+
+
+@pytest.fixture
+def five_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("five_threads")
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_the_last_of_several_callers_restores_the_number_of_threads(first_out):
+    callers = [Caller(), Caller()]
+    for caller in callers:
+        caller.enter(1)
+    assert [caller.threads() for caller in callers] == [1, 1]
+    leaving, staying = callers[first_out], callers[1 - first_out]
+    leaving.leave()
+    assert (leaving.threads(), staying.threads(), new_threads()) == (5, 1, 1)
+    staying.leave()
+    assert (leaving.threads(), staying.threads(), new_threads()) == (5, 5, 5)
+    assert torch.get_num_threads() == 5
+
+
+@pytest.mark.usefixtures("five_threads")
+def test_limits_within_limits_are_put_back_one_by_one():
+    caller = Caller()
+    seen = []
+    for count in (3, 1):
+        caller.enter(count)
+        seen.append((caller.threads(), new_threads()))
+    for _ in range(2):
+        caller.leave()
+        seen.append((caller.threads(), new_threads()))
+    assert seen == [(3, 3), (1, 1), (3, 3), (5, 5)]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier
+from smoothing._voting import engine
 from smoothing._voting.noise import BLOCK
 
 from .oracles import Coin, Constant, Halfspace
@@ -74,6 +75,34 @@ def test_many_images_pass_in_several_rounds(monkeypatch, pictures, close_calls, 
     monkeypatch.setattr("smoothing._voting.engine.MOST_CELLS", 20)
     found = SmoothedClassifier(close_calls, 10).predict(pictures, 0.7, n=300).votes
     np.testing.assert_array_equal(found, votes)
+
+
+@pytest.mark.parametrize("noise_on", ["cpu", "device"])
+def test_many_samples_pass_in_several_rounds(monkeypatch, pictures, close_calls, noise_on):
+    """Two levels and up to five blocks of samples an image; a pass holds a block of an image, or so many segments."""
+    passes, of = [], engine.Segments.of
+    smoothed = SmoothedClassifier(close_calls, 10, noise_on=noise_on, batch_size=64)
+    levels, wanted = np.array([[0.3, 0.7]] * 5), np.ones((5, 2), bool)
+    wanted[1] = False
+
+    def watched(uses, begin, end):
+        passes.append(of(uses, begin, end))
+        return passes[-1]
+
+    def count(start):
+        passes.clear()
+        return smoothed._engine.count(pictures, np.arange(5), levels, wanted, start, 4 * BLOCK + 9, "estimate")
+
+    for start in (0, BLOCK + 30):
+        monkeypatch.undo()
+        monkeypatch.setattr(engine.Segments, "of", watched)
+        whole = count(start)
+        assert len(passes) == 1
+        np.testing.assert_array_equal(whole.sum(axis=2), wanted * (4 * BLOCK + 9 - start))
+        for most in (1, 5, 6, 11):
+            monkeypatch.setattr(engine, "MOST_SEGMENTS", most)
+            np.testing.assert_array_equal(count(start), whole)
+            assert max(len(segments.row) for segments in passes) <= max(2, most)
 
 
 def test_forward_passes_have_the_size_asked_for_and_the_rest_half_of_it():
