@@ -32,7 +32,7 @@ from smoothing.machine import current, one_thread_each, out_of_memory
 
 _Result = TypeVar("_Result")
 
-#: Vote counters, and segments of samples, that one pass may hold; images and samples beyond that wait for the next pass.
+#: Vote counters, and segments of samples, that a pass may hold; images and samples beyond that wait for the next one.
 MOST_CELLS, MOST_SEGMENTS = 2**22, 2**14
 
 
