@@ -122,6 +122,11 @@ class RunSettings:
         return Mode.of(self.overlap, self.method, self.order)
 
     @property
+    def compiled(self) -> bool | str:
+        """What `SmoothedClassifier` calls the choice of --compile."""
+        return {"no": False, "default": True}.get(self.compile, self.compile)
+
+    @property
     def files(self) -> Files:
         """The checkpoints of the base classifier: none where it is code of the user's own, or the demonstration's."""
         return files_of(self.checkpoint, self.levels.pairs if isinstance(self.levels, Experts) else ())
