@@ -135,10 +135,12 @@ class Hungry(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, 2)
         self.sizes = []
+        self.strides = set()
         self.room = 40
 
     def forward(self, images):
         self.sizes.append(len(images))
+        self.strides.add(images.stride())
         if len(images) > self.room:
             raise torch.OutOfMemoryError("out of memory")
         return self.linear(images.flatten(1))
@@ -181,6 +183,7 @@ def test_batches_are_halved_when_memory_runs_out_later(monkeypatch):
     model.room = 10  # somebody else took memory
     np.testing.assert_array_equal(smoothed.predict(images, 0.25, n=300).votes, expected)
     assert smoothed.batch_size == 8
+    assert model.strides == {(4, 1, 2, 1)}  # a lack of memory says nothing about channels-last memory
     model.room = 0
     with pytest.raises(ValueError, match="batch_size = 1: out of memory; try device 'cpu'"):
         smoothed.predict(images, 0.25, n=300)
@@ -201,6 +204,18 @@ def test_the_fastest_of_some_sizes_is_taken(monkeypatch):
     tried = []
     assert sizing.fastest(lambda size: tried.append(size) or slow(size), iter([16, 32])) == 16
     assert set(tried) == {16}  # a long pass gains nothing from being longer
+
+
+@pytest.mark.parametrize(("gain", "size"), [(1.0, 64), (0.98, 64), (0.96, 256)])
+def test_a_larger_batch_must_be_worth_it(monkeypatch, gain, size):
+    """Images that take 1e-5 seconds in small batches, and `gain` of that in batches of 256."""
+    clock = [0.0]
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+
+    def run(images):
+        clock[0] += images * 1e-5 * (gain if images == 256 else 1.0)
+
+    assert sizing.fastest(run, iter([64, 128, 256])) == size
 
 
 @pytest.mark.parametrize(
