@@ -228,25 +228,28 @@ class _Writer:
 
     def _tensor(self, value: Tensor) -> bytes:
         if id(value) not in self._tensors:
-            self._tensors[id(value)] = value, hashlib.sha256(self._tensor_bytes(value.detach())).digest()
+            digest = hashlib.sha256()
+            for part in self._tensor_parts(value.detach()):  # not put together: that copies every weight
+                digest.update(part)
+            self._tensors[id(value)] = value, digest.digest()
         return self._tensors[id(value)][1]
 
-    def _tensor_bytes(self, value: Tensor) -> bytes:
+    def _tensor_parts(self, value: Tensor) -> tuple[bytes, bytes | np.ndarray]:
         head = f"tensor {tuple(value.shape)} {value.dtype}".encode()
         if value.is_meta:
             raise ValueError("a tensor on the device 'meta' has no values")
         if value.layout == torch.sparse_coo:
             value = value.coalesce()
-            return head + self.of([value.indices(), value.values()])
+            return head, self.of([value.indices(), value.values()])
         if value.layout != torch.strided:
-            return head + self.of(value.to_dense())
+            return head, self.of(value.to_dense())
         if value.is_quantized:
-            return head + self.of([value.int_repr(), value.dequantize()])
+            return head, self.of([value.int_repr(), value.dequantize()])
         if hasattr(value, "__tensor_flatten__"):
             names, about = value.__tensor_flatten__()
-            return head + self.of([{name: getattr(value, name) for name in names}, about])
+            return head, self.of([{name: getattr(value, name) for name in names}, about])
         value = value.cpu().resolve_conj().resolve_neg().contiguous()
-        return head + value.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return head, value.reshape(-1).view(torch.uint8).numpy()
 
     def _array(self, value: np.ndarray) -> bytes:
         head = f"array {value.shape} {value.dtype.str}".encode()

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -106,15 +107,44 @@ def _module(device: torch.device) -> Any:
     return getattr(torch, device.type)
 
 
+class _Limits:
+    """The numbers of threads that are asked for now, by thread of the asker, and the number before the first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held: list[tuple[int, int]] = []
+        self.before = 1
+
+
+_LIMITS = _Limits()
+
+
 @contextmanager
 def threads_each(count: int) -> Iterator[None]:
-    """Keep each PyTorch operation on so many CPU threads, and restore their number afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(count)
+    """Keep each PyTorch operation on so many CPU threads, and restore their number afterwards.
+
+    PyTorch keeps the number of a thread, and another that threads take when they first compute. Where several threads
+    of the caller ask at the same time, each gets its own number back as it leaves, and new threads get the number
+    before the first when the last one leaves.
+    """
+    asked = threading.get_ident(), count
+    with _LIMITS.lock:
+        if not _LIMITS.held:
+            _LIMITS.before = torch.get_num_threads()
+        nested = any(thread == asked[0] for thread, _ in _LIMITS.held)
+        before = torch.get_num_threads() if nested else _LIMITS.before
+        _LIMITS.held.append(asked)
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _LIMITS.lock:
+            _LIMITS.held.remove(asked)
+            torch.set_num_threads(before)
+            if _LIMITS.held:
+                new_threads = threading.Thread(target=torch.set_num_threads, args=(_LIMITS.held[-1][1],))
+                new_threads.start()
+                new_threads.join()
 
 
 def one_thread_each() -> AbstractContextManager[None]:

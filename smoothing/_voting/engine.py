@@ -32,8 +32,8 @@ from smoothing.machine import current, one_thread_each, out_of_memory
 
 _Result = TypeVar("_Result")
 
-#: Vote counters, and segments of samples, that one pass may hold; images beyond that wait for the next pass.
-MOST_CELLS, MOST_SEGMENTS = 2**22, 2**20
+#: Vote counters, and segments of samples, that a pass may hold; images and samples beyond that wait for the next one.
+MOST_CELLS, MOST_SEGMENTS = 2**22, 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +97,17 @@ class VoteCounter:
         if stop > MOST_VOTES:
             raise ValueError(f"{stop:,} samples of an image: bounds were checked for at most {MOST_VOTES:,}")
         votes = np.zeros((n, k, self.num_classes), dtype=np.int64)
-        blocks = -(-stop // BLOCK) - start // BLOCK
+        blocks = min(-(-stop // BLOCK) - start // BLOCK, max(1, MOST_SEGMENTS // k))
         together = max(1, min(MOST_CELLS // (k * self.num_classes), MOST_SEGMENTS // (k * blocks)))
+        cuts = [start, *range(start // BLOCK * BLOCK + blocks * BLOCK, stop, blocks * BLOCK), stop]
         with self._ready(images, sigma[wanted]):
             for first in range(0, n, together):
                 part = slice(first, first + together)
                 task = self._task(images[part], indices[part], sigma[part], stage)
                 for model, uses in self._by_model(sigma[part], wanted[part]):
-                    found = self._count(model, task, Segments.of(uses, start, stop))
-                    votes[part] += found.reshape(-1, k, self.num_classes)
+                    for begin, end in itertools.pairwise(cuts):
+                        found = self._count(model, task, Segments.of(uses, begin, end))
+                        votes[part] += found.reshape(-1, k, self.num_classes)
         return votes
 
     def classes(self, images: Float32[Tensor, "n c h w"], sigma: Float64[np.ndarray, " k"]) -> Int64[np.ndarray, "n k"]:

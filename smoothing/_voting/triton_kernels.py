@@ -70,6 +70,32 @@ def cell_of_word(word):
 
 
 @no_type_check
+@triton.jit
+def pair_of(row, sample, index, key, PAIRS: tl.constexpr):
+    """Return a program's sample, its pairs of pixels and image, and the two words of each pair."""
+    place = tl.program_id(0).to(tl.int64)
+    pair = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)
+    image = tl.load(row + place)
+    lower, higher = word_pairs(pair, tl.load(sample + place), tl.load(index + image), key)
+    return place, pair, image, lower, higher
+
+
+@no_type_check
+@triton.jit
+def one_of_pair(place, pair, lower, higher, given, pixels, half, which: tl.constexpr, GIVEN: tl.constexpr):
+    """Return the first or second pixel of each pair, whether there is one, and its word, drawn or given."""
+    pixel = pair + which * half
+    inside = (pair < half) & (pixel < pixels)
+    if GIVEN:
+        word = tl.load(given + place * pixels + pixel, mask=inside, other=0).to(tl.uint64, bitcast=True) ^ (1 << 63)
+    elif which == 0:
+        word = lower
+    else:
+        word = higher
+    return pixel, inside, word
+
+
+@no_type_check
 @triton.jit(do_not_specialize=["cells", "pixels", "half"])
 def gaussian_kernel(
     out,
@@ -90,21 +116,11 @@ def gaussian_kernel(
     PAIRS: tl.constexpr,
 ):
     """Write image + sigma z."""
-    place = tl.program_id(0).to(tl.int64)
-    pair = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)
-    image = tl.load(row + place)
-    lower, higher = word_pairs(pair, tl.load(sample + place), tl.load(index + image), key)
+    place, pair, image, lower, higher = pair_of(row, sample, index, key, PAIRS)
     m = tl.load(factor + tl.load(level + place))
     scale = tl.load(unit + tl.load(level + place))
     for which in tl.static_range(2):
-        pixel = pair + which * half
-        inside = (pair < half) & (pixel < pixels)
-        if GIVEN:
-            word = tl.load(given + place * pixels + pixel, mask=inside, other=0).to(tl.uint64, bitcast=True) ^ (1 << 63)
-        elif which == 0:
-            word = lower
-        else:
-            word = higher
+        pixel, inside, word = one_of_pair(place, pair, lower, higher, given, pixels, half, which, GIVEN)
         upper, cell, f = cell_of_word(word)
         a = tl.load(coefficients + cell)
         b = tl.load(coefficients + cells + cell)
@@ -139,21 +155,11 @@ def discrete_kernel(
     PAIRS: tl.constexpr,
 ):
     """Write the noisy pixels, and count the words that equal a threshold and so do not decide."""
-    place = tl.program_id(0).to(tl.int64)
-    pair = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)
-    image = tl.load(row + place)
-    lower, higher = word_pairs(pair, tl.load(sample + place), tl.load(index + image), key)
+    place, pair, image, lower, higher = pair_of(row, sample, index, key, PAIRS)
     sigma = tl.load(level + place)
     moved = tl.load(shift + sigma)
     for which in tl.static_range(2):
-        pixel = pair + which * half
-        inside = (pair < half) & (pixel < pixels)
-        if GIVEN:
-            word = tl.load(given + place * pixels + pixel, mask=inside, other=0).to(tl.uint64, bitcast=True) ^ (1 << 63)
-        elif which == 0:
-            word = lower
-        else:
-            word = higher
+        pixel, inside, word = one_of_pair(place, pair, lower, higher, given, pixels, half, which, GIVEN)
         upper, cell, _ = cell_of_word(word)
         signed = (word ^ (1 << 63)).to(tl.int64, bitcast=True)
         at = tl.load(first + sigma * 2 * cells + tl.where(upper, cell + cells, cell))

@@ -94,10 +94,6 @@ def _demonstration(start: Start, data: ImageData, device: str, progress: bool) -
     return model
 
 
-#: What `SmoothedClassifier` calls two of the choices of --compile.
-_COMPILE: Mapping[str, bool] = {"no": False, "default": True}
-
-
 def smoothed(
     base: Bank, settings: RunSettings, num_classes: int, *, seed: int, device: str, batch: int | None = None
 ) -> SmoothedClassifier:
@@ -108,7 +104,7 @@ def smoothed(
         sampler=settings.sampler,
         stream=settings.stream,
         precision=settings.precision,
-        compile=_COMPILE.get(settings.compile, settings.compile),
+        compile=settings.compiled,
         batch_size=settings.batch or batch,
         seed=seed,
         device=device,

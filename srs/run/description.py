@@ -39,6 +39,8 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     for name in ("precision", "sampler", "stream"):
         if _part(said, name, str) != getattr(settings, name):
             raise ValueError(f"{name} = {_short(said[name])}, but the settings say {getattr(settings, name)}")
+    if (found := classifier.get("compiled", False)) != settings.compiled:
+        raise ValueError(f"compiled = {_short(found)}, but the settings say --compile {settings.compile}")
     if "batch" in manifest:
         _whole(manifest, "batch", 1, MOST_BATCH)
     if _whole(classifier, "num_classes", 2, _MOST_CLASSES) != classes:

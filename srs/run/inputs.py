@@ -20,7 +20,7 @@ from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
-from srs.run.settings import MOST_LEVELS, CertifySettings, halved
+from srs.run.settings import MOST_LEVELS, SAMPLES, CertifySettings, halved
 from srs.run.sources import check_factory, files_of
 from training import PRESETS, ImageData, load_data, training_config
 
@@ -145,9 +145,9 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
 
 
 def _laddered(given: CertifySettings) -> CertifySettings:
-    """Return settings in which --max-n has become --n and --rungs."""
+    """Return settings in which --max-n has become --n and --rungs, and --n is said."""
     if given.max_n is None:
-        return given
+        return replace(given, n=SAMPLES) if given.n is None else given
     return replace(given, n=given.max_n, rungs=halved(given.max_n), max_n=None)
 
 

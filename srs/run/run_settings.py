@@ -122,6 +122,11 @@ class RunSettings:
         return Mode.of(self.overlap, self.method, self.order)
 
     @property
+    def compiled(self) -> bool | str:
+        """What `SmoothedClassifier` calls the choice of --compile."""
+        return {"no": False, "default": True}.get(self.compile, self.compile)
+
+    @property
     def files(self) -> Files:
         """The checkpoints of the base classifier: none where it is code of the user's own, or the demonstration's."""
         return files_of(self.checkpoint, self.levels.pairs if isinstance(self.levels, Experts) else ())
@@ -162,7 +167,7 @@ class Start:
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
-    names = ("dataset", "data_dir", *(() if given.expert else GRID), "overlap", "precision")
+    names = ("dataset", "data_dir", *(() if given.expert else GRID), "n", "overlap", "precision")
     return tuple(name for name in names if getattr(given, name) is None)
 
 

@@ -16,6 +16,9 @@ from srs.run.sources import check_one
 MOST = 10**9
 """Largest count a flag takes: more samples would not end, larger batches not fit."""
 
+SAMPLES = 10000
+"""What --n is where neither that nor --max-n says it."""
+
 MOST_LEVELS = 1000
 
 MOST_BATCH = 10**6
@@ -118,8 +121,8 @@ class CertifySettings:
     sfc64: made on the CPU, as in earlier versions."""
     n0: int = 1000
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
-    n: int = 10000
-    """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2)."""
+    n: int | None = None
+    """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2). Default: 10000."""
     bound: Bound = "runner-up"
     """What the radius R is made of. runner-up: Eq. 2, with a bound for the probability of every other class as well.
     top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself."""
@@ -199,14 +202,17 @@ class CertifySettings:
     def _check_together(self) -> None:
         if self.share and self.overwrite:
             raise ValueError("--overwrite replaces what other shares of --shard write: remove the folder before them")
-        if any(later <= earlier for earlier, later in pairwise((0, *self.rungs, self.n))):
-            given = " ".join(map(str, self.rungs))
-            raise ValueError(f"--rungs {given}: numbers of samples must increase, from 1 to below --n {self.n}")
         if self.max_n is not None:
-            if self.rungs not in ((), halved(self.max_n)):
-                raise ValueError(f"--max-n {self.max_n}: says how often votes are looked at, as --rungs does; drop one")
             if not 32 <= self.max_n <= MOST:
                 raise ValueError(f"--max-n {self.max_n}: must be from 32 to {MOST:,}; for fewer samples give --n")
+            if self.n not in (None, self.max_n):
+                raise ValueError(f"--max-n {self.max_n}: says how many samples to draw, as --n {self.n} does; drop one")
+            if self.rungs not in ((), halved(self.max_n)):
+                raise ValueError(f"--max-n {self.max_n}: says how often votes are looked at, as --rungs does; drop one")
+        most = self.n or self.max_n or SAMPLES
+        if any(later <= earlier for earlier, later in pairwise((0, *self.rungs, most))):
+            given = " ".join(map(str, self.rungs))
+            raise ValueError(f"--rungs {given}: numbers of samples must increase, from 1 to below --n {most}")
         for name, value in (("--min-gain", self.min_gain), ("--target-loss", self.target_loss)):
             if value is not None and not self.rungs and self.max_n is None:
                 raise ValueError(f"{name} {value}: has no effect without --rungs or --max-n")

@@ -55,18 +55,28 @@ def test_a_disc_in_pixels_is_as_wide_as_its_ball(axes):
 
 
 def test_labels_are_colours(axes):
-    regions.plot(POINTS, RADII, groups=["b", "a", "b"], ax=axes)
-    first, second, third = axes.collections[-1].get_edgecolors().tolist()
-    assert first == third != second
+    regions.plot(POINTS, RADII, R, groups=["b", "a", "b"], ax=axes)
+    bounds, discs, edges = axes.collections
+    for colours in (bounds.get_edgecolors(), discs.get_facecolors(), edges.get_edgecolors()):
+        first, second, third = colours[:, :3].tolist()
+        assert first == third != second
+
+
+def test_from_the_eighth_label_on_colours_are_used_again(axes):
+    regions.plot(np.arange(16.0).reshape(8, 2), np.ones(8), groups=np.arange(8), ax=axes)
+    colours = axes.collections[-1].get_edgecolors().tolist()
+    assert len({tuple(colour) for colour in colours[:7]}) == 7
+    assert colours[7] == colours[0]
 
 
 def test_no_points_and_axes_of_its_own():
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    axes = regions.plot(np.empty((0, 2)), [])
-    assert axes.figure is pyplot.gcf()
-    pyplot.close(axes.figure)
+    for none in (np.empty((0, 2)), []):
+        axes = regions.plot(none, [])
+        assert axes.figure is pyplot.gcf()
+        pyplot.close(axes.figure)
 
 
 BAD = {

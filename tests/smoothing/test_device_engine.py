@@ -42,6 +42,19 @@ def test_the_votes_are_the_cpu_engines_to_the_last_one(close_calls, images, expe
     )
 
 
+@pytest.mark.parametrize("sampler", ["gaussian", "discrete"])
+def test_every_image_has_the_noise_of_its_own_level(close_calls, images, sampler):
+    """Levels out of order, one of them twice: places in a list of levels are not those in an image's row."""
+    levels = [0.7, 0.3, 0.9, 0.3, 0.5]
+    here, there = (SmoothedClassifier(close_calls, 10, sampler=sampler, noise_on=on) for on in ("cpu", "device"))
+    found = there.predict(images, levels, n=300).votes
+    np.testing.assert_array_equal(found, here.predict(images, levels, n=300).votes)
+    for level in set(levels):
+        alone = [k for k, own in enumerate(levels) if own == level]
+        expected = there.predict(images[alone], level, n=300, indices=alone).votes
+        np.testing.assert_array_equal(found[alone], expected)
+
+
 def test_samples_can_be_drawn_in_pieces_at_some_levels(close_calls, images):
     levels, indices, all_levels = np.array([[0.3, 0.7]] * 5), np.arange(5), np.ones((5, 2), bool)
     some = np.array([[True, False], [False, False], [True, True], [False, True], [True, False]])

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -104,10 +105,10 @@ def test_batches_are_halved_until_they_fit(error):
 
 
 def test_all_workers_batches_must_fit_at_once(monkeypatch):
-    monkeypatch.setattr(sizing, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(sizing, "free_memory", lambda device: 1200)
     monkeypatch.setattr(sizing, "peak_memory", lambda run, device: run())
     device = torch.device("cpu")
-    assert sizing.fitting(lambda size: size, device, 1, 1024) == 512  # within 800
+    assert sizing.fitting(lambda size: size, device, 1, 1024) == 512  # within 960, four fifths
     assert sizing.fitting(lambda size: size, device, 8, 1024) == 64
 
 
@@ -134,10 +135,12 @@ class Hungry(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, 2)
         self.sizes = []
+        self.strides = set()
         self.room = 40
 
     def forward(self, images):
         self.sizes.append(len(images))
+        self.strides.add(images.stride())
         if len(images) > self.room:
             raise torch.OutOfMemoryError("out of memory")
         return self.linear(images.flatten(1))
@@ -180,6 +183,7 @@ def test_batches_are_halved_when_memory_runs_out_later(monkeypatch):
     model.room = 10  # somebody else took memory
     np.testing.assert_array_equal(smoothed.predict(images, 0.25, n=300).votes, expected)
     assert smoothed.batch_size == 8
+    assert model.strides == {(4, 1, 2, 1)}  # a lack of memory says nothing about channels-last memory
     model.room = 0
     with pytest.raises(ValueError, match="batch_size = 1: out of memory; try device 'cpu'"):
         smoothed.predict(images, 0.25, n=300)
@@ -202,6 +206,18 @@ def test_the_fastest_of_some_sizes_is_taken(monkeypatch):
     assert set(tried) == {16}  # a long pass gains nothing from being longer
 
 
+@pytest.mark.parametrize(("gain", "size"), [(1.0, 64), (0.98, 64), (0.96, 256)])
+def test_a_larger_batch_must_be_worth_it(monkeypatch, gain, size):
+    """Images that take 1e-5 seconds in small batches, and `gain` of that in batches of 256."""
+    clock = [0.0]
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+
+    def run(images):
+        clock[0] += images * 1e-5 * (gain if images == 256 else 1.0)
+
+    assert sizing.fastest(run, iter([64, 128, 256])) == size
+
+
 @pytest.mark.parametrize(
     ("shape", "sizes"),
     [((1, 8, 8), (128, 2048)), ((1, 28, 28), (64, 1024)), ((3, 32, 32), (16, 256)), ((3, 224, 224), (16, 32))],
@@ -216,6 +232,66 @@ def test_accelerators_have_few_workers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert machine.default_workers(torch.device("cuda", 0)) == 2
     assert machine.default_workers(torch.device("cpu")) == 8
+
+
+class Caller:
+    """A thread that does one thing after the other, as it is told."""
+
+    def __init__(self):
+        self.pool = ThreadPoolExecutor(1)
+        self.limits = []
+
+    def enter(self, count):
+        limit = machine.threads_each(count)
+        self.limits.append(limit)
+        self.pool.submit(limit.__enter__).result()
+
+    def leave(self):
+        self.pool.submit(self.limits.pop().__exit__, None, None, None).result()
+
+    def threads(self):
+        return self.pool.submit(torch.get_num_threads).result()
+
+
+def new_threads():
+    """How many threads PyTorch uses in a thread that has not computed before."""
+    return Caller().threads()
+
+
+@pytest.fixture
+def five_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("five_threads")
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_the_last_of_several_callers_restores_the_number_of_threads(first_out):
+    callers = [Caller(), Caller()]
+    for caller in callers:
+        caller.enter(1)
+    assert [caller.threads() for caller in callers] == [1, 1]
+    leaving, staying = callers[first_out], callers[1 - first_out]
+    leaving.leave()
+    assert (leaving.threads(), staying.threads(), new_threads()) == (5, 1, 1)
+    staying.leave()
+    assert (leaving.threads(), staying.threads(), new_threads()) == (5, 5, 5)
+    assert torch.get_num_threads() == 5
+
+
+@pytest.mark.usefixtures("five_threads")
+def test_limits_within_limits_are_put_back_one_by_one():
+    caller = Caller()
+    seen = []
+    for count in (3, 1):
+        caller.enter(count)
+        seen.append((caller.threads(), new_threads()))
+    for _ in range(2):
+        caller.leave()
+        seen.append((caller.threads(), new_threads()))
+    assert seen == [(3, 3), (1, 1), (3, 3), (5, 5)]
 
 
 @pytest.mark.parametrize(

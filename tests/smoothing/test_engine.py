@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from smoothing import SmoothedClassifier
+from smoothing._voting import engine
 from smoothing._voting.noise import BLOCK
 
 from .oracles import Coin, Constant, Halfspace
@@ -74,6 +75,34 @@ def test_many_images_pass_in_several_rounds(monkeypatch, pictures, close_calls, 
     monkeypatch.setattr("smoothing._voting.engine.MOST_CELLS", 20)
     found = SmoothedClassifier(close_calls, 10).predict(pictures, 0.7, n=300).votes
     np.testing.assert_array_equal(found, votes)
+
+
+@pytest.mark.parametrize("noise_on", ["cpu", "device"])
+def test_many_samples_pass_in_several_rounds(monkeypatch, pictures, close_calls, noise_on):
+    """Two levels and up to five blocks of samples an image; a pass holds a block of an image, or so many segments."""
+    passes, of = [], engine.Segments.of
+    smoothed = SmoothedClassifier(close_calls, 10, noise_on=noise_on, batch_size=64)
+    levels, wanted = np.array([[0.3, 0.7]] * 5), np.ones((5, 2), bool)
+    wanted[1] = False
+
+    def watched(uses, begin, end):
+        passes.append(of(uses, begin, end))
+        return passes[-1]
+
+    def count(start):
+        passes.clear()
+        return smoothed._engine.count(pictures, np.arange(5), levels, wanted, start, 4 * BLOCK + 9, "estimate")
+
+    for start in (0, BLOCK + 30):
+        monkeypatch.undo()
+        monkeypatch.setattr(engine.Segments, "of", watched)
+        whole = count(start)
+        assert len(passes) == 1
+        np.testing.assert_array_equal(whole.sum(axis=2), wanted * (4 * BLOCK + 9 - start))
+        for most in (1, 5, 6, 11):
+            monkeypatch.setattr(engine, "MOST_SEGMENTS", most)
+            np.testing.assert_array_equal(count(start), whole)
+            assert max(len(segments.row) for segments in passes) <= max(2, most)
 
 
 def test_forward_passes_have_the_size_asked_for_and_the_rest_half_of_it():
@@ -154,10 +183,23 @@ def test_a_compiled_classifier_votes_alike(pictures, close_calls, votes):
     assert np.abs(found - votes).sum() <= 4  # rounding may tip a vote between two classes that tie
 
 
-def test_pytorch_keeps_its_threads(pictures, close_calls):
+@pytest.mark.parametrize(("threads", "each"), [(1, 5), (3, 1)])
+def test_workers_side_by_side_have_one_thread_each_and_pytorch_keeps_its_own(pictures, threads, each):
+    seen = set()
+
+    class Spy(Coin):
+        def forward(self, images):
+            seen.add(torch.get_num_threads())
+            return super().forward(images)
+
     before = torch.get_num_threads()
-    SmoothedClassifier(close_calls, 10, threads=3).predict(pictures, 0.5, n=20)
-    assert torch.get_num_threads() == before
+    try:
+        torch.set_num_threads(5)
+        SmoothedClassifier(Spy(), 2, threads=threads, batch_size=50).predict(pictures, 0.5, n=100)
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {each}
 
 
 class Nan(nn.Module):
@@ -213,25 +255,52 @@ def test_weights_in_channels_last_memory_do_not_break_a_view_behind_a_convolutio
     assert found.votes.sum() == 20
 
 
-def test_where_one_worker_fails_the_others_stop():
-    calls = []
+@pytest.mark.parametrize("fails", [0, 1])
+def test_where_one_worker_fails_the_others_stop(fails):
+    """Also where the caller waits for another one first."""
+    calls, workers = [], []
 
     class Fails(Coin):
         def forward(self, images):
             calls.append(threading.get_ident())
-            if len(calls) > 30:  # the first look at a model takes ten or so
-                return torch.full((len(images), 2), float("nan"))
+            if len(calls) > 40:  # the first look at a model takes about twenty
+                if calls[-1] not in workers:
+                    workers.append(calls[-1])
+                if len(workers) == 2 and calls[-1] == workers[fails]:
+                    return torch.full((len(images), 2), float("nan"))
             time.sleep(0.01)
             return super().forward(images)
 
     with pytest.raises(ValueError, match="NaN"):
-        SmoothedClassifier(Fails(), 2, threads=2, batch_size=128).predict(torch.zeros((1, *SHAPE)), 0.5, n=128 * 2000)
-    assert len(calls) < 60
+        SmoothedClassifier(Fails(), 2, threads=2, batch_size=128).predict(torch.zeros((1, *SHAPE)), 0.5, n=128 * 500)
+    assert len(calls) < 250
+
+
+def test_where_the_caller_is_interrupted_the_workers_stop():
+    calls = []
+
+    class Interrupts(Coin):
+        def forward(self, images):
+            calls.append(threading.get_ident())
+            if len(calls) == 60:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.01)
+            return super().forward(images)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        smoothed = SmoothedClassifier(Interrupts(), 2, threads=2, batch_size=128)
+        with pytest.raises(KeyboardInterrupt):
+            smoothed.predict(torch.zeros((1, *SHAPE)), 0.5, n=128 * 500)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(calls) < 250
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_ends_the_work_at_once(threads):
     program = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
         "import torch\nfrom torch import nn\nfrom smoothing import SmoothedClassifier\n"
         f"smoothed = SmoothedClassifier(nn.Flatten(), 9, threads={threads})\n"
         "print('begun', flush=True)\nsmoothed.predict(torch.zeros((1, 1, 3, 3)), 0.5, 10**9)"
@@ -341,19 +410,26 @@ TEMPERATURE = contextvars.ContextVar("temperature", default=-1.0)
 class Tempered(nn.Module):
     """Another function of the image for every context."""
 
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
     def forward(self, images):
+        self.seen.append(TEMPERATURE.get())
         return TEMPERATURE.get() * images.flatten(1)
 
 
 def test_workers_vote_in_the_context_of_the_caller():
     images = torch.rand((2, 1, 2, 2), generator=torch.Generator().manual_seed(0))
-    token = TEMPERATURE.set(1.0)
+    token, models = TEMPERATURE.set(1.0), (Tempered(), Tempered())
     try:
         one, three = (
-            SmoothedClassifier(Tempered(), 4, threads=threads).predict(images, 0.3, n=500) for threads in (1, 3)
+            SmoothedClassifier(model, 4, threads=threads).predict(images, 0.3, n=500)
+            for model, threads in zip(models, (1, 3), strict=True)
         )
     finally:
         TEMPERATURE.reset(token)
+    assert {temperature for model in models for temperature in model.seen} == {1.0}  # the first look at it, too
     np.testing.assert_array_equal(three.votes, one.votes)
     assert (SmoothedClassifier(Tempered(), 4, threads=3).predict(images, 0.3, n=500).votes != one.votes).any()
 

@@ -1,6 +1,9 @@
 """Where samples sit: each exactly once, in an order that the question alone decides, in batches that are used."""
 
+import itertools
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -59,3 +62,32 @@ def test_a_model_of_one_size_gets_no_other(total, size, workers):
 @given(total=st.integers(200, 10**5), size=st.integers(64, 4096), workers=st.integers(2, 4))
 def test_every_worker_has_a_batch(total, size, workers):
     assert len(batches(total, size, one_size=False, workers=workers)) >= workers
+
+
+def test_levels_of_an_image_follow_each_other_block_by_block_and_share_what_is_drawn():
+    segments = Segments.of(np.array([[True, True], [False, True]]), 100, 300)
+    pieces = [piece for batch in batches(segments.total, 64, one_size=False) for piece in segments.pieces(batch)]
+    drawn = [(piece.row, piece.drawn) for piece in pieces]
+    blocks = [range(100, 128), range(128, 256), range(256, 300)]
+    once = [key for key, _ in itertools.groupby(key for key in drawn if key[0] == 0)]
+    assert once == [(0, block) for block in blocks]  # so a worker draws each block once, for both levels
+    assert [piece.level for piece in pieces if piece.row == 0 and piece.drawn == blocks[0]] == [0, 1]
+    for piece in pieces:
+        if piece.row == 1:  # of one level: what a batch has no place for is not drawn for it
+            assert piece.drawn == range(piece.first, piece.first + piece.count)
+    assert [piece.row for piece in pieces] == sorted(piece.row for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes"),
+    [
+        (1024, [1024]),
+        (922, [1024]),  # nine tenths
+        (921, [512, 256, 128, 32]),  # 921 = 512 + 256 + 128 + 25
+        (1100, [1024, 64, 32]),  # 76 = 64 + 12
+        (30, [32]),
+        (1, [32]),
+    ],
+)
+def test_a_batch_of_which_nine_tenths_are_used_is_not_cut(total, sizes):
+    assert [batch.size for batch in batches(total, 1024, one_size=False)] == sizes

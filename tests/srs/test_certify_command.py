@@ -314,6 +314,11 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
             ["--max-n", "320", "--rungs", "100"],
             "--max-n 320: says how often votes are looked at, as --rungs does; drop one",
         ),
+        (
+            ["--max-n", "320", "--n", "10000"],
+            "--max-n 320: says how many samples to draw, as --n 10000 does; drop one",
+        ),
+        (["--max-n", "-5"], "--max-n -5: must be from 32"),
         (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
         (["--rungs", "100", "--min-gain", "nan"], "--min-gain nan: must be finite and >= 0"),
         (["--device", "abacus"], "device = 'abacus' cannot be used"),
@@ -408,7 +413,8 @@ def test_a_run_that_names_no_stream_goes_on_with_the_one_there_was(finished, fol
 
 
 def test_max_n_looks_at_the_votes_at_halves_and_the_same_command_goes_on(folder):
-    flags = [*TINY, "--out", "run", "--max-n", "320", "--target-loss", "0.1"]
+    n = TINY.index("--n")
+    flags = [*TINY[:n], *TINY[n + 2 :], "--out", "run", "--max-n", "320", "--target-loss", "0.1"]
     process = call("certify", folder, *flags)
     assert process.returncode == 0, process.stderr
     config = yaml.safe_load((folder / "run/config.yaml").read_text())

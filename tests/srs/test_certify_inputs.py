@@ -63,9 +63,18 @@ def test_levels_of_experts_are_kept_as_they_were_told(here):
     assert settings_of(plain).files == {0.25: Path("model.pt"), 0.5: Path("other.pt")}
 
 
-@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "overlap", "precision"])
+def test_how_many_samples_there_are_is_said_once(here):
+    given = CertifySettings(checkpoint=Path("model.pt"), **GRID)
+    assert completed(given).settings.n == 10_000
+    assert completed(dataclasses.replace(given, n=77)).settings.n == 77
+    for n in (None, 320):
+        found = completed(dataclasses.replace(given, n=n, max_n=320)).settings
+        assert (found.n, found.rungs) == (320, (10, 20, 40, 80, 160))
+
+
+@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "n", "overlap", "precision"])
 def test_settings_of_a_run_leave_nothing_open(name):
-    said = {"data_dir": Path("data"), "overlap": "paper", "precision": "float32", **GRID}
+    said = {"data_dir": Path("data"), "n": 100, "overlap": "paper", "precision": "float32", **GRID}
     assert settled(CertifySettings(**said)).levels == Grid(0.2, 0.4, 0.2)
     with pytest.raises(ValueError, match=f"it lacks {name}"):
         settled(CertifySettings(**{**said, name: None}))
@@ -81,6 +90,10 @@ def test_settings_of_a_run_leave_nothing_open(name):
         ("n: 3\nn: 4", "--config settings.yaml is damaged: give lines such as n: 1000 ('n' is there twice)"),
         ("rungs: [3, --overwrite]", "--config settings.yaml: rungs holds [3, '--overwrite']; give lines such as"),
         ("n: {a: 3}", "--config settings.yaml: n is no single value"),
+        ("n: [3]", "--config settings.yaml: n holds [3], and takes one value, no list; give lines such as n: 1000"),
+        ("max: []", "--config settings.yaml: max holds [], and takes one value, no list"),
+        ("racing: [true]", "--config settings.yaml: racing holds [True], and takes one value, no list"),
+        ("checkpoint: [a.pt, b.pt]", "--config settings.yaml: checkpoint holds ['a.pt', 'b.pt'], and takes one value"),
         ("overwrite: true", "--config settings.yaml: overwrite replaces or changes a run; say it on the command line"),
         (None, "--config settings.yaml: no such file"),
     ],

@@ -172,7 +172,8 @@ def test_no_setting_of_another_kind_is_read(run, key):
 MANIFEST_PARTS = [
     ("format",), ("seed",), ("device",), ("data",), ("data", "images"), ("data", "shape"), ("data", "num_classes"),
     ("data", "sha256"), ("classifier",), ("classifier", "weights"), ("classifier", "num_classes"),
-    ("classifier", "precision"), ("classifier", "sampler"), ("classifier", "seed"), ("sigmas",),
+    ("classifier", "precision"), ("classifier", "sampler"), ("classifier", "seed"), ("classifier", "compiled"),
+    ("sigmas",),
 ]  # fmt: skip
 
 

@@ -60,6 +60,15 @@ def test_labels_are_equal_where_their_text_is(tmp_path):
     assert found.labels("g").tolist() == [0, 1, 2, 3, 0]
 
 
+def test_a_point_without_a_label_is_refused(tmp_path):
+    """Of one empty label, all of them would be one class, whose regions may overlap."""
+    with pytest.raises(ValueError, match=r"t\.csv, line 3, column g: no label; give a point without one a unique one"):
+        table(tmp_path, "x,g\n1,a\n1, \n").labels("g")
+    parquet.write_table(pa.table({"g": ["a", ""]}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet, row 2, column g: no label"):
+        read_table(tmp_path / "t.parquet").labels("g")
+
+
 BAD = {
     "word": ("x,R\n1,2\n1,two\n", "t.csv, line 3, column R: 'two' is no number"),
     "comma": ("x;R\n1;2,5\n", "t.csv, line 2, column R: '2,5' is no number; write decimals with a point"),
