@@ -20,7 +20,7 @@ from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
-from srs.run.settings import MOST_LEVELS, CertifySettings, halved
+from srs.run.settings import DEFAULTS, MOST_LEVELS, PAPER, PRESET, CertifySettings, Overlap, halved
 from srs.run.sources import check_factory, files_of
 from training import PRESETS, ImageData, load_data, training_config
 
@@ -123,15 +123,16 @@ def completed(given: CertifySettings) -> Start:
         known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / "certified"}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):
-        if getattr(given, name) is not None:
+        if getattr(given, name) is not None and (name, given.preset) != ("preset", PAPER):
             raise ValueError(f"--{name} {getattr(given, name)}: describes a --checkpoint; name one")
     if given.dataset not in (None, "digits"):
         raise ValueError(f"--dataset {given.dataset}: needs a base classifier; name one with --checkpoint")
-    return _start(given, DEMONSTRATION, "the demonstration")
+    return _start(given, {**DEMONSTRATION, **preset}, "the demonstration")
 
 
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
+    known = {**DEFAULTS, **known}
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
@@ -139,9 +140,16 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} does not say it: give --out")
-    if filled.overlap is None:  # on a grid of one level, regions need not be kept apart
-        filled = replace(filled, overlap="sigma" if len(_sigmas(levels_of(filled))) == 1 else "paper")
+    if filled.overlap is None:
+        filled = replace(filled, overlap=_overlap(filled))
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+
+
+def _overlap(given: CertifySettings) -> Overlap:
+    """Return the overlap mode of settings that leave it open."""
+    if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
+        return "sigma"
+    return "paper" if given.method == "greedy" else "joint"
 
 
 def _laddered(given: CertifySettings) -> CertifySettings:
@@ -193,11 +201,13 @@ def _found_batch(out: Path, device: str) -> int | None:
 
 
 def _preset(name: str | None) -> dict[str, Any]:
-    """Return what a preset of srs-train says about data set and noise levels."""
+    """Return what a preset says: of the paper's way to certify, or of srs-train's data set and noise levels."""
     if name is None:
         return {}
+    if name == PAPER:
+        return dict(PRESET)
     if name not in PRESETS:
-        raise ValueError(f"--preset {name}: choose {', '.join(PRESETS)}")
+        raise ValueError(f"--preset {name}: choose {', '.join((PAPER, *PRESETS))}")
     known = _from_training(PRESETS[name][1].to_dict())
     return {key: known[key] for key in ("dataset", *GRID)}
 

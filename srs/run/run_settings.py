@@ -162,7 +162,7 @@ class Start:
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
-    names = ("dataset", "data_dir", *(() if given.expert else GRID), "overlap", "precision")
+    names = ("dataset", "data_dir", *(() if given.expert else GRID), "rule", "overlap", "bound", "precision")
     return tuple(name for name in names if getattr(given, name) is None)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tests.programs import python
 
-#: Flags of a run of a second: two levels, 60 images.
+#: Flags of a run of a second: two levels, 60 images, levels and regions as in the paper.
 TINY = (
     "--checkpoint", "model.pt", "--dataset", "digits", "--sigma-min", "0.2", "--sigma-max", "0.4",
     "--sigma-step", "0.2",
     "--n0", "50", "--n", "300", "--skip", "3", "--max", "60", "--seed", "1",
+    "--overlap", "paper", "--rule", "max-radius",
 )  # fmt: skip
 
 
