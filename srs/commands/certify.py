@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +72,7 @@ def certify(settings: CertifySettings) -> None:
         _show(out)
     else:
         summary = _finish(out, run)
-        print_results(summary, out)
-        console().print(f"written to {out}", soft_wrap=True)
+        _print(summary, out, f"written to {out}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,32 +159,13 @@ def _show(out: Path) -> None:
     warning = run.disagreement(results)
     if warning:
         sys.stderr.write(f"srs-certify: warning: {warning}\n")
-    print_results(summarize(results, run.config, run.manifest), out)
-    sys.stdout.write(f"finished before, in {out}: nothing was written\n")
+    _print(summarize(results, run.config, run.manifest), out, f"finished before, in {out}: nothing was written")
 
 
-def print_results(summary: dict[str, Any], folder: Path) -> None:
-    """Print the results of the run in a folder."""
-    from srs.report.numbers import percent, significant
-    from srs.report.summary import remarks, results_table
+def _print(summary: dict[str, Any], out: Path, written: str) -> None:
+    """Print the results of a run, what was written, and what can be done next."""
+    from srs.commands._results import print_next, print_results
 
-    screen = console()
-    shown = results_table(summary, str(folder))
-    screen.print(shown)
-    screen.print(f"{shown.table.legend}", soft_wrap=True)
-    main, settings = summary["allocations"][summary["main"]], summary["settings"]
-    screen.print(
-        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
-        f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
-    )
-    screen.print(f"{summary['guarantee']}", soft_wrap=True)
-    for line in remarks(summary):
-        screen.print(line, soft_wrap=True)
-    bound = (
-        "no bound known"
-        if main["upper_bound"] is None
-        else f"at most {significant(main['upper_bound'], ROUND_CEILING)}"
-    )
-    total = significant(main["objective"], ROUND_FLOOR)
-    screen.print(f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}")
-    screen.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
+    print_results(summary, out)
+    console().print(written, soft_wrap=True)
+    print_next(out, summary["settings"])

@@ -60,7 +60,7 @@ def main() -> None:
 def report(settings: ReportSettings) -> None:
     """Read, compute, write, print."""
     from srs.commands._cli import console
-    from srs.commands.certify import print_results
+    from srs.commands._results import print_next, print_results
     from srs.report.finished_run import load_run
     from srs.report.page import PAGE, Chapter, tables_of, write_report
     from srs.report.summary import summarize
@@ -95,6 +95,8 @@ def report(settings: ReportSettings) -> None:
     for chapter in chapters:
         print_results(summarize(chapter.results, chapter.run.config, chapter.run.manifest), chapter.run.folder)
     console().print(f"written to {out / PAGE}", soft_wrap=True)
+    for chapter in chapters:
+        print_next(chapter.run.folder, chapter.run.config, reported=True)
 
 
 def _out(settings: ReportSettings) -> Path:

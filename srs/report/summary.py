@@ -13,7 +13,7 @@ from smoothing.tables import CertificateTable, floor_text, write_certificates, w
 from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
-from srs.modes import title
+from srs.modes import short_title, title
 from srs.report.numbers import floored, raised
 from srs.report.tables import TerminalTable, rule_table
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
@@ -151,6 +151,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def results_table(summary: dict[str, Any], name: str) -> TerminalTable:
-    """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    return TerminalTable(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))
+def results_table(summary: Mapping[str, Any], caption: str) -> TerminalTable:
+    """Return the table that commands print: certified accuracy in percent by rule and radius."""
+    table = rule_table(summary, summary["main"], named=short_title)
+    return TerminalTable(f"{caption}: certified accuracy (%) at l2 radius", table)
