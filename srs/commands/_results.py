@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from srs.commands._cli import Screen, console
-from srs.modes import MEANING
+from srs.modes import MEANING, short_title
 from srs.report.numbers import percent, significant
-from srs.report.summary import remarks, results_table
+from srs.report.tables import TerminalTable, rule_table
 
 
 def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
     """Print a table of rules and what its rows and columns are; return the screen."""
     screen = console()
-    shown = results_table(summary, caption)
+    table = rule_table(summary, summary["main"], named=short_title)
+    shown = TerminalTable(f"{caption}: certified accuracy (%) at l2 radius", table)
     screen.print(shown)
-    screen.print(f"> the row to quote: {shown.table.main}")
-    screen.print(shown.table.legend)
+    screen.print(f"> the row to quote: {table.main}")
+    screen.print(table.legend)
     screen.print(MEANING)
     if left_out := shown.left_out(screen.width):
         screen.print(f"no room for: {', '.join(left_out)} (a wider terminal or a pipe shows them)")
@@ -27,6 +28,8 @@ def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
 
 def print_results(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the results of the run in a folder."""
+    from srs.report.summary import remarks  # with PyTorch, which `srs-allocate` does without
+
     screen = print_table(summary, str(folder))
     main, settings = summary["allocations"][summary["main"]], summary["settings"]
     bound = (

@@ -13,9 +13,8 @@ from smoothing.tables import CertificateTable, floor_text, write_certificates, w
 from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
-from srs.modes import short_title, title
+from srs.modes import title
 from srs.report.numbers import floored, raised
-from srs.report.tables import TerminalTable, rule_table
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 #: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
@@ -149,9 +148,3 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             f"a row less {raised(100 * most['certificates'] / n, 1)}% holds at all radii at once"
         )
     return lines
-
-
-def results_table(summary: Mapping[str, Any], caption: str) -> TerminalTable:
-    """Return the table that commands print: certified accuracy in percent by rule and radius."""
-    table = rule_table(summary, summary["main"], named=short_title)
-    return TerminalTable(f"{caption}: certified accuracy (%) at l2 radius", table)

@@ -16,11 +16,12 @@ from jaxtyping import Float32, Float64, Int64
 from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
+from smoothing.progress import Progress
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
-from srs.run.settings import DEFAULTS, MOST_LEVELS, PAPER, PRESET, CertifySettings, Overlap, halved
+from srs.run.settings import BESIDE, DEFAULTS, MOST_LEVELS, OUT, PAPER, PRESET, CertifySettings, Overlap, halved
 from srs.run.sources import check_factory, files_of
 from training import PRESETS, ImageData, load_data, training_config
 
@@ -32,7 +33,7 @@ DEMONSTRATION: Mapping[str, Any] = {
     "sigma_max": 0.6,
     "sigma_step": 0.1,
     "precision": "float32",
-    "out": Path("runs/digits"),
+    "out": OUT,
 }
 
 #: Numbers in the noisy images of a pass that a folder may ask for: more than any CPU was found to like.
@@ -120,7 +121,7 @@ def completed(given: CertifySettings) -> Start:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
     if files:
-        known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / "certified"}
+        known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):
         if getattr(given, name) is not None and (name, given.preset) != ("preset", PAPER):
@@ -159,14 +160,38 @@ def _laddered(given: CertifySettings) -> CertifySettings:
     return replace(given, n=given.max_n, rungs=halved(given.max_n), max_n=None)
 
 
-def load(start: Start, *, progress: bool = False) -> Inputs:
+@dataclass(frozen=True, eq=False)
+class ChosenImages:
+    """The data set of a run, and the test images that are certified: their indices, of shape (n,)."""
+
+    data: ImageData
+    indices: Int64[np.ndarray, " n"]
+
+
+def choose_images(start: Start) -> ChosenImages:
+    """Read the data set and choose among its test images.
+
+    Raises
+    ------
+    ValueError
+        Where a setting cannot be honoured, or files cannot be used.
+    """
+    settings = start.settings
+    data = load_data(settings.dataset, settings.data_dir, image_size=settings.image_size, train=settings.trained_here)
+    indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
+    return ChosenImages(data, indices)
+
+
+def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | Progress = False) -> Inputs:
     """Read data and classifier; without a checkpoint, train one on the digits, which takes seconds.
 
     Parameters
     ----------
     start : Start
-    progress : bool, default=False
-        Show a bar on stderr.
+    chosen : ChosenImages, optional
+        What `choose_images` returned.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
 
     Raises
     ------
@@ -178,8 +203,8 @@ def load(start: Start, *, progress: bool = False) -> Inputs:
     settings = start.settings
     sigmas = _sigmas(settings.levels)
     device = str(usable_device(settings.device))
-    data = load_data(settings.dataset, settings.data_dir, image_size=settings.image_size, train=settings.trained_here)
-    indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
+    chosen = choose_images(start) if chosen is None else chosen
+    data, indices = chosen.data, chosen.indices
     remedy = "choose across classes by --image-order shuffled, --skip or --indices"
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]

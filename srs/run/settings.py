@@ -24,6 +24,9 @@ CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "devic
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
+OUT, BESIDE = Path("runs/digits"), "certified"
+"""Where a run is unless --out says it: that of the demonstration, and the folder beside a checkpoint."""
+
 INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard", "max_n"})
 """Settings of one start, which no run keeps; what --preset and --max-n say is in the others."""
 
@@ -49,6 +52,21 @@ PRESET: Mapping[str, Any] = {"rule": "max-radius", "overlap": "paper", "bound": 
 
 DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
 """What nobody has said is this; the default of `overlap` depends on the levels and the method."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "most used": ("checkpoint", "dataset", "n", "out", "resume"),
+    "what is certified": (
+        "model", "expert", "arch", "normalizer", "preset", "data_dir", "image_size", "image_order", "indices", "skip",
+        "max",
+    ),
+    "noise levels": ("sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
+    "certification": (
+        "alpha", "bound", "chosen_only", "rungs", "min_gain", "max_n", "target_loss", "sampler", "stream",
+    ),
+    "regions": ("overlap", "method", "order"),
+    "run": ("config", "overwrite", "shard", "seed", "device", "precision", "batch", "compile"),
+}  # fmt: skip
+"""In which order, and below which headings, the help has the settings."""
 
 Rule = Literal["max-radius", "expected-radius", "anchor"]
 Overlap = Literal["paper", "sigma", "joint", "class"]

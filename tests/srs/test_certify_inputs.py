@@ -28,7 +28,7 @@ def told(monkeypatch, *flags):
     """The settings that the command goes to work with."""
     found = []
     monkeypatch.setattr("sys.argv", ["srs-certify", *flags])
-    monkeypatch.setattr("srs.commands.certify.certify", found.append)
+    monkeypatch.setattr("srs.commands.certify.certify", lambda settings, teller: found.append(settings))
     main()
     return found[0]
 
