@@ -52,7 +52,8 @@ class Trained:
 def same(sigma: float, name: str = "same") -> Certified:
     """All images at one noise level: nothing conflicts."""
     level = f"{sigma:g}"
-    flags = ("--sigma-min", level, "--sigma-max", level, "--sigma-step", level)
+    flags: tuple[str, ...] = ("--overlap", "sigma", "--rule", "max-radius")
+    flags += ("--sigma-min", level, "--sigma-max", level, "--sigma-step", level)
     return Certified(name, flags, ((f"sigma={level}", f"same: sigma = {level}"),))
 
 
@@ -63,9 +64,9 @@ DIFF = (
 )
 
 
-def diff(name: str, *flags: str, rules: tuple[tuple[str, str], ...] = DIFF) -> Certified:
+def diff(name: str, *flags: str, rule: str = "max-radius", rules: tuple[tuple[str, str], ...] = DIFF) -> Certified:
     """Each image at its own level."""
-    return Certified(name, ("--racing", "--chosen-only", *flags), rules)
+    return Certified(name, ("--overlap", "paper", "--rule", rule, "--racing", "--chosen-only", *flags), rules)
 
 
 def models() -> Iterator[Trained]:
@@ -77,7 +78,7 @@ def models() -> Iterator[Trained]:
         (),
         (
             diff("diff"),
-            diff("diff-expected", "--rule", "expected-radius", rules=expected),
+            diff("diff-expected", rule="expected-radius", rules=expected),
             *(same(sigma, f"same-{sigma}") for sigma in SIGMAS),
         ),
     )

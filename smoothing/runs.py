@@ -24,6 +24,7 @@ from smoothing.drawing.files import Design, VoteFiles
 from smoothing.drawing.stages import Share
 from smoothing.fingerprint import classifier_difference, difference, hash_arrays
 from smoothing.machine import processes
+from smoothing.progress import Progress
 from smoothing.reading import read_json
 from smoothing.results import ABSTAIN
 from smoothing.selection import RULES, Plan
@@ -67,7 +68,7 @@ def certify_to_file(
     simultaneous: bool = False,
     bound: str = "runner-up",
     shard: tuple[int, int] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> CertificateTable:
     """Certify images into a table on disk; killed at any moment and called again, it goes on where it was.
 
@@ -95,8 +96,8 @@ def certify_to_file(
     shard : (int, int), optional
         (2, 8) does the second of eight shares, and leaves the others to other calls, now or later, on any machine that
         sees the same folder. The call that finds all shares done writes the table.
-    progress : bool, default=False
-        Show a bar on stderr.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
 
     Returns
     -------
@@ -120,7 +121,7 @@ def certify_to_file(
     if run.path.exists():
         return read_certificates(run.path)
     with owned(run.folder, share):
-        missing = draw(run.files, classifier, run.pixels, run.label, share, wait=wait, progress=progress and first)
+        missing = draw(run.files, classifier, run.pixels, run.label, share, wait=wait, progress=first and progress)
     table = run.table()
     if missing is None:
         with locked(run.folder / LOCK, run.folder, wait=True):

@@ -29,6 +29,10 @@ MOST_VOTES_AT_ONCE = 2**22
 #: Racing looks at the votes after so many samples.
 RACE_RUNGS = (128, 256, 512)
 
+#: In a joint choice, a level that dropped out counts as at most this share of the best one that is left: it may be
+#: taken, but it is never the image's own best.
+DROPPED = 1 - 2.0**-20
+
 #: A level is dropped where even its upper bound at this one-sided error does not reach the leader. Measured: smaller
 #: errors save less, larger ones begin to cost radius (benchmarks/results/select.md).
 RACE_ERROR = 0.3
@@ -125,6 +129,9 @@ class Plan:
         Look at the votes after `RACE_RUNGS` samples, and draw no more for levels that cannot win.
     bound : {"runner-up", "top-class"}, default="runner-up"
         What the certificates will be made of (`bounds.BOUNDS`): the radii are imagined likewise.
+    joint : bool, default=False
+        Levels will be chosen together with the radii of regions, which may take an image's second best: a level that
+        racing dropped then has the radius that the samples it got let expect, and not 0.
     """
 
     n0: int
@@ -133,6 +140,7 @@ class Plan:
     final: int
     racing: bool = False
     bound: str = "runner-up"
+    joint: bool = False
 
     @property
     def size(self) -> int:
@@ -167,6 +175,7 @@ def select(
     reached = np.zeros(sigmas.shape, dtype=np.int64)
     contending = np.ones(sigmas.shape, dtype=bool)
     votes: list[np.ndarray] = []
+    every = contending
     for start, stop in itertools.pairwise((0, *rungs)):
         racing_still = contending & (contending.sum(axis=1, keepdims=True) > 1) if start else contending
         fresh = count(racing_still, start, stop)
@@ -174,17 +183,31 @@ def select(
         reached[racing_still] += 1
         samples = np.array(rungs)[reached - 1]
         ballot = _ballot(votes[-1], samples, sigmas, plan, labels)
-        agreeing, below = ballot.agreeing() if anchored else (contending, np.zeros_like(contending))
+        agreeing, below = ballot.agreeing() if anchored else (every, np.zeros_like(contending))
         undecided = racing_still.any(axis=1, keepdims=True)
         if stop < plan.n0:
             keep = ballot.can_win(contending & agreeing, stop) | (contending & below)
             contending = np.where(undecided & keep.any(axis=1, keepdims=True), keep, contending)
-    radii = np.where(contending & agreeing, ballot.expected(), 0.0)
+    radii = _ranked(ballot.expected(), agreeing, contending, plan)
     alone = replace(ballot, share=np.zeros_like(ballot.share))
     agreeing = alone.agreeing()[0] if anchored else agreeing
-    one_sided = np.where(contending & agreeing, alone.expected(), 0.0)
+    one_sided = _ranked(alone.expected(), agreeing, contending, plan)
     outcome = Outcome(radii.argmax(axis=1), ballot.classes, radii, samples, ballot.share, one_sided)
     return outcome, Tally(rungs, np.stack(votes), reached)
+
+
+def _ranked(
+    radii: Float64[np.ndarray, "n k"],
+    admitted: Bool[np.ndarray, "n k"],
+    contending: Bool[np.ndarray, "n k"],
+    plan: Plan,
+) -> Float64[np.ndarray, "n k"]:
+    """Return what levels are ranked by: 0 where the rule does not admit one, and where one dropped out for good."""
+    left = np.where(contending & admitted, radii, 0.0)
+    if not plan.joint:
+        return left
+    behind = np.minimum(radii, DROPPED * left.max(axis=1, keepdims=True))
+    return np.where(admitted & ~contending, behind, left)
 
 
 def select_again(votes: Votes, num_classes: int, sigmas: Float64[np.ndarray, "n k"], plan: Plan) -> Outcome | None:

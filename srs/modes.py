@@ -88,6 +88,21 @@ OVERLAPPING = "overlapping"
 """The rule r = R. Overlapping regions prove nothing: they bound what an allocation can reach."""
 
 
+def short_title(rule: str) -> str:
+    """Return how a rule is named where there is little room: overlap modes as `--overlap` does."""
+    if rule == OVERLAPPING or rule.startswith("sigma="):
+        return title(rule)
+    overlap, _, how = rule.partition("-")
+    return f"{overlap}, {_METHODS.get(how, how)}"
+
+
+#: What the names of overlap modes mean: which regions may overlap.
+MEANING = (
+    "joint: regions of one sigma may overlap, sigma chosen with the radii; sigma: the same, each image at its own; "
+    "paper: none may; class: those of one class may too"
+)
+
+
 def title(rule: str) -> str:
     """Return how a rule is named for readers."""
     if rule == OVERLAPPING:

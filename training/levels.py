@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from tqdm import tqdm
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes
+from smoothing.progress import Counter, Progress
 from training.byte_images import ByteImages
 from training.data import FolderImages
 
@@ -33,7 +33,7 @@ def choose_levels(
     alpha: float = 0.001,
     racing: bool = True,
     partial: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> Float64[np.ndarray, " n"]:
     """Return the level of the grid where each image's label has the largest certified radius (Eq. 5).
 
@@ -53,17 +53,14 @@ def choose_levels(
     partial : path, optional
         A file that grows with what was chosen; called again after an interruption, with a classifier of the same
         weights, the work goes on where it was. Under several processes each has one, with its rank added to the name.
-    progress : bool, default=False
-        Show a bar on stderr.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
     """
     group = processes()
     mine = np.array_split(np.arange(len(labels)), group.num_processes)[group.process_index]
     file = None if partial is None else Path(f"{partial}.{group.process_index}-of-{group.num_processes}")
     chosen = _resumed(file, len(mine))
-    shown = progress and group.is_main_process
-    with tqdm(
-        total=len(mine), initial=len(chosen), desc="choose sigma", unit="image", leave=False, disable=not shown
-    ) as bar:
+    with Counter(group.is_main_process and progress, "choose sigma", len(mine), len(chosen)) as counter:
         for start in range(len(chosen), len(mine), CHUNK_IMAGES):
             rows = mine[start : start + CHUNK_IMAGES]
             choice = classifier.select_training_sigma(
@@ -73,7 +70,7 @@ def choose_levels(
             if file is not None:
                 with file.open("ab") as stream:
                     stream.write(choice.sigma.astype("<f8").tobytes())
-            bar.update(len(rows))
+            counter.advance(len(rows))
     return _gathered(chosen, group)
 
 

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from smoothing._validate import check_array, check_labels
 from smoothing.forward import logits_of, one_line, reason
 from smoothing.machine import current, processes, usable_device, widest_float
+from smoothing.progress import Counter, Progress
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.batches import Batches
@@ -69,7 +69,7 @@ def fit(
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
     after_epoch: Callable[[dict[str, Any]], None] | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> tuple[Epoch, ...]:
     """Train the model, in place, through one stage.
 
@@ -95,8 +95,9 @@ def fit(
         What `after_epoch` was given, for a model with that epoch's weights: go on after it.
     after_epoch : callable, optional
         Called in every process with the state after each epoch: tensors, numbers, strings, lists and dicts.
-    progress : bool, default=False
-        Show a bar on stderr: loss, accuracy, images per second, time left.
+    progress : bool or callable, default=False
+        Show a bar on stderr, with loss, accuracy, images per second and time left, or call progress(stage, done, total)
+        from time to time.
 
     Returns
     -------
@@ -162,7 +163,9 @@ def fit(
         seconds = time.perf_counter() - began
         mean, lr = loss / len(labels), optimizer.param_groups[0]["lr"]
         if not math.isfinite(mean) or not _finite(model):
-            raise FloatingPointError(f"loss = {mean} in epoch {epoch}: training diverged; lower lr = {stage.lr}")
+            raise FloatingPointError(
+                f"loss = {mean} in epoch {epoch}: training diverged; lower the learning rate, {stage.lr}"
+            )
         row = Epoch(
             stage=stage.name,
             epoch=epoch,
@@ -258,19 +261,18 @@ class _Learner:
 class _Meter:
     """Loss and accuracy of an epoch so far, kept on the device and looked at now and then; a bar that shows them."""
 
-    def __init__(self, device: torch.device, title: str, total: int, progress: bool) -> None:
+    def __init__(self, device: torch.device, title: str, total: int, progress: bool | Progress) -> None:
         self.sums = torch.zeros(2, dtype=widest_float(device), device=device)
         self._title = title
         self._seen = 0  # by this process
         self._steps = 0
-        shown = progress and processes().is_main_process
-        self._bar = tqdm(total=total, desc=title, unit="image", leave=False, disable=not shown)
+        self._counter = Counter(processes().is_main_process and progress, title, total)
 
     def __enter__(self) -> "_Meter":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        self._counter.__exit__(None, None, None)
 
     def add(self, loss: Float[Tensor, " b"], right: Bool[Tensor, "m b"]) -> None:
         self.sums += torch.stack([loss.sum(), right.sum() / len(right)])
@@ -278,11 +280,11 @@ class _Meter:
 
     def advance(self, images: int) -> None:
         """Count a step; every `LOOK` steps show the means, and raise where the loss has become useless."""
-        self._bar.update(images)
+        self._counter.advance(images)
         self._steps += 1
         if self._steps % LOOK == 0:
             loss, accuracy = (self.sums / self._seen).tolist()
-            self._bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
+            self._counter.note(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{self._title}: loss = {loss}: training diverged; lower the learning rate")
 

@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
+from smoothing.progress import Progress
 from smoothing.reading import read_yaml
 from smoothing.storage import check_folder, forget_partial, replacing
 from training.byte_images import as_bytes
@@ -32,7 +33,7 @@ from training.settings import CIRCUMSTANCES, TrainSettings
 CHECKPOINT, CONFIG, LOG, TENSORBOARD, LOCK = "checkpoint.pt", "config.yaml", "log.tsv", "tensorboard", ".lock"
 
 
-def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]:
+def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[Epoch, ...]:
     """Train by the method that the settings name.
 
     sample-wise is Algorithm 1: pretrain with sigma drawn anew per image and epoch, choose each image's sigma (Eq. 5),
@@ -43,8 +44,8 @@ def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]
     Parameters
     ----------
     settings : TrainSettings
-    progress : bool, default=False
-        Show a bar on stderr.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def run(settings: TrainSettings, *, progress: bool = False) -> tuple[Epoch, ...]
 class _Run:
     """Where a run stands: the model, each image's chosen sigma once there is one, and the epochs so far."""
 
-    def __init__(self, settings: TrainSettings, data: ImageData, progress: bool) -> None:
+    def __init__(self, settings: TrainSettings, data: ImageData, progress: bool | Progress) -> None:
         self.settings = settings
         self.progress = progress
         self.num_classes = data.num_classes

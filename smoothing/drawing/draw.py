@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
-from tqdm import tqdm
 
 from smoothing.classifier import SmoothedClassifier
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share, Stage
+from smoothing.progress import Counter, Progress
 from smoothing.results import Identity
 from smoothing.storage import locked
 from smoothing.tables import time_text
@@ -81,7 +81,7 @@ def draw(
     *,
     joint: Callable[[Float64[np.ndarray, "n k"]], Int64[np.ndarray, " n"]] | None = None,
     wait: bool = False,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> Missing | None:
     """Draw a share of a run's samples, from where its files stand, and put the run together where it is complete.
 
@@ -99,8 +99,8 @@ def draw(
         Chooses the levels of all images together, from the radii that the rule ranks by.
     wait : bool, default=False
         Wait for the shares of other processes, which are running.
-    progress : bool, default=False
-        Show a bar on stderr.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
 
     Returns
     -------
@@ -166,7 +166,7 @@ class _Work:
     labels: Int64[np.ndarray, " n"]
     share: Share
     identity: Identity
-    progress: bool
+    progress: bool | Progress
 
     def select(self) -> None:
         """Draw the selection samples that the share lacks."""
@@ -232,16 +232,9 @@ class _Work:
         what = "select" if stage is self.files.selection else "certify"
         with (
             stage.appending(self.share) as append,
-            tqdm(
-                total=len(mine),
-                initial=len(mine) - len(left),
-                desc=what,
-                unit="image",
-                leave=False,
-                disable=not self.progress,
-            ) as bar,
+            Counter(self.progress, what, len(mine), len(mine) - len(left)) as counter,
         ):
             for start in range(0, len(left), together):
                 positions = left[start : start + together]
                 yield positions, append
-                bar.update(len(positions))
+                counter.advance(len(positions))

@@ -203,13 +203,10 @@ def _write_rows(path: Path, logs: Logs, answers: RuleAnswers) -> None:
 
 
 def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
-    from srs.commands._cli import console
-    from srs.report.tables import TerminalTable, rule_table
+    from srs.commands._results import print_table
 
-    screen = console()
-    table = rule_table(summary, summary["main"])
-    screen.print(TerminalTable("Certified accuracy (%) at l2 radius", table))
-    lines = [table.legend, f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
+    screen = print_table(summary, "Logs")
+    lines = [f"guarantee: {summary['guarantee']}", f"rounding: {summary['rounding']}"]
     sigmas = ", ".join(f"{sigma:g}" for sigma in summary["sigmas"])
     lines.append(f"{summary['data']['images']} images, sigma {sigmas}, level by {summary['rule']}")
     lines.append(f"{summary['main']}: {summary['allocations'][summary['main']]['status']}")
@@ -218,4 +215,4 @@ def _print(summary: dict[str, Any], out: Path, checked: str | None) -> None:
     lines.append("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
     lines.append(f"written to {out}")
     for line in lines:
-        screen.print(line, soft_wrap=True)
+        screen.print(line, soft_wrap=line == lines[-1])

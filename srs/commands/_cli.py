@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.metadata import version
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
 from regions.extras import MissingExtra, need
+from srs.commands._help import asked_for, flag_names, help_of, help_of_presets
 from srs.text import visible
 
 Settings = TypeVar("Settings")
@@ -30,6 +31,14 @@ _NOBODY_READS = 141
 
 def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, description: str) -> Settings:
     """Read a preset's name and what overrides it; presets are (description, settings) by name."""
+    args = sys.argv[1:]
+    if asked_for(args):
+        chosen = presets.get(args[0])
+        if chosen is None:
+            text = help_of_presets(command, description, {name: about for name, (about, _) in presets.items()})
+        else:
+            text = help_of(type(chosen[1]), command, description, default=chosen[1], preset=args[0])
+        _show(text)
     kind = tyro.extras.subcommand_type_from_defaults(
         {name: default for name, (_, default) in presets.items()},
         {name: about for name, (about, _) in presets.items()},
@@ -43,17 +52,25 @@ def parse(
     description: str,
     *,
     default: Settings | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
     args: Sequence[str] | None = None,
 ) -> Settings:
-    """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2."""
-    _show_version(command, sys.argv[1:] if args is None else args)
+    """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2.
+
+    `groups` are the headings of the help, and the settings below them. What settings that check themselves refuse is a
+    `ValueError`.
+    """
+    given = sys.argv[1:] if args is None else args
+    _show_version(command, given)
+    if asked_for(given):
+        _show(help_of(settings, command, description, default=default, groups=groups))
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
             found = tyro.cli(
                 settings,
                 prog=command,
-                description=f"{description}\n\n--version prints the version.",
+                description=description,
                 default=tyro.MISSING_NONPROP if default is None else default,  # None would be no preset
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),
@@ -61,14 +78,30 @@ def parse(
             return cast(Settings, found)
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
-            _complain(command, re.sub(r"[\u2500-\u257f]", " ", complaint.getvalue()))
+            text = _shortened(complaint.getvalue())
+            if found := re.match(r"Value error Error parsing \w+Settings: (.*?) For full helptext", text):
+                raise ValueError(found[1]) from None  # what the settings themselves say
+            _complain(command, text)
         raise
+
+
+def _shortened(complaint: str) -> str:
+    """Return what tyro complains about without what it draws, and without the None that no flag is given."""
+    text = " ".join(re.sub(r"[\u2500-\u257f]|-{4,}", " ", complaint).split())
+    text = re.sub(r"^Value error Error parsing (\S+): no type matching (\S+) could be instantiated from "
+                  r"\['(.*?)'\]\. .*? For full", r"\1 \3: expected \2. For full", text)  # fmt: skip
+    text = re.sub(r"^Value error Error parsing (\S+): (.*?) Argument helptext: .*? For full", r"\1: \2. For full", text)
+    return re.sub(r"\{None\}\||'None', |, 'None'| \(default: None\)", "", text)
 
 
 def _show_version(command: str, args: Sequence[str]) -> None:
     if "--version" in args:
-        sys.stdout.write(f"{command} {version('srs-certify')}\n")
-        raise SystemExit(0)
+        _show(f"{command} {version('srs-certify')}\n")
+
+
+def _show(text: str) -> NoReturn:
+    sys.stdout.write(text)
+    raise SystemExit(0)
 
 
 @contextmanager
@@ -158,6 +191,43 @@ def one_line_errors(command: str, interrupted: str = "nothing was written") -> I
     except KeyboardInterrupt as error:
         _complain(command, f"interrupted, {interrupted}", before="\n")
         raise SystemExit(130) from error
+
+
+@contextmanager
+def naming_flags(settings: type[Any], **others: str) -> Iterator[None]:
+    """Name flags in messages about arguments of the functions that a command calls: `--n0 5` where they say `n0 = 5`.
+
+    Parameters
+    ----------
+    settings : type
+        A dataclass, one field for each flag.
+    **others : str
+        Flags of arguments that are called otherwise: batch_size="--batch".
+    """
+    flags = {name: f"--{name.replace('_', '-')}" for name in flag_names(settings)} | others
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        said = str(error)
+        text = in_flags(said, flags)
+        if text == said:
+            raise
+        kind = FloatingPointError if isinstance(error, FloatingPointError) else ValueError
+        raise kind(text) from error
+
+
+def in_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Return a message in which what Python calls an argument is the flag; numbers in files keep their names."""
+    name = "|".join(map(re.escape, flags))
+
+    def flag(found: re.Match[str]) -> str:
+        return f"{flags[found[1]]} {found[2].removeprefix(chr(39)).removesuffix(chr(39))}"
+
+    text = re.sub(rf"\b({name})=('[^']*')", flag, text)  # a remedy in Python
+    if re.match(rf"({name})( = | ')", text):  # it is about this argument, not about what a file says
+        text = re.sub(rf"^({name}) ('[^']*')", flag, text)
+        text = re.sub(rf"\b({name}) = ('[^']*'|[^\s:;,]*[^\s:;,.])", flag, text)
+    return text
 
 
 def _complain(command: str, text: str, before: str = "") -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from srs.commands._cli import one_line_errors, parse
-from srs.run.settings import EARLIER, CertifySettings
+from srs.commands._progress import loading
+from srs.run.settings import BESIDE, EARLIER, OUT, CertifySettings
 from srs.run.sources import own_code
 
 Settings = TypeVar("Settings", bound=CertifySettings)
@@ -24,7 +25,9 @@ _FLAGS_ONLY = frozenset({"resume", "overwrite"})
 _LONGEST = 4096
 
 
-def parse_over_file(settings: type[Settings], command: str, description: str) -> Settings:
+def parse_over_file(
+    settings: type[Settings], command: str, description: str, groups: Mapping[str, Sequence[str]]
+) -> Settings:
     """Read the command line over the file that `--config` names, or over the run's own where `--resume` goes on.
 
     The file holds settings by name, as the `config.yaml` of a run does. What it says is checked as if flags had said
@@ -33,19 +36,18 @@ def parse_over_file(settings: type[Settings], command: str, description: str) ->
     args = sys.argv[1:]
     with one_line_errors(command):
         file = _value(args, "--config")
-        out = _value(args, "--out")
         given: list[str] = []
         if file is not None:
-            given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args)
-        elif "--resume" in args and out is not None and (Path(out) / "config.yaml").is_file():
-            file = str(Path(out) / "config.yaml")
-            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args, EARLIER)
+            given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args, command)
+        elif "--resume" in args and (kept := _folder(args) / "config.yaml").is_file():
+            file = str(kept)
+            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args, command, EARLIER)
     if not given:
-        return parse(settings, command, description, args=args)
+        return parse(settings, command, description, groups=groups, args=args)
     default = parse(settings, f"{command}: {file}", description, args=given)
     code = {name: getattr(default, name) for name in CODE if own_code(getattr(default, name))}
     nothing: dict[str, Any] = dict.fromkeys(code)
-    found = parse(settings, command, description, default=replace(default, **nothing), args=args)
+    found = parse(settings, command, description, default=replace(default, **nothing), groups=groups, args=args)
     with one_line_errors(command):
         for name, stored in code.items():
             if getattr(found, name) is None:
@@ -54,6 +56,15 @@ def parse_over_file(settings: type[Settings], command: str, description: str) ->
                     "that module"
                 )
     return found
+
+
+def _folder(args: list[str]) -> Path:
+    """Return the folder of the run that a command line is about."""
+    out, checkpoint, expert = (_value(args, flag) for flag in ("--out", "--checkpoint", "--expert"))
+    if out is not None:
+        return Path(out)
+    beside = checkpoint or (expert or "").partition("=")[2]
+    return Path(beside).parent / BESIDE if beside else OUT
 
 
 def _value(args: list[str], flag: str) -> str | None:
@@ -68,12 +79,19 @@ def _value(args: list[str], flag: str) -> str | None:
 
 
 def _flags(
-    settings: Any, file: Path, what: str, remedy: str, args: list[str], lacking: Mapping[str, Any] | None = None
+    settings: Any,
+    file: Path,
+    what: str,
+    remedy: str,
+    args: list[str],
+    command: str,
+    lacking: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the command line that would say what the file says, but for lists that these arguments give anew.
 
     `lacking` says what it means where the file does not name a setting.
     """
+    loading(command)
     from smoothing.reading import read_yaml  # PyTorch takes seconds to import
 
     if not file.exists():

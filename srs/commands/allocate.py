@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srs.commands._allocate_settings import AllocateSettings
-from srs.commands._cli import one_line_errors, one_line_news, one_line_warnings, parse, printing
+from srs.commands._cli import naming_flags, one_line_errors, one_line_news, one_line_warnings, parse, printing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,12 @@ SHARED_EDGES = 50
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(AllocateSettings, "srs-allocate", _DESCRIPTION, args=_points_first(sys.argv[1:]))
-    with one_line_errors("srs-allocate"), one_line_warnings("srs-allocate"), one_line_news("srs-allocate"):
+    with (
+        one_line_errors("srs-allocate"),
+        one_line_warnings("srs-allocate"),
+        one_line_news("srs-allocate"),
+        naming_flags(AllocateSettings),
+    ):
         if settings.time_limit is not None and not 0 < settings.time_limit < float("inf"):
             raise ValueError(f"--time-limit {settings.time_limit}: must be a positive number of seconds")
         if settings.logs:

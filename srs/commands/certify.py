@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import console, needing, one_line_errors, one_line_warnings, printing
+from srs.commands._cli import console, naming_flags, needing, one_line_errors, one_line_warnings, printing
 from srs.commands._config import find_in_current_folder, parse_over_file
-from srs.run.settings import CertifySettings
+from srs.commands._progress import Teller, loading
+from srs.run.settings import GROUPS, CertifySettings
 
 if TYPE_CHECKING:
-    from srs.run.inputs import Inputs
+    from srs.run.inputs import ChosenImages, Inputs
     from srs.run.run_settings import Start
+
+_FINISHING = "sizing regions and comparing rules"
 
 _DESCRIPTION = """Certify a classifier with a noise level chosen per image.
 
@@ -31,37 +33,47 @@ command and --resume. srs-report makes a page of it."""
 @needing("certify", "srs-certify")
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
-    settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION)
+    settings = parse_over_file(CertifySettings, "srs-certify", _DESCRIPTION, GROUPS)
     kept = "what was certified is kept: go on with --resume"
-    with one_line_errors("srs-certify", kept), one_line_warnings("srs-certify"):
-        certify(settings)
+    with (
+        one_line_errors("srs-certify", kept),
+        one_line_warnings("srs-certify"),
+        naming_flags(CertifySettings, batch_size="--batch"),
+        Teller("srs-certify") as teller,
+    ):
+        certify(settings, teller)
 
 
-def certify(settings: CertifySettings) -> None:
-    """Run the pipeline in its folder, or a share of it, and print its table."""
+def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
+    """Run the pipeline in its folder, or a share of it, and print its table; what it does meanwhile is for `teller`."""
     settings.check()
+    teller = teller or Teller("srs-certify")
+    loading("srs-certify")
 
     from smoothing.drawing.draw import owned
     from srs.run.draw import draw_run
-    from srs.run.folder import SUMMARY, check_free
-    from srs.run.inputs import completed  # after the check: PyTorch takes seconds to import
+    from srs.run.folder import SUMMARY, check_begun, check_free
+    from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
     from srs.run.team import team_of
 
     find_in_current_folder(settings.model, settings.arch)
     start = completed(settings)
     out, team = start.out, team_of(start)
+    if start.resume and not team.apart:
+        check_begun(out)
+    chosen = choose_images(start)
     if team.leads:
         check_free(out, resume=start.resume or team.apart, overwrite=start.overwrite)
-        run = _begin(start, wait=team.apart)
+        run = _begin(start, chosen, teller, wait=team.apart)
         team.meet()
     else:
         team.meet()
-        run = _join(replace(start, resume=True, overwrite=False))
+        run = _join(replace(start, resume=True, overwrite=False), chosen)
     if run.finished:
         if team.leads:
-            _show(out)
+            _show(out, teller)
         return
-    progress = sys.stderr.isatty() and team.leads
+    progress = team.leads and teller.progress
     with owned(out, team.share):
         run.check(out)  # another start may have replaced it before the share was this one's
         missing = draw_run(out, run.inputs, run.inputs.classifier, team.share, wait=team.launched, progress=progress)
@@ -70,11 +82,11 @@ def certify(settings: CertifySettings) -> None:
     if missing is not None:
         sys.stdout.write(f"{team.lacking(missing)}\n")
     elif (out / SUMMARY).exists():  # another share came last
-        _show(out)
+        _show(out, teller)
     else:
-        summary = _finish(out, run)
-        print_results(summary, out)
-        console().print(f"written to {out}", soft_wrap=True)
+        with teller.phase(_FINISHING):
+            summary = _finish(out, run)
+        _print(summary, out, f"written to {out}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +105,7 @@ class _Run:
         check_same(out, self.config, self.manifest)
 
 
-def _begin(start: Start, *, wait: bool) -> _Run:
+def _begin(start: Start, chosen: ChosenImages, teller: Teller, *, wait: bool) -> _Run:
     """Load what is certified and begin the run, or go on with the one that is there."""
     from srs.run.base_classifiers import save_own
     from srs.run.folder import claimed, describe, read_description
@@ -102,19 +114,19 @@ def _begin(start: Start, *, wait: bool) -> _Run:
     with claimed(start.out, overwrite=start.overwrite, wait=wait) as begun:
         if begun:
             read_description(start.out)  # before anything is done with it
-            return _join(replace(start, resume=True))
-        run = _described(load(start, progress=sys.stderr.isatty()))
+            return _join(replace(start, resume=True), chosen)
+        run = _described(load(start, chosen, progress=teller.progress))
         save_own(start.out, run.inputs.settings, run.inputs.base)
         describe(start.out, run.config, run.manifest)
         return run
 
 
-def _join(start: Start) -> _Run:
+def _join(start: Start, chosen: ChosenImages) -> _Run:
     """Load what is certified, and see that it is the run that the folder holds."""
     from srs.run.folder import SUMMARY
     from srs.run.inputs import load
 
-    run = _described(load(start))
+    run = _described(load(start, chosen))
     run.check(start.out)
     return replace(run, finished=(start.out / SUMMARY).exists())
 
@@ -149,44 +161,26 @@ def _finish(out: Path, run: _Run) -> dict[str, Any]:
         return write(results, described.config, described.manifest, out)
 
 
-def _show(out: Path) -> None:
+def _show(out: Path, teller: Teller) -> None:
     """Print a finished run again, from its rows; nothing in its folder is touched."""
     from srs.report.finished_run import load_run
     from srs.report.summary import summarize
     from srs.run.map import check_certificates
 
-    run = load_run(out)
-    results = run.evaluate()
+    with teller.phase(_FINISHING):
+        run = load_run(out)
+        results = run.evaluate()
     check_certificates(out, results.record)
     warning = run.disagreement(results)
     if warning:
         sys.stderr.write(f"srs-certify: warning: {warning}\n")
-    print_results(summarize(results, run.config, run.manifest), out)
-    sys.stdout.write(f"finished before, in {out}: nothing was written\n")
+    _print(summarize(results, run.config, run.manifest), out, f"finished before, in {out}: nothing was written")
 
 
-def print_results(summary: dict[str, Any], folder: Path) -> None:
-    """Print the results of the run in a folder."""
-    from srs.report.numbers import percent, significant
-    from srs.report.summary import remarks, results_table
+def _print(summary: dict[str, Any], out: Path, written: str) -> None:
+    """Print the results of a run, what was written, and what can be done next."""
+    from srs.commands._results import print_next, print_results
 
-    screen = console()
-    shown = results_table(summary, str(folder))
-    screen.print(shown)
-    screen.print(f"{shown.table.legend}", soft_wrap=True)
-    main, settings = summary["allocations"][summary["main"]], summary["settings"]
-    screen.print(
-        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
-        f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}"
-    )
-    screen.print(f"{summary['guarantee']}", soft_wrap=True)
-    for line in remarks(summary):
-        screen.print(line, soft_wrap=True)
-    bound = (
-        "no bound known"
-        if main["upper_bound"] is None
-        else f"at most {significant(main['upper_bound'], ROUND_CEILING)}"
-    )
-    total = significant(main["objective"], ROUND_FLOOR)
-    screen.print(f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}")
-    screen.print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()))
+    print_results(summary, out)
+    console().print(written, soft_wrap=True)
+    print_next(out, summary["settings"])

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse, printing
+from srs.commands._cli import naming_flags, needing, one_line_errors, one_line_warnings, parse, printing
 from srs.commands._config import find_in_current_folder
 from srs.predict.settings import PredictSettings
 
@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where something cannot be used."""
     settings = parse(PredictSettings, "srs-predict", _DESCRIPTION)
     kept = "nothing was written" if settings.online is None else "images registered so far stay registered"
-    with one_line_errors("srs-predict", kept), one_line_warnings("srs-predict"):
+    with one_line_errors("srs-predict", kept), one_line_warnings("srs-predict"), naming_flags(PredictSettings):
         predict(settings)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from srs.commands._cli import needing, one_line_errors, parse, printing
+from srs.commands._progress import Teller
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -53,29 +54,37 @@ class ReportSettings:
 def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the input cannot be used."""
     settings = parse(ReportSettings, "srs-report", _DESCRIPTION)
-    with one_line_errors("srs-report"):
-        report(settings)
+    with one_line_errors("srs-report"), Teller("srs-report") as teller:
+        report(settings, teller)
 
 
-def report(settings: ReportSettings) -> None:
-    """Read, compute, write, print."""
+def report(settings: ReportSettings, teller: Teller) -> None:
+    """Read, compute, write, print; what it does meanwhile is for `teller`."""
     from srs.commands._cli import console
-    from srs.commands.certify import print_results
+    from srs.commands._results import print_next, print_results
     from srs.report.finished_run import load_run
     from srs.report.page import PAGE, Chapter, tables_of, write_report
     from srs.report.summary import summarize
     from srs.report.tables import FORMATS, joined
+    from srs.run.folder import read_description
     from srs.text import visible
 
-    out = _out(settings)
     if settings.alpha is not None:
         check_alpha(settings.alpha)
+    if not settings.runs:
+        raise ValueError("no RUN: name at least one folder that srs-certify wrote")
+    for folder in settings.runs:
+        read_description(folder)
+    for text in settings.baseline:
+        _log(_named(text)[1])
+    out = _out(settings)
     taken = {_named(text)[0] for text in settings.baseline}
     names = _names(settings.runs, taken)
     chapters = []
     for folder, name in zip(settings.runs, names, strict=True):
-        run = load_run(folder)
-        results = run.evaluate(settings.alpha)
+        with teller.phase(f"reading {visible(str(folder))} and sizing its regions"):
+            run = load_run(folder)
+            results = run.evaluate(settings.alpha)
         warning = run.disagreement(results) if results.alpha == run.alpha else None
         if warning:
             sys.stderr.write(f"srs-report: warning: {visible(warning)}\n")
@@ -85,23 +94,24 @@ def report(settings: ReportSettings) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write_report(staging, chapters, baselines)
-        for name in dict.fromkeys(settings.tables):
-            tables = joined(name, tables_of(chapters, baselines))
-            (staging / f"tables{FORMATS[name][0]}").write_text(tables, encoding="utf-8")
+        with teller.phase("drawing figures"):
+            write_report(staging, chapters, baselines)
+            for name in dict.fromkeys(settings.tables):
+                tables = joined(name, tables_of(chapters, baselines))
+                (staging / f"tables{FORMATS[name][0]}").write_text(tables, encoding="utf-8")
         _move(staging, out, last=PAGE)
     finally:
         shutil.rmtree(staging)
     for chapter in chapters:
         print_results(summarize(chapter.results, chapter.run.config, chapter.run.manifest), chapter.run.folder)
     console().print(f"written to {out / PAGE}", soft_wrap=True)
+    for chapter in chapters:
+        print_next(chapter.run.folder, chapter.run.config, reported=True)
 
 
 def _out(settings: ReportSettings) -> Path:
     from smoothing.storage import check_folder
 
-    if not settings.runs:
-        raise ValueError("no RUN: name at least one folder that srs-certify wrote")
     if settings.out is None and len(settings.runs) > 1:
         raise ValueError("several runs: name a folder for their report with --out")
     one = settings.runs[0].absolute()

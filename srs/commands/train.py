@@ -1,12 +1,12 @@
 """`srs-train`: train a base classifier by any of the methods, from a preset and overrides."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse_preset, printing
+from srs.commands._cli import naming_flags, needing, one_line_errors, one_line_warnings, parse_preset, printing
 from srs.commands._config import find_in_current_folder
+from srs.commands._progress import Teller
 
 if TYPE_CHECKING:
     from training import Epoch
@@ -19,6 +19,13 @@ Writes checkpoint.pt after each epoch, config.yaml, log.tsv and tensorboard/ int
 it from there. A run that was stopped, in whatever way, goes on with the same command and --resume."""
 
 
+#: What the parts of training call the values of some flags.
+_FLAGS = {
+    "arch": "--model", "batch_size": "--batch", "steps": "--k", "lam": "--macer-lambda", "beta": "--macer-beta",
+    "gamma": "--macer-gamma",
+}  # fmt: skip
+
+
 @printing("srs-train")
 @needing("certify", "srs-train")
 def main() -> None:
@@ -27,10 +34,12 @@ def main() -> None:
         from smoothing.machine import processes
         from training import PRESETS, run
         from training.runs import CHECKPOINT
+        from training.settings import TrainSettings
 
-        settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
-        find_in_current_folder(settings.model)
-        epochs = run(settings, progress=sys.stderr.isatty())
+        with naming_flags(TrainSettings, **_FLAGS), Teller("srs-train") as teller:
+            settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
+            find_in_current_folder(settings.model)
+            epochs = run(settings, progress=teller.progress)
 
         if processes(settings.device).is_main_process:
             _print(epochs, settings.out / CHECKPOINT)

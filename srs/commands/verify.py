@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from srs.commands._cli import needing, one_line_errors, one_line_warnings, parse, printing
+from srs.commands._cli import naming_flags, needing, one_line_errors, one_line_warnings, parse, printing
 from srs.commands._config import find_in_current_folder
+from srs.commands._progress import Teller
 from srs.verify.settings import VerifySettings
 
 if TYPE_CHECKING:
@@ -24,9 +22,6 @@ checked. Nothing is written, and nothing in the folder is run.
 
 Exit code 0: nothing was found that does not hold. 1: something does not. 2: there is no run to verify."""
 
-#: Seconds between two lines about progress.
-_PAUSE = 30.0
-
 _WORDS = {True: "holds", False: "FAILS", None: "unknown"}
 
 
@@ -35,29 +30,22 @@ _WORDS = {True: "holds", False: "FAILS", None: "unknown"}
 def main() -> None:
     """Run the command; exit code 1 where something does not hold, 2 and one line where there is no run."""
     settings = parse(VerifySettings, "srs-verify", _DESCRIPTION)
-    with one_line_errors("srs-verify"), one_line_warnings("srs-verify"):
+    with (
+        one_line_errors("srs-verify"),
+        one_line_warnings("srs-verify"),
+        naming_flags(VerifySettings),
+        Teller("srs-verify") as teller,
+    ):
         settings.check()
         find_in_current_folder(settings.model, settings.arch)
 
         from srs.verify.verify import verify  # after the check: PyTorch takes seconds to import
 
-        findings = verify(settings, _progress())
+        with teller.phase("checking the folder"):
+            findings = verify(settings, lambda done, of: teller.tell("votes drawn again, of images", done, of))
         _print(findings, settings)
     if findings.failed:
         raise SystemExit(1)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Return what tells on stderr, now and then, how far redrawing is."""
-    last = time.monotonic()
-
-    def tell(done: int, of: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PAUSE and done < of:
-            last = time.monotonic()
-            sys.stderr.write(f"srs-verify: votes of {done} of {of} images were drawn again\n")
-
-    return tell
 
 
 def _print(findings: Findings, settings: VerifySettings) -> None:

@@ -15,7 +15,6 @@ from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
 from srs.modes import title
 from srs.report.numbers import floored, raised
-from srs.report.tables import TerminalTable, rule_table
 from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 #: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
@@ -149,8 +148,3 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             f"a row less {raised(100 * most['certificates'] / n, 1)}% holds at all radii at once"
         )
     return lines
-
-
-def results_table(summary: dict[str, Any], name: str) -> TerminalTable:
-    """Return the table that the command prints: certified accuracy in percent at every epsilon, per rule."""
-    return TerminalTable(f"{name}: certified accuracy (%) at l2 radius", rule_table(summary, summary["main"]))

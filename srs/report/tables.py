@@ -15,7 +15,7 @@ from srs.modes import OVERLAPPING, title
 from srs.report.numbers import floored, percent, raised
 
 #: Columns that some tables have.
-DIFFERENCE, ONE_SIDED = "diff", "one-sided"
+DIFFERENCE, ONE_SIDED, ABSTAIN = "diff", "one-sided", "abstain"
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class RuleTable:
         Title of the row to stress.
     unsound : frozenset of str
         Titles of the rows that prove nothing.
+    radii : int
+        How many of the columns, the last ones, are about radii.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     main: str | None
     unsound: frozenset[str]
+    radii: int
 
     @property
     def legend(self) -> str:
@@ -86,12 +89,13 @@ def rule_table(
             *([DIFFERENCE, "+-"] if differences else []),
             *([ONE_SIDED] if both else []),
             *(["clean"] if clean else []),
-            "abstain",
+            ABSTAIN,
             *(f"{value:.2f}" for value in described["epsilon"]),
         ),
         tuple(rows),
         None if main is None else titles[main],
         frozenset(titles[name] for name, rule in rules.items() if not rule["sound"]),
+        len(described["epsilon"]),
     )
 
 
@@ -103,36 +107,84 @@ def _difference(rule: Mapping[str, Any]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A table as `rich` prints it: the main row bold, those that prove nothing dim.
+    """A table as `rich` prints it: the main row marked and bold, those that prove nothing dim.
 
-    Numbers are never cut short: columns for which the terminal has no room follow below, beside the rules again.
+    It is as wide as the screen allows, and not wider. Numbers are never cut short: radii at which no rule certifies
+    anything are left out, and where there is no room, columns are, as `left_out` names them.
     """
 
     caption: str
     table: RuleTable
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """Yield what fits beside each other, then the rest."""
-        cells = [self.table.columns, *(row for _, row in self.table.rows)]
-        widths = [2 + max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-        room = options.max_width - max(map(cell_len, ("rule", *(name for name, _ in self.table.rows))))
-        start = 0
-        while start < len(widths):
-            stop = start + 1
-            while stop < len(widths) and sum(widths[start : stop + 1]) <= room:
-                stop += 1
-            yield self._part(start, stop)
-            start = stop
+    def left_out(self, width: int) -> tuple[str, ...]:
+        """Return the columns that have something to say and for which a screen of this width has no room."""
+        shown = self._shown(width)[0]
+        return tuple(
+            name for at, name in enumerate(self.table.columns) if at not in shown and at in self._with_content()
+        )
 
-    def _part(self, start: int, stop: int) -> Table:
-        shown = Table(title=None if start else self.caption, box=None, pad_edge=False, header_style="bold")
-        shown.add_column("rule", no_wrap=True)
-        for column in self.table.columns[start:stop]:
-            shown.add_column(column, justify="right", no_wrap=True)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table."""
+        columns, gap = self._shown(options.max_width)
+        shown = Table(
+            title=self.caption,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            padding=(0, gap, 0, 0),
+        )
+        shown.add_column("  rule", overflow="fold")
+        for at in columns:
+            width = self._widths()[at]
+            shown.add_column(self.table.columns[at], justify="right", no_wrap=True, min_width=width)
         for name, cells in self.table.rows:
-            style = "bold" if name == self.table.main else "dim" if name in self.table.unsound else None
-            shown.add_row(name, *cells[start:stop], style=style)
-        return shown
+            main = name == self.table.main
+            style = "bold" if main else "dim" if name in self.table.unsound else None
+            shown.add_row(f"{'>' if main else ' '} {name}", *(cells[at] for at in columns), style=style)
+        yield shown
+
+    def _shown(self, width: int) -> tuple[list[int], int]:
+        """Return which columns have room, and how many blanks stand between them."""
+        fixed = len(self.table.columns) - self.table.radii
+        names = max(map(cell_len, ("rule", *(name for name, _ in self.table.rows)))) + 2
+        content, widths = self._with_content(), self._widths()
+        whole = names + sum(widths[at] + 2 for at in content)
+        if whole <= width:
+            return content, 2
+        room, taken = width - names, list[int]()
+
+        def take(wanted: Sequence[int], reserve: Sequence[int] = ()) -> bool:
+            nonlocal room
+            needed = sum(widths[at] + 1 for at in wanted)
+            if needed + sum(widths[at] + 1 for at in reserve) > room:
+                return False
+            room -= needed
+            taken.extend(wanted)
+            return True
+
+        radii = [at for at in content if at >= fixed]
+        named = {self.table.columns[at]: at for at in content if at < fixed}
+        later = [named[name] for name in (ONE_SIDED, ABSTAIN) if name in named]
+        pair = [named[DIFFERENCE], named[DIFFERENCE] + 1] if DIFFERENCE in named else []
+        first = [[at] for at in content if at < fixed and at not in (*later, *pair)]
+        for wanted in [*first, pair]:
+            take(wanted, radii[::2][:2])
+        for step in range(1, len(radii) + 1):  # all of the radii, or every other one, ...
+            if take(radii[::step]):
+                break
+        for at in later:
+            take([at])
+        return sorted(taken), 1
+
+    def _with_content(self) -> list[int]:
+        """Return the columns in which a rule has an entry."""
+        columns = range(len(self.table.columns))
+        return [at for at in columns if any(cells[at] != "-" for _, cells in self.table.rows)]
+
+    def _widths(self) -> list[int]:
+        columns = zip(self.table.columns, *(cells for _, cells in self.table.rows), strict=True)
+        return [max(map(cell_len, column)) for column in columns]
 
 
 def markdown(caption: str, table: RuleTable, notes: Sequence[str] = ()) -> str:

@@ -7,6 +7,7 @@ from torch import nn
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import one_thread_each
+from smoothing.progress import Progress
 from srs.run.folder import MODEL
 from srs.run.run_settings import RunSettings, Start
 from srs.run.sources import Files
@@ -53,7 +54,7 @@ def named_by_run(settings: RunSettings, num_classes: int, *, files: Files | None
     return None if settings.model is None else make_own(settings.model, num_classes, seed=settings.seed)
 
 
-def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bool = False) -> Bank:
+def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bool | Progress = False) -> Bank:
     """Return the base classifier of a run that begins or goes on, and see that it fits the data.
 
     Raises
@@ -71,7 +72,7 @@ def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bo
     return bank(models)
 
 
-def _demonstration(start: Start, data: ImageData, device: str, progress: bool) -> nn.Module:
+def _demonstration(start: Start, data: ImageData, device: str, progress: bool | Progress) -> nn.Module:
     """Return the demonstration's network: what an earlier start of the run trained, or a new one."""
     seed = start.settings.seed
     if start.resume and (start.out / MODEL).exists():

@@ -14,6 +14,7 @@ from smoothing import SmoothedClassifier
 from smoothing.drawing.draw import Missing, draw
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share
+from smoothing.progress import Progress
 from srs.run.inputs import Inputs
 from srs.run.votes import vote_files
 
@@ -25,7 +26,7 @@ def draw_run(
     share: Share | None = None,
     *,
     wait: bool = False,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> Missing | None:
     """Draw and count a share of a run's samples, or all, from where its files stand; see `smoothing.drawing.draw`.
 

@@ -69,6 +69,12 @@ def is_run_file(name: str) -> bool:
     return name in RUN_FILES or _WORKING.fullmatch(name) is not None
 
 
+def check_begun(out: Path) -> None:
+    """Raise `ValueError` where `out` holds nothing of a run that could be gone on with."""
+    if not out.is_dir() or not _names(out) - {LOCK}:
+        raise ValueError(f"--resume: there is no run in {out}; leave --resume out to begin one, or name its --out")
+
+
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `ValueError` now, before any work, where a run cannot be begun or gone on with in `out`."""
     held = _names(out) if out.is_dir() else set()

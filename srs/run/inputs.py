@@ -16,11 +16,23 @@ from jaxtyping import Float32, Float64, Int64
 from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
+from smoothing.progress import Progress
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
-from srs.run.settings import MOST_LEVELS, SAMPLES, CertifySettings, halved
+from srs.run.settings import (
+    BESIDE,
+    DEFAULTS,
+    MOST_LEVELS,
+    OUT,
+    PAPER,
+    PRESET,
+    SAMPLES,
+    CertifySettings,
+    Overlap,
+    halved,
+)
 from srs.run.sources import check_factory, files_of
 from training import PRESETS, ImageData, load_data, training_config
 
@@ -32,7 +44,7 @@ DEMONSTRATION: Mapping[str, Any] = {
     "sigma_max": 0.6,
     "sigma_step": 0.1,
     "precision": "float32",
-    "out": Path("runs/digits"),
+    "out": OUT,
 }
 
 #: Numbers in the noisy images of a pass that a folder may ask for: more than any CPU was found to like.
@@ -120,18 +132,19 @@ def completed(given: CertifySettings) -> Start:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
     if files:
-        known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / "certified"}
+        known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):
-        if getattr(given, name) is not None:
+        if getattr(given, name) is not None and (name, given.preset) != ("preset", PAPER):
             raise ValueError(f"--{name} {getattr(given, name)}: describes a --checkpoint; name one")
     if given.dataset not in (None, "digits"):
         raise ValueError(f"--dataset {given.dataset}: needs a base classifier; name one with --checkpoint")
-    return _start(given, DEMONSTRATION, "the demonstration")
+    return _start(given, {**DEMONSTRATION, **preset}, "the demonstration")
 
 
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
+    known = {**DEFAULTS, **known}
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
@@ -139,9 +152,16 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} does not say it: give --out")
-    if filled.overlap is None:  # on a grid of one level, regions need not be kept apart
-        filled = replace(filled, overlap="sigma" if len(_sigmas(levels_of(filled))) == 1 else "paper")
+    if filled.overlap is None:
+        filled = replace(filled, overlap=_overlap(filled))
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+
+
+def _overlap(given: CertifySettings) -> Overlap:
+    """Return the overlap mode of settings that leave it open."""
+    if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
+        return "sigma"
+    return "paper" if given.method == "greedy" else "joint"
 
 
 def _laddered(given: CertifySettings) -> CertifySettings:
@@ -151,14 +171,38 @@ def _laddered(given: CertifySettings) -> CertifySettings:
     return replace(given, n=given.max_n, rungs=halved(given.max_n), max_n=None)
 
 
-def load(start: Start, *, progress: bool = False) -> Inputs:
+@dataclass(frozen=True, eq=False)
+class ChosenImages:
+    """The data set of a run, and the test images that are certified: their indices, of shape (n,)."""
+
+    data: ImageData
+    indices: Int64[np.ndarray, " n"]
+
+
+def choose_images(start: Start) -> ChosenImages:
+    """Read the data set and choose among its test images.
+
+    Raises
+    ------
+    ValueError
+        Where a setting cannot be honoured, or files cannot be used.
+    """
+    settings = start.settings
+    data = load_data(settings.dataset, settings.data_dir, image_size=settings.image_size, train=settings.trained_here)
+    indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
+    return ChosenImages(data, indices)
+
+
+def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | Progress = False) -> Inputs:
     """Read data and classifier; without a checkpoint, train one on the digits, which takes seconds.
 
     Parameters
     ----------
     start : Start
-    progress : bool, default=False
-        Show a bar on stderr.
+    chosen : ChosenImages, optional
+        What `choose_images` returned.
+    progress : bool or callable, default=False
+        Show a bar on stderr, or call progress(stage, done, total) from time to time.
 
     Raises
     ------
@@ -170,8 +214,8 @@ def load(start: Start, *, progress: bool = False) -> Inputs:
     settings = start.settings
     sigmas = _sigmas(settings.levels)
     device = str(usable_device(settings.device))
-    data = load_data(settings.dataset, settings.data_dir, image_size=settings.image_size, train=settings.trained_here)
-    indices = lined_up(len(data.test_labels), settings.image_order, settings.indices)[:: settings.skip][: settings.max]
+    chosen = choose_images(start) if chosen is None else chosen
+    data, indices = chosen.data, chosen.indices
     remedy = "choose across classes by --image-order shuffled, --skip or --indices"
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]
@@ -193,11 +237,13 @@ def _found_batch(out: Path, device: str) -> int | None:
 
 
 def _preset(name: str | None) -> dict[str, Any]:
-    """Return what a preset of srs-train says about data set and noise levels."""
+    """Return what a preset says: of the paper's way to certify, or of srs-train's data set and noise levels."""
     if name is None:
         return {}
+    if name == PAPER:
+        return dict(PRESET)
     if name not in PRESETS:
-        raise ValueError(f"--preset {name}: choose {', '.join(PRESETS)}")
+        raise ValueError(f"--preset {name}: choose {', '.join((PAPER, *PRESETS))}")
     known = _from_training(PRESETS[name][1].to_dict())
     return {key: known[key] for key in ("dataset", *GRID)}
 

@@ -167,7 +167,7 @@ class Start:
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
-    names = ("dataset", "data_dir", *(() if given.expert else GRID), "n", "overlap", "precision")
+    names = ("dataset", "data_dir", *(() if given.expert else GRID), "n", "rule", "overlap", "bound", "precision")
     return tuple(name for name in names if getattr(given, name) is None)
 
 

@@ -27,10 +27,15 @@ CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "devic
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
+OUT, BESIDE = Path("runs/digits"), "certified"
+"""Where a run is unless --out says it: that of the demonstration, and the folder beside a checkpoint."""
+
 INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard", "max_n"})
 """Settings of one start, which no run keeps; what --preset and --max-n say is in the others."""
 
 EARLIER: Mapping[str, Any] = {
+    "overlap": "paper",
+    "rule": "max-radius",
     "bound": "top-class",
     "rungs": [],
     "min_gain": None,
@@ -41,6 +46,30 @@ EARLIER: Mapping[str, Any] = {
     "compile": "no",
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
+
+PAPER = "paper"
+"""The value of --preset that is about certifying; all others name presets of `srs-train`."""
+
+PRESET: Mapping[str, Any] = {"rule": "max-radius", "overlap": "paper", "bound": "top-class"}
+"""What --preset paper says where flags do not."""
+
+DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
+"""What nobody has said is this; the default of `overlap` depends on the levels and the method."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "most used": ("checkpoint", "dataset", "n", "out", "resume"),
+    "what is certified": (
+        "model", "expert", "arch", "normalizer", "preset", "data_dir", "image_size", "image_order", "indices", "skip",
+        "max",
+    ),
+    "noise levels": ("sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
+    "certification": (
+        "alpha", "bound", "chosen_only", "rungs", "min_gain", "max_n", "target_loss", "sampler", "stream",
+    ),
+    "regions": ("overlap", "method", "order"),
+    "run": ("config", "overwrite", "shard", "seed", "device", "precision", "batch", "compile"),
+}  # fmt: skip
+"""In which order, and below which headings, the help has the settings."""
 
 Rule = Literal["max-radius", "expected-radius", "anchor"]
 Overlap = Literal["paper", "sigma", "joint", "class"]
@@ -80,8 +109,9 @@ class CertifySettings:
     normalizer: str | None = None
     """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
     preset: str | None = None
-    """Preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither flags nor the
-    checkpoint say. Not needed for what srs-train wrote."""
+    """paper: certify as the paper does, --rule max-radius --overlap paper --bound top-class, where flags do not say
+    otherwise. Or a preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither
+    flags nor the checkpoint say; not needed for what srs-train wrote."""
     dataset: str | None = None
     """Whose test images: digits, mnist, cifar10 or imagefolder:PATH, with PATH/{test,val}/CLASS/FILE or, where
     there are none, PATH/CLASS/FILE. Default: the checkpoint's."""
@@ -96,19 +126,22 @@ class CertifySettings:
     sigma_step: float | None = None
     """Distance between levels (sigma_interval): the grid is the multiples of it within [sigma_min, sigma_max]. Default:
     the checkpoint's; 0.1 without one."""
-    rule: Rule = "max-radius"
-    """What chooses each image's sigma. max-radius: the radius that its n0 samples certify (Eq. 7). expected-radius: the
-    radius that n samples would certify if they voted likewise. anchor: the same, among levels that agree in class."""
+    rule: Rule | None = None
+    """What ranks the levels of an image. expected-radius: the radius that n samples would certify if they voted like
+    the n0 selection samples. max-radius: the radius that these certify by themselves (Eq. 7). anchor: expected-radius,
+    among levels that agree in class. Default: expected-radius."""
     racing: bool = False
-    """Draw no more selection samples at levels that cannot win."""
+    """Draw no more selection samples at levels that cannot be an image's best. --overlap joint may still take such a
+    level, by the samples that it got."""
     chosen_only: bool = False
     """Certify each image at its chosen sigma alone: as many times faster as there are levels, but without the
     comparison with every constant sigma."""
     overlap: Overlap | None = None
-    """Which regions must not overlap. paper: all. sigma: those of different sigma. joint: the same, and each image's
-    sigma is chosen together with the radii r, from selection samples. class: those that differ in sigma and in class;
-    one certificate then relies on its neighbours', so each is made at alpha / number of images and all hold at once.
-    Default: paper; sigma where the grid has one level."""
+    """Which regions must not overlap. joint: those of different sigma, and each image's sigma is chosen together with
+    the radii r, from selection samples. sigma: the same, and each image takes the sigma that ranks first for it. paper:
+    no two. class: those that differ in sigma and in class; one certificate then relies on its neighbours', so each is
+    made at alpha / number of images and all hold at once. Default: joint; paper with --method greedy; sigma where the
+    grid has one level."""
     method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
@@ -123,9 +156,10 @@ class CertifySettings:
     """Selection samples per image and level; they choose sigma and the class (Eq. 7)."""
     n: int | None = None
     """Estimation samples per image and level, fresh; they prove the radius R (Eq. 2). Default: 10000."""
-    bound: Bound = "runner-up"
+    bound: Bound | None = None
     """What the radius R is made of. runner-up: Eq. 2, with a bound for the probability of every other class as well.
-    top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself."""
+    top-class: one bound, for the class alone, as in published tables. Both are shown; each holds by itself. Default:
+    runner-up."""
     rungs: tuple[int, ...] = ()
     """Stop early: numbers of estimation samples, increasing and below n, after which an image gets no more where more
     would add little to its radius. Each of them, and n, spends an equal share of alpha."""
@@ -227,8 +261,6 @@ class CertifySettings:
         check_one(checkpoint=self.checkpoint, model=self.model, expert=self.expert)
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
-        if self.racing and self.overlap == "joint":
-            raise ValueError("--racing leaves out samples that --overlap joint chooses by: drop one of them")
         for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and getattr(self, name) != PAPER:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")

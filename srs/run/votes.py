@@ -84,6 +84,7 @@ def vote_files(
         final=ladder.rungs[-1],
         racing=settings.racing,
         bound=settings.bound,
+        joint=settings.overlap == "joint",
     )
     design = Design(
         idx=idx,

@@ -155,6 +155,7 @@ def rule_of(run: Described) -> Rule:
         run.manifest["data"]["num_classes"],
         settings.racing,
         settings.bound == "runner-up",
+        settings.overlap == "joint",
     )
 
 

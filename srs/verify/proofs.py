@@ -17,6 +17,9 @@ _SHARES = (1 / 32, 1 / 2)
 #: Racing looks at the votes after so many samples, and drops levels by bounds at this error.
 RACE_RUNGS, _RACE_ERROR = (128, 256, 512), Fraction(3, 10)
 
+#: A level that racing dropped counts, in a joint choice, as at most this share of the best that is left.
+_DROPPED = 1 - 2.0**-20
+
 #: Radii that differ by less than this share may be put in either order by float64.
 _TIE = 1e-8
 
@@ -100,8 +103,9 @@ class Rule:
     alpha : Fraction
         Failure probability of an image's certificate.
     num_classes : int
-    racing, two_sided : bool
-        Whether samples are left out at levels that cannot win; whether certificates bound the runner-up.
+    racing, two_sided, joint : bool
+        Whether samples are left out at levels that cannot win; whether certificates bound the runner-up; whether levels
+        are chosen together with the radii of regions, which may take a level that dropped out.
     """
 
     name: str
@@ -111,6 +115,7 @@ class Rule:
     num_classes: int
     racing: bool
     two_sided: bool
+    joint: bool
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -169,7 +174,8 @@ def choose(cells: Sequence[Cell], sigmas: Sequence[float], rule: Rule) -> Chosen
     """Follow a rule through an image's selection votes, and see that it would have drawn these."""
     k, rungs = len(cells), rule.rungs
     contending, reached = [True] * k, [0] * k
-    lacking, agreeing, shares = None, contending, [0.0] * k
+    lacking, every, shares = None, [True] * k, [0.0] * k
+    agreeing = every
     for number, stop in enumerate(rungs):
         still = [one and (number == 0 or sum(contending) > 1) for one in contending]
         for at in range(k):
@@ -182,7 +188,7 @@ def choose(cells: Sequence[Cell], sigmas: Sequence[float], rule: Rule) -> Chosen
         tops = [cells[at].top(classes[at], now[at]) for at in range(k)]
         samples = [cells[at].sizes[now[at]] for at in range(k)]
         shares = [rule.share(top.own, top.other, n) for top, n in zip(tops, samples, strict=True)]
-        agreeing, below = contending, [False] * k
+        agreeing, below = every, [False] * k
         if rule.name == "anchor":
             agreeing, below = _agreeing(tops, samples, classes, rule, shares)
         if stop < rule.n0:
@@ -198,19 +204,16 @@ def choose(cells: Sequence[Cell], sigmas: Sequence[float], rule: Rule) -> Chosen
     if rule.name == "anchor":
         alone, _ = _agreeing(tops, samples, classes, rule, [0.0] * k)
 
-    def expected(among: Sequence[bool], at: int, share: float) -> float:
-        if not (contending[at] and among[at]):
-            return 0.0
-        p, q = tops[at].own / samples[at], tops[at].other / samples[at]
-        return sigmas[at] * float(rule.radius(p, q, share))
+    def expected(among: Sequence[bool], alpha_shares: Sequence[float]) -> list[float]:
+        found = [0.0] * k
+        for at in range(k):
+            if among[at] and (contending[at] or rule.joint):
+                p, q = tops[at].own / samples[at], tops[at].other / samples[at]
+                found[at] = sigmas[at] * float(rule.radius(p, q, alpha_shares[at]))
+        best = max(value if one else 0.0 for value, one in zip(found, contending, strict=True))
+        return [value if one else min(value, _DROPPED * best) for value, one in zip(found, contending, strict=True)]
 
-    return Chosen(
-        classes,
-        shares,
-        [expected(agreeing, at, shares[at]) for at in range(k)],
-        [expected(alone, at, 0.0) for at in range(k)],
-        lacking,
-    )
+    return Chosen(classes, shares, expected(agreeing, shares), expected(alone, [0.0] * k), lacking)
 
 
 def _agreeing(

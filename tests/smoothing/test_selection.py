@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,36 @@ def test_racing_draws_less_for_levels_that_cannot_win_and_nothing_once_decided()
     assert found.samples.sum() < 0.6 * full.samples.sum()
     for wanted, _, stop in asked:
         np.testing.assert_array_equal(found.samples[wanted] >= stop, True)
+
+
+def test_a_joint_choice_may_take_what_dropped_out_of_the_race_but_never_before_the_best():
+    votes = [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]]  # of each 128: 115, 77, 64
+    plan = Plan(1000, "expected-radius", 0.001, 10_000, racing=True, bound="top-class")
+    raced, _ = select(table_of([votes])[0], SIGMAS[None], plan)
+    joint, _ = select(table_of([votes])[0], SIGMAS[None], dataclasses.replace(plan, joint=True))
+    assert raced.samples.tolist() == joint.samples.tolist() == [[128, 128, 128]]
+    assert raced.expected_radius[0, 1:].tolist() == [0, 0]
+    by_128 = [
+        rank(round(count / 128 * 10_000), 10_000, sigma) for count, sigma in zip((115, 77, 64), SIGMAS, strict=True)
+    ]
+    assert joint.expected_radius[0] == pytest.approx(by_128, rel=1e-6)
+    np.testing.assert_array_equal(joint.one_sided, joint.expected_radius)
+    assert by_128[0] > by_128[1] > by_128[2] == 0
+
+
+def test_a_level_that_dropped_out_never_ranks_before_what_is_left():
+    def count(wanted, start, stop):
+        # After 128, 0.25 drops out: 0.25 * 3.2 < z(.83) = .95. After 256, 0.5 does: 0.5 * z(.785) < z(.715) = .57.
+        shares = np.array([1.0, 0.97, 0.83] if start == 0 else [1.0, 0.6, 0.6])
+        own = np.rint(shares * (stop - start)).astype(np.int64)
+        return np.stack([own, stop - start - own], axis=1)[None] * wanted[..., None]
+
+    plan = Plan(1000, "expected-radius", 0.001, 10_000, racing=True, bound="top-class", joint=True)
+    found, _ = select(count, SIGMAS[None], plan)
+    assert found.samples.tolist() == [[128, 256, 256]]
+    assert rank(10_000, 10_000, 0.25) > found.expected_radius[0, 2] > found.expected_radius[0, 1]
+    assert found.level.tolist() == [2]
+    assert found.expected_radius[0, 0] == pytest.approx(found.expected_radius[0, 2], rel=1e-5)
 
 
 def test_racing_loses_little_where_the_truth_is_known():

@@ -70,7 +70,7 @@ def test_several_processes_write_the_same(folder):
         np.testing.assert_array_equal(written["radii"], expected.radii)
     refused = run(folder, "both.npz", "--parallel", "abacus", "--overwrite")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("srs-allocate: parallel = 'abacus': joblib cannot use this backend here")
+    assert refused.stderr.startswith("srs-allocate: --parallel abacus: joblib cannot use this backend here")
 
 
 @pytest.mark.parametrize("search", ["faiss", "blocks", "tree"])
@@ -224,7 +224,7 @@ BAD = {
     "objects": (["objects.npy", "R.npy"], "objects.npy is damaged, or not a plain array file"),
     "negative": (["points.npy", "negative.npy"], "R[2] = -1.0: radii must be finite and >= 0"),
     "lengths": (["points.npy", "short.npy"], "R has shape (2,): expected (4,)"),
-    "order without greedy": (["both.npz", "--order", "arrival"], "order = 'arrival' has no effect with method='lp'"),
+    "order without greedy": (["both.npz", "--order", "arrival"], "--order arrival has no effect with --method lp"),
     "out exists": (["both.npz", "--out", "taken.npz"], "--out taken.npz: exists already"),
     "out is no npz": (["both.npz", "--out", "radii.txt"], "--out radii.txt: the result is an .npz file"),
     "no such column": (["points.csv", "most"], "points.csv has no column 'most': its columns are place, x, y"),

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,8 +68,22 @@ def test_it_ends_well_and_leaves_its_files_and_nothing_else(finished, run):
 
 
 def test_it_prints_every_rule(finished):
-    for title in ("sigma = 0.2", "sigma = 0.4", "overlapping (unsound)", "ascending", "descending", "sample-wise, LP"):
-        assert title in finished[1].stdout
+    for title in ("sigma = 0.2", "sigma = 0.4", "overlapping (unsound)", "paper, ascending", "paper, descending"):
+        assert f"\n  {title} " in finished[1].stdout
+    assert "\n> paper, LP " in finished[1].stdout
+    assert "\n> the row to quote: paper, LP\n" in finished[1].stdout
+
+
+def test_the_last_lines_say_what_was_written_and_what_to_do_next(finished, folder):
+    last = ["written to run", "next: srs-report run", "      srs-verify run", "      srs-predict run IMAGE"]
+    assert finished[1].stdout.splitlines()[-4:] == last
+    shutil.copytree(finished[0] / "run", folder / "it's mine")
+    shown = call("certify", folder, *TINY, "--out", "it's mine", "--resume").stdout.splitlines()
+    asked, verified, predicted = (shlex.split(line.removeprefix("next: ")) for line in shown[-3:])
+    assert asked == ["srs-report", "it's mine"]
+    for command, *flags in (asked, verified, [*predicted[:-1], "test:0"]):
+        process = call(command.removeprefix("srs-"), folder, *flags)
+        assert process.returncode == 0, process.stderr
 
 
 def test_the_table_starts_with_the_usual_columns(rows):
@@ -274,12 +290,10 @@ def test_shares_started_one_by_one_end_with_the_files_of_one_process(finished, f
     assert last.stdout == finished[1].stdout.rpartition("seconds:")[0] + last.stdout[last.stdout.index("seconds:") :]
     assert contents(folder / "run") == contents(finished[0] / "run")
     again = call("certify", folder, *flags, "--shard", "2/2")
-    assert again.stdout.endswith("finished before, in run: nothing was written\n")
+    assert "\nfinished before, in run: nothing was written\nnext: srs-report run\n" in again.stdout
 
 
 def test_a_finished_run_is_kept_unless_told(finished, folder, run):
-    import shutil
-
     shutil.copytree(run, folder / "run")
     before = contents(folder / "run")
     refused = call("certify", folder, *TINY, "--out", "run")
@@ -301,7 +315,12 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--n", "0"], "--n 0: must be from 1 to 1,000,000,000"),
         (["--max", "0"], "--max 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1"),
-        (["--sigma-min", "0.9"], "sigma_min = 0.9 is above sigma_max = 0.6"),
+        (["--sigma-min", "0.9"], "--sigma-min 0.9 is above --sigma-max 0.6: swap them"),
+        (["--resume"], "--resume: there is no run in runs/digits; leave --resume out to begin one, or name its --out"),
+        (["--resume", "--out", "here"], "--resume: there is no run in here; leave --resume out"),
+        (["--checkpoint", "none.pt", "--out", "/dev/null"], "none.pt: no such file"),
+        (["--indices", "none.txt", "--out", "/dev/null"], "--indices none.txt: no such file"),
+        (["--sampler", "discrete", "--max", "2"], "use --sampler gaussian for others"),
         (["--shard", "0/3"], "--shard 0/3: expected I/N with I from 1 to N, such as 2/8"),
         (["--shard", "two"], "--shard two: expected I/N"),
         (["--shard", "1/2", "--overwrite"], "remove the folder before them"),
@@ -321,7 +340,7 @@ def test_a_finished_run_is_kept_unless_told(finished, folder, run):
         (["--max-n", "-5"], "--max-n -5: must be from 32"),
         (["--rungs", "100", "--target-loss", "1"], "--target-loss 1.0: must be at least 0 and below 1"),
         (["--rungs", "100", "--min-gain", "nan"], "--min-gain nan: must be finite and >= 0"),
-        (["--device", "abacus"], "device = 'abacus' cannot be used"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
         (["--out", "/dev/null"], "--out /dev/null: is a file"),
     ],
 )

@@ -28,7 +28,7 @@ def told(monkeypatch, *flags):
     """The settings that the command goes to work with."""
     found = []
     monkeypatch.setattr("sys.argv", ["srs-certify", *flags])
-    monkeypatch.setattr("srs.commands.certify.certify", found.append)
+    monkeypatch.setattr("srs.commands.certify.certify", lambda settings, teller: found.append(settings))
     main()
     return found[0]
 
@@ -72,9 +72,10 @@ def test_how_many_samples_there_are_is_said_once(here):
         assert (found.n, found.rungs) == (320, (10, 20, 40, 80, 160))
 
 
-@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "n", "overlap", "precision"])
+@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "n", "rule", "overlap", "bound", "precision"])
 def test_settings_of_a_run_leave_nothing_open(name):
-    said = {"data_dir": Path("data"), "n": 100, "overlap": "paper", "precision": "float32", **GRID}
+    said = {"data_dir": Path("data"), "rule": "anchor", "overlap": "paper", "bound": "runner-up", **GRID}
+    said |= {"n": 100, "precision": "float32"}
     assert settled(CertifySettings(**said)).levels == Grid(0.2, 0.4, 0.2)
     with pytest.raises(ValueError, match=f"it lacks {name}"):
         settled(CertifySettings(**{**said, name: None}))
@@ -119,6 +120,43 @@ def test_a_preset_fills_in_what_nobody_else_says(here):
     assert found.settings.overlap == "sigma"  # of one level: there is nothing to keep apart
 
 
+DEMO = CertifySettings()
+OPEN = {
+    "nothing": (DEMO, ("expected-radius", "joint", "runner-up")),
+    "greedy": (CertifySettings(method="greedy", order="descending"), ("expected-radius", "paper", "runner-up")),
+    "matching": (CertifySettings(method="matching"), ("expected-radius", "joint", "runner-up")),
+    "greedy and overlap": (
+        CertifySettings(method="greedy", overlap="joint"),
+        ("expected-radius", "joint", "runner-up"),
+    ),
+    "one level": (CertifySettings(sigma_min=0.2, sigma_max=0.2), ("expected-radius", "sigma", "runner-up")),
+    "paper": (CertifySettings(preset="paper"), ("max-radius", "paper", "top-class")),
+    "paper but for the rule": (CertifySettings(preset="paper", rule="anchor"), ("anchor", "paper", "top-class")),
+    "paper's way, own checkpoint": (
+        CertifySettings(preset="paper", checkpoint=Path("model.pt"), **GRID),
+        ("max-radius", "paper", "top-class"),
+    ),
+    "paper's way, experts": (
+        CertifySettings(preset="paper", expert=("0.2=model.pt", "0.5=model.pt"), dataset="digits"),
+        ("max-radius", "paper", "top-class"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), OPEN.values(), ids=OPEN)
+def test_what_was_left_open_is_the_best_that_is_sound_and_free(here, given, expected):
+    settings = completed(given).settings
+    assert (settings.rule, settings.overlap, settings.bound) == expected
+    assert settings_of(settings.to_dict()) == settings
+
+
+def test_a_folder_that_does_not_name_rule_and_overlap_means_the_defaults_of_its_time(here):
+    kept = completed(CertifySettings(checkpoint=Path("model.pt"), **GRID)).settings.to_dict()
+    assert (kept.pop("rule"), kept.pop("overlap")) == ("expected-radius", "joint")
+    found = settings_of(kept)
+    assert (found.rule, found.overlap) == ("max-radius", "paper")
+
+
 def test_each_level_has_its_expert(here, weights):
     (here / "other.pt").write_bytes(weights.read_bytes())
     settings = CertifySettings(expert=("0.5=other.pt", "0.25=model.pt"), dataset="digits", max=2)
@@ -147,7 +185,6 @@ REFUSED = {
         "--checkpoint and --model both name a base classifier",
     ),
     "order of lp": ({"order": "arrival"}, "--order arrival has no effect with --method lp: use --method greedy"),
-    "racing and joint": ({"racing": True, "overlap": "joint"}, "--racing leaves out samples that --overlap joint"),
     "resume and overwrite": ({"resume": True, "overwrite": True}, "give one of them"),
     "levels of experts": (
         {"expert": ("0.2=model.pt",), "sigma_min": 0.1},
@@ -157,7 +194,14 @@ REFUSED = {
     "level 0": ({"expert": ("0=model.pt",)}, "--expert 0=model.pt: expected SIGMA=FILE with SIGMA > 0"),
     "level twice": ({"expert": ("0.2=model.pt", "0.20=b.pt")}, "--expert 0.20=b.pt: sigma 0.2 has model.pt already"),
     "no expert": ({"expert": ("0.2=none.pt",), "dataset": "digits"}, "none.pt: no such file; name a checkpoint"),
-    "no preset": ({"checkpoint": Path("model.pt"), "preset": "paper"}, "--preset paper: choose digits, mnist-quick"),
+    "no preset": (
+        {"checkpoint": Path("model.pt"), "preset": "best"},
+        "--preset best: choose paper, digits, mnist-quick",
+    ),
+    "levels of experts and a preset": (
+        {"expert": ("0.2=model.pt",), "preset": "digits"},
+        "--preset: the levels are those of --expert; leave it out",
+    ),
     "preset of nothing": ({"preset": "digits"}, "--preset digits: describes a --checkpoint; name one"),
     "no factory": ({"model": "own", "dataset": "digits"}, "--model own: expected package.module:factory"),
     "no module": ({"model": "no.such:f", "out": Path("run"), **GRID}, "No module named 'no'"),

@@ -111,4 +111,4 @@ def test_a_run_of_an_earlier_version_is_refused_in_one_line(place):
 
 def test_tf32_is_refused_where_there_is_none(place):
     refused = call("certify", place, "--model", "mine:copies", *FLAGS, "--precision", "tf32")
-    assert_refused(refused, "srs-certify", "precision = 'tf32': only CUDA devices compute in it")
+    assert_refused(refused, "srs-certify", "--precision tf32: only CUDA devices compute in it")

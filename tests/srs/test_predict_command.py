@@ -154,7 +154,7 @@ BAD = {
     "n": (["run", "one.npy", "--n", "0"], "--n 0: must be from 1"),
     "seed": (["run", "one.npy", "--seed", "-1"], "--seed -1: must be in [0, 2**64)"),
     "sampler": (["run", "one.npy", "--sampler", "discrete"], "--sampler: the run in run says it"),
-    "device": (["run", "one.npy", "--device", "abacus"], "device = 'abacus' cannot be used"),
+    "device": (["run", "one.npy", "--device", "abacus"], "--device abacus cannot be used"),
     "rule": (["run", "one.npy", "--outside", "guess"], "--outside"),
 }
 

@@ -88,7 +88,9 @@ def test_it_writes_one_page_and_files_beside_it(reported):
     out, process = reported
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
-    assert process.stdout.splitlines()[-1].endswith("run-report/report.html")
+    written, *following = process.stdout.splitlines()[-3:]
+    assert written.endswith("run-report/report.html")
+    assert following == ["next: srs-verify run", "      srs-predict run IMAGE"]
     names = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     tables = {f"run/{name}" for name in ("certificates.tsv", "comparison.tsv", "summary.json", "losses.tsv")}
     names_of_figures = ("curves", "degrees", "lost", "sigma", "votes")
@@ -469,7 +471,10 @@ def test_terminal_page_and_tables_say_the_same_rounded_down(reported, finished):
     epsilon = json.loads((finished[0] / "run/summary.json").read_text())["epsilon"]
     page = Page((reported[0] / "report.html").read_text())
     shown = " ".join(" ".join(page.text).split())
-    for rule, name in (("paper-lp", "sample-wise, LP"), ("sigma=0.2", "sigma = 0.2")):
+    for rule, name, short in (
+        ("paper-lp", "sample-wise, LP", "> paper, LP"),
+        ("sigma=0.2", "sigma = 0.2", "  sigma = 0.2"),
+    ):
         right = [Decimal(row["radius"]) for row in rows if row["rule"] == rule and row["correct"] == "1"]
         counts = [sum(radius > Decimal(value) for radius in right) for value in epsilon]
         cells = [
@@ -488,8 +493,11 @@ def test_terminal_page_and_tables_say_the_same_rounded_down(reported, finished):
         compared = ["-", "-"] if rule == "paper-lp" else [f"{(values - main).mean():+.3f}", paired]
         expected = [acr, half, *compared, one_sided, abstain, *cells]
         for text in (finished[1].stdout, reported[1].stdout):
-            line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
-            assert line.removeprefix(name).split() == expected
+            columns = next(line for line in text.splitlines() if line.startswith("  rule ")).split()[1:]
+            line = next(line for line in text.splitlines() if line.startswith(f"{short} "))
+            assert line.removeprefix(short).split() == expected[: len(columns)]
+            assert columns[6:] == [f"{value:.2f}" for value in epsilon][: len(columns) - 6]
+            assert len(columns) > 7  # up to the largest radius that a rule certifies
         assert " ".join([name, *expected]) in shown
         line = next(row for row in (reported[0] / "tables.tex").read_text().splitlines() if name in row)
         assert [plain(cell) for cell in line.removesuffix(r" \\").split(" & ")[1:]] == expected

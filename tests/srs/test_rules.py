@@ -16,7 +16,7 @@ from srs.evaluation import sizing
 from srs.evaluation.describe import describe, describe_rules
 from srs.evaluation.rules import Answers, Choice, Proofs, answer, at
 from srs.evaluation.sizing import Sizer
-from srs.modes import COMPARED, Mode
+from srs.modes import COMPARED, Mode, short_title
 from srs.report.tables import TerminalTable, latex, markdown, rule_table
 
 SIGMAS = np.array([0.25, 0.5, 1.0])
@@ -142,28 +142,64 @@ def test_terminal_latex_and_markdown_show_the_same_cells(rng, points, label):
         [shown] = TerminalTable("caption", table).__rich_console__(Console(), Console(width=1000).options)
         lines = zip(*(column.cells for column in shown.columns), strict=True)
         in_tex = [line.removesuffix(r" \\").split(" & ") for line in latex("", table).splitlines() if " & " in line]
+        kept = [True, *(any(cells[at] != "-" for _, cells in table.rows) for at in range(len(table.columns)))]
         in_md = [line.strip("| ").split(" | ") for line in markdown("", table).splitlines() if " | " in line]
         for line, tex, md in zip(lines, in_tex[1:], in_md[2:], strict=True):
-            assert list(line) == [plain(cell) for cell in tex] == [cell.replace("*", "") for cell in md]
+            cells = [plain(cell) for cell in tex]
+            assert cells == [cell.replace("*", "") for cell in md]
+            assert line[0][2:] == cells[0]
+            assert list(line[1:]) == [cell for cell, wide in zip(cells, kept, strict=True) if wide][1:]
         styles = {name: row.style for (name, _), row in zip(table.rows, shown.rows, strict=True)}
         assert styles["one sigma may overlap, LP"] == "bold"
         assert styles["one sigma or class may overlap, LP (unsound here)"] == "dim"
         assert styles["overlapping (unsound)"] == "dim"
 
 
-@pytest.mark.parametrize("width", [50, 80, 120, 200])
-def test_a_narrow_terminal_cuts_no_number_short(rng, points, label, width):
-    found = answer(points, SIGMAS, proofs_of(rng), choice_of(rng, COMPARED), label)
-    summary = describe(found, "paper-lp")
-    table = rule_table(summary, summary["main"])
+def printed(table, width):
+    """The lines of a table on a screen so wide, as cells, without the name of the rule."""
     screen = Console(width=width, file=io.StringIO())
     screen.print(TerminalTable("certified accuracy", table))
-    lines = [line.split("  ") for line in screen.file.getvalue().splitlines()]
-    assert max(map(len, screen.file.getvalue().splitlines())) <= width
-    for name, cells in (("rule", table.columns), *table.rows):
-        mine = [[cell for cell in line[1:] if cell] for line in lines if line[0] == name]
-        assert [cell.strip() for part in mine for cell in part] == list(cells)
-        assert (len(mine) == 1) == (width >= 200)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    names = ["rule", *(name for name, _ in table.rows)]
+    found = {name: line[2:].removeprefix(name).split() for name, line in zip(names, lines[1:], strict=True)}
+    marks = {name: line[0] for name, line in zip(names, lines[1:], strict=True)}
+    return found, marks
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_a_narrow_terminal_leaves_columns_out_and_cuts_no_number_short(rng, points, label, width):
+    found = answer(points, SIGMAS, proofs_of(rng), choice_of(rng, COMPARED), label)
+    summary = describe(found, "paper-lp")
+    table = rule_table(summary, summary["main"], named=short_title)
+    lines, marks = printed(table, width)
+    assert marks == dict.fromkeys(marks, " ") | {"paper, LP": ">"}
+    shown = lines.pop("rule")
+    empty = {name for at, name in enumerate(table.columns) if all(cells[at] == "-" for _, cells in table.rows)}
+    assert empty & {"1.25", "2.25"}  # no radius exceeds 1
+    left_out = TerminalTable("", table).left_out(width)
+    assert sorted([*shown, *left_out, *empty]) == sorted(table.columns)
+    assert list(left_out) == {
+        40: ["+-", "diff", "+-", "abstain", "0.25", "0.75"], 60: ["abstain", "0.25", "0.75"], 80: [], 120: [], 200: [],
+    }.get(width)  # fmt: skip
+    for name, cells in table.rows:
+        at = -1
+        for cell, column in zip(lines[name], shown, strict=True):  # each below its own header
+            at = table.columns.index(column, at + 1)
+            assert cell == cells[at]
+
+
+def test_radii_are_thinned_out_evenly_and_least_wanted_columns_go_first(label):
+    radius = np.linspace(0, 2.6, 70)
+    table = rule_table(describe_rules({"sigma=1": Answers(label=label, predict=label, radius=radius)}, "sigma=1"))
+    lines, _ = printed(table, 200)
+    assert lines["rule"] == ["ACR", "+-", "abstain", *(f"{0.25 * k:.2f}" for k in range(11))]  # up to the largest, 2.6
+    # 11 for the name with its mark, 12 for ACR and +-, 5 for each radius
+    assert printed(table, 11 + 12 + 11 * 5)[0]["rule"][2:] == lines["rule"][3:]
+    assert printed(table, 11 + 12 + 11 * 5 - 1)[0]["rule"][2:] == [
+        "abstain", "0.00", "0.50", "1.00", "1.50", "2.00", "2.50",
+    ]  # fmt: skip
+    assert printed(table, 11 + 12 + 10)[0]["rule"][2:] == ["0.00", "1.50"]
 
 
 def test_differences_stand_beside_their_paired_intervals(rng, label):

@@ -27,6 +27,7 @@ from training import digits
 
 LEVELS = ("--sigma-min", "0.2", "--sigma-max", "0.6", "--sigma-step", "0.2")
 SMALL = ("--checkpoint", "model.pt", "--dataset", "digits", "--indices", "near.txt", "--seed", "1")
+PAPER = ("--overlap", "paper", "--rule", "max-radius")
 
 
 def near_images(count):
@@ -43,7 +44,7 @@ def small(tmp_path_factory, weights):
     folder = tmp_path_factory.mktemp("verify")
     shutil.copy(weights, folder / "model.pt")
     (folder / "near.txt").write_text("\n".join(map(str, near_images(12))))
-    process = call("certify", folder, *SMALL, *LEVELS, "--n0", "40", "--n", "200", "--out", "run")
+    process = call("certify", folder, *SMALL, *PAPER, *LEVELS, "--n0", "40", "--n", "200", "--out", "run")
     assert process.returncode == 0, process.stderr
     assert json.loads((folder / "run/summary.json").read_text())["allocations"]["paper-lp"]["edges"] > 5
     return folder
@@ -72,16 +73,20 @@ def unknown(run, **how):
 
 RACING = ("--racing", "--n0", "300")
 HONEST = {
-    "paper": (),
-    "sigma": ("--overlap", "sigma"),
-    "joint": ("--overlap", "joint"),
-    "joint, chosen only": ("--overlap", "joint", "--chosen-only", "--bound", "top-class"),
+    "joint": (),
+    "joint by the radius of n0 samples": ("--rule", "max-radius"),
+    "joint, chosen only": ("--chosen-only", "--bound", "top-class"),
+    "joint, raced": RACING,
+    "joint, raced, anchor, chosen only": (*RACING, "--rule", "anchor", "--chosen-only"),
+    "the paper's": ("--preset", "paper"),
+    "sigma": ("--overlap", "sigma", "--rule", "max-radius"),
     "class": ("--overlap", "class", "--method", "greedy"),
-    "matching": ("--method", "matching", "--bound", "top-class"),
-    "raced, anchor": (*RACING, "--rule", "anchor"),
-    "raced, expected, chosen only": (*RACING, "--rule", "expected-radius", "--chosen-only", "--overlap", "class"),
-    "ladder": ("--rungs", "50", "100", "--n", "1000", "--target-loss", "0.1"),
-    "experts, shuffled": ("--image-order", "shuffled", "--max", "8"),
+    "greedy": ("--method", "greedy", "--order", "descending"),
+    "matching": (*PAPER, "--method", "matching", "--bound", "top-class"),
+    "raced, anchor": (*RACING, "--rule", "anchor", "--overlap", "paper"),
+    "raced, expected, chosen only": (*RACING, "--chosen-only", "--overlap", "class"),
+    "ladder": (*PAPER, "--rungs", "50", "100", "--n", "1000", "--target-loss", "0.1"),
+    "experts, shuffled": (*PAPER, "--image-order", "shuffled", "--max", "8"),
 }
 
 
@@ -104,7 +109,7 @@ def test_a_run_of_several_shares_holds(small, tmp_path, monkeypatch):
     for name in ("model.pt", "near.txt"):
         shutil.copy(small / name, tmp_path)
     for share in ("2/2", "1/2"):
-        assert call("certify", tmp_path, *SMALL, *LEVELS, "--n0", "40", "--n", "200", "--out", "run",
+        assert call("certify", tmp_path, *SMALL, *PAPER, *LEVELS, "--n0", "40", "--n", "200", "--out", "run",
                     "--shard", share).returncode == 0  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert failing(Path("run"), redraw=3) == {}

@@ -242,7 +242,9 @@ def test_engines_change_rounding_and_nothing_else(data, engine):
 def test_a_diverging_loss_stops_with_a_message_and_hands_on_nothing(data):
     images = np.full((8, 1, 8, 8), np.nan, np.float32)
     seen = []
-    with pytest.raises(FloatingPointError, match=r"loss = nan in epoch 0: training diverged; lower lr = 0\.003"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss = nan in epoch 0: training diverged; lower the learning rate, 0\.003"
+    ):
         fit(
             build("digits_cnn", 10, seed=0),
             images,

@@ -1,0 +1,60 @@
+"""What commands print of results: the table, what it means, and what can be done next."""
+
+import shlex
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from pathlib import Path
+from typing import Any
+
+from srs.commands._cli import Screen, console
+from srs.modes import MEANING, short_title
+from srs.report.numbers import percent, significant
+from srs.report.tables import TerminalTable, rule_table
+
+
+def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
+    """Print a table of rules and what its rows and columns are; return the screen."""
+    screen = console()
+    table = rule_table(summary, summary["main"], named=short_title)
+    shown = TerminalTable(f"{caption}: certified accuracy (%) at l2 radius", table)
+    screen.print(shown)
+    screen.print(f"> the row to quote: {table.main}")
+    screen.print(table.legend)
+    screen.print(MEANING)
+    if left_out := shown.left_out(screen.width):
+        screen.print(f"no room for: {', '.join(left_out)} (a wider terminal or a pipe shows them)")
+    return screen
+
+
+def print_results(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print the results of the run in a folder."""
+    from srs.report.summary import remarks  # with PyTorch, which `srs-allocate` does without
+
+    screen = print_table(summary, str(folder))
+    main, settings = summary["allocations"][summary["main"]], summary["settings"]
+    bound = (
+        "no bound known"
+        if main["upper_bound"] is None
+        else f"at most {significant(main['upper_bound'], ROUND_CEILING)}"
+    )
+    total = significant(main["objective"], ROUND_FLOOR)
+    for line in (
+        f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
+        f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}",
+        f"{summary['guarantee']}",
+        *remarks(summary),
+        f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}",
+        "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()),
+    ):
+        screen.print(line)
+
+
+def print_next(folder: Path, settings: Mapping[str, Any], *, reported: bool = False) -> None:
+    """Print what can be done with the run in a folder: commands to copy."""
+    run, own = shlex.quote(str(folder)), settings.get("model")
+    code = f" --model {shlex.quote(own)}" if own else ""
+    lines = [] if reported else [f"srs-report {run}"]
+    lines += [f"srs-verify {run}{code}", f"srs-predict {run} IMAGE{code}"]
+    screen = console()
+    for number, line in enumerate(lines):
+        screen.print(f"{'next:' if not number else '     '} {line}", soft_wrap=True)
