@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -106,15 +107,40 @@ def _module(device: torch.device) -> Any:
     return getattr(torch, device.type)
 
 
-@contextmanager
-def threads_each(count: int) -> Iterator[None]:
-    """Keep each PyTorch operation on so many CPU threads, and restore their number afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+class _ThreadsEach:
+    """How many CPU threads a PyTorch operation has: one number for the process, which several threads may ask for."""
+
+    def __init__(self) -> None:
+        self._free = threading.Lock()
+        self._before = 0
+        self._asked: dict[object, int] = {}  # in the order in which they came
+
+    @contextmanager
+    def of(self, count: int) -> Iterator[None]:
+        """Set the number, and put back what was set before once the last that asked for one has left."""
+        key = object()
+        with self._free:
+            if not self._asked:
+                self._before = torch.get_num_threads()
+            self._asked[key] = count
+            torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            with self._free:
+                del self._asked[key]
+                torch.set_num_threads(next(reversed(self._asked.values()), self._before))
+
+
+_THREADS_EACH = _ThreadsEach()
+
+
+def threads_each(count: int) -> AbstractContextManager[None]:
+    """Keep each PyTorch operation on so many CPU threads, and restore their number afterwards.
+
+    Where several threads of this process do so at the same time, the last of them to leave restores it.
+    """
+    return _THREADS_EACH.of(count)
 
 
 def one_thread_each() -> AbstractContextManager[None]:

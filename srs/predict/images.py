@@ -78,7 +78,27 @@ def _test_image(
 
 
 def _array(source: str, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "n c h w"]:
-    array = read_array(source, ("images", "image"))
+    return as_images(read_array(source, ("images", "image")), size, shape, source=source)
+
+
+def as_images(
+    array: np.ndarray, size: int, shape: tuple[int, int, int] | None, *, source: str
+) -> Float32[np.ndarray, "n c h w"]:
+    """Return one image or many as float32 in [0, 1]: floats as they are, 8-bit integers divided by 255.
+
+    Parameters
+    ----------
+    array : array of shape (C, H, W) or (n, C, H, W), or without C where that is 1
+    size, shape
+        As in `read_images`.
+    source : str
+        What errors call the array.
+
+    Raises
+    ------
+    ValueError
+        Where the array has another shape, or pixels that are none.
+    """
     shape = _guessed(array.shape, size) if shape is None else shape
     if shape is None or array.size == 0 or array.size % size or not _ends_with(array.shape, shape):
         wanted = f"{size} numbers an image" if shape is None else f"{' x '.join(map(str, shape))} an image"

@@ -237,3 +237,19 @@ def test_processes_and_devices_mean_the_same_by_auto(monkeypatch, device, launch
     monkeypatch.setattr("smoothing.machine.atexit.register", lambda function: None)
     processes(device)
     assert asked == [on_cpu]
+
+
+def test_the_last_thread_to_leave_restores_the_number_of_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = machine.one_thread_each(), machine.threads_each(2)
+        with first:
+            assert torch.get_num_threads() == 1
+            second.__enter__()
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2  # what the first found is not put back under the second
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
