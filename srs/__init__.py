@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srs.predict.loading import LoadedRun, load_run
+    from srs.predict.online import Arrivals
+    from srs.predict.predictor import Answers
 
-__all__ = ["LoadedRun", "__version__", "load_run"]
+__all__ = ["Answers", "Arrivals", "LoadedRun", "__version__", "load_run"]
 
 __version__ = version("srs-certify")
 
@@ -19,5 +21,6 @@ def __getattr__(name: str) -> Any:
     from regions.extras import need
 
     need("certify", f"srs.{name}")
-    globals()[name] = found = getattr(import_module("srs.predict.loading"), name)
-    return found
+    loading = import_module("srs.predict.loading")
+    globals().update({one: getattr(loading, one) for one in __all__ if one != "__version__"})
+    return globals()[name]

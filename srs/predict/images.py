@@ -1,5 +1,6 @@
 """Images named on a command line, as the base classifier takes them: float32, (n, C, H, W), pixels in [0, 1]."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from jaxtyping import Float32
 
 from srs.arrays import as_pixels, read_array
 from training import FolderImages
-from training.pictures import read_picture, with_channels
+from training.pictures import PictureBytes, Source, read_picture, with_channels
+
+#: How a .npy file begins.
+_NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +112,31 @@ def as_images(
     return as_pixels(array.reshape(-1, *shape), source)
 
 
+def decode(
+    content: bytes, size: int, shape: tuple[int, int, int] | None, *, source: str
+) -> Float32[np.ndarray, "n c h w"]:
+    """Read a picture file, or an array in a .npy file, that came as bytes from anybody.
+
+    Parameters
+    ----------
+    content : bytes
+    size, shape, source
+        As in `as_images`. A picture of more than four times so many pixels is not even decoded.
+
+    Raises
+    ------
+    ValueError
+        Where the content is no such file, or as in `as_images`.
+    """
+    if not content.startswith(_NPY):
+        return _pixels(PictureBytes(content, source, 4 * size), size, shape)
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy raises several types for malformed bytes
+        raise ValueError(f"{source} is damaged, or not a plain array file") from error
+    return as_images(array, size, shape, source=source)
+
+
 def _guessed(found: tuple[int, ...], size: int) -> tuple[int, int, int] | None:
     """Return the shape of an image with so many numbers, of an array that is one or many."""
     for shape in (found, found[1:]):
@@ -126,6 +155,10 @@ def _ends_with(found: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
 def _picture(file: Path, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file; name an image, or an array in a .npy file")
+    return _pixels(file, size, shape)
+
+
+def _pixels(file: Source, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
     picture = read_picture(file)
     height, width = picture.shape[1:]
     channels = size // (width * height) if shape is None else shape[0]

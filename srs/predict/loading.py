@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float32
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from regions import OnlineAllocator, RegionMap
 from smoothing.machine import usable_device
-from srs.predict.images import as_images
+from srs.predict.images import as_images, decode
 from srs.predict.online import Arrivals, arrive, identity_of, open_state
 from srs.predict.predictor import Answers, Predictor
 from srs.predict.run_classifier import ARGUMENTS, Words, fresh_seed, run_classifier
@@ -25,6 +26,8 @@ from srs.run.base_classifiers import Bank
 from srs.run.folder import REGIONS, Description, read_description
 from srs.run.map import check_apart, read_summary, run_map
 from srs.run.sources import Files
+
+__all__ = ["Answers", "Arrivals", "FinishedRun", "LoadedRun", "load_run", "open_classifier", "read_run"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -125,8 +128,9 @@ class LoadedRun:
         Raises
         ------
         ValueError
-            Where images have another shape or pixels that are none, a number cannot be used, the model was changed
-            after loading, or the process was forked from the one that loaded the run.
+            Where images have another shape or pixels that are none, or a number cannot be used.
+        RuntimeError
+            Where the model was changed after loading, or the process was forked from the one that loaded the run.
         """
         return self._predictor(self._images(images), n=n, n0=n0)
 
@@ -152,7 +156,7 @@ class LoadedRun:
 
         Raises
         ------
-        ValueError
+        ValueError, RuntimeError
             As `predict`.
         """
         return self._predictor.certify(self._images(images), n=n, n0=n0)
@@ -183,6 +187,8 @@ class LoadedRun:
         ValueError
             As `predict`; where the file is another run's or damaged; where the run's overlap mode is "class"; and where
             the run was loaded with a seed, because noise that decided about one region must not decide about another.
+        RuntimeError
+            As `predict`.
         OSError
             Where the file cannot be opened, read or written. `TimeoutError` if other processes keep it busy.
         """
@@ -191,6 +197,28 @@ class LoadedRun:
             raise ValueError(f"{seed}: noise that was used before would decide about new regions; drop it")
         pixels = self._images(images)
         return arrive(self._store(Path(store)), self._predictor, pixels, n=n, n0=n0)
+
+    def decode(self, content: bytes, *, source: str = "the image") -> Float32[np.ndarray, "m c h w"]:
+        """Read a picture file, or an array of one or many images in a .npy file, that came as bytes from anybody.
+
+        Parameters
+        ----------
+        content : bytes
+            Nothing is scaled, and nothing is unpickled. A picture of many more pixels than `shape` has is not decoded.
+        source : str, default="the image"
+            What errors call it.
+
+        Returns
+        -------
+        float32 array of shape (m, C, H, W)
+            Pixels in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            One line, where the content is no such file, or holds images of another shape or pixels that are none.
+        """
+        return decode(content, math.prod(self.shape), self.shape, source=source)
 
     def close(self) -> None:
         """Close the files that `register` has opened. What was registered is stored already."""
@@ -206,7 +234,7 @@ class LoadedRun:
     ) -> None:
         self.close()
 
-    def _images(self, images: ArrayLike | Tensor) -> np.ndarray:
+    def _images(self, images: ArrayLike | Tensor) -> Float32[np.ndarray, "m c h w"]:
         array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
         return as_images(array, math.prod(self.shape), self.shape, source="images")
 

@@ -21,16 +21,16 @@ class Numbers:
 
         Raises
         ------
-        ValueError
+        RuntimeError
             Where there are no more, and in a process that was forked from the one that has them: both would draw the
             same noise.
         """
         if os.getpid() != self._process:
-            raise ValueError("the classifier was loaded before this process was forked: load it again in here")
+            raise RuntimeError("the classifier was loaded before this process was forked: load it again in here")
         with self._counting:
             first = self._next
             if first + m > MOST:
-                raise ValueError(
+                raise RuntimeError(
                     f"{MOST:,} images were asked about: go on with another seed, so that no noise is reused"
                 )
             self._next += m

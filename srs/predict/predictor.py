@@ -182,12 +182,12 @@ class Predictor:
             yield self.classifier
 
     def check_same(self, found: Predictions | Certificates) -> None:
-        """Raise `ValueError` where another classifier voted than the one that was handed over.
+        """Raise `RuntimeError` where another classifier voted than the one that was handed over.
 
         :meta private:
         """
         if found.identity != self._identity:
-            raise ValueError("the base classifier was changed after it was loaded: load it again")
+            raise RuntimeError("the base classifier was changed after it was loaded: load it again")
 
     def _levels(
         self, images: Float32[np.ndarray, "m c h w"], n0: int
