@@ -6,6 +6,7 @@ import pytest
 
 import smoothing
 import training
+from srs.predict.estimator import Estimator
 from srs.predict.loading import LoadedRun, load_run
 from srs.predict.predictor import Predictor
 
@@ -15,6 +16,7 @@ RESULTS = {"CertificateTable", "Certificates", "Decisions", "Identity", "Predict
 PUBLIC = [
     *(getattr(training, name) for name in training.__all__),
     *(getattr(smoothing, name) for name in smoothing.__all__ if name not in RESULTS),
+    Estimator,
     LoadedRun,
     load_run,
     Predictor,

@@ -27,8 +27,6 @@ from srs.run.folder import REGIONS, Description, read_description
 from srs.run.map import check_apart, read_summary, run_map
 from srs.run.sources import Files
 
-__all__ = ["Answers", "Arrivals", "FinishedRun", "LoadedRun", "load_run", "open_classifier", "read_run"]
-
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
