@@ -156,6 +156,10 @@ def test_import_regions_is_light():
     assert not loaded_by("import regions") & heavy
 
 
+def test_import_srs_is_light():
+    assert not loaded_by("import srs; srs.__version__") & {"torch", "numpy", "yaml", "regions", "smoothing"}
+
+
 def test_allocating_needs_no_torch():
     loaded = loaded_by("import regions; regions.allocate([[0.0], [1.0]], [1.0, 1.0])")
     assert "highspy" in loaded

@@ -6,6 +6,8 @@ import pytest
 
 import smoothing
 import training
+from srs.predict.estimator import Estimator
+from srs.predict.loading import LoadedRun, load_run
 from srs.predict.predictor import Predictor
 
 #: Records that functions return: nobody makes them by position.
@@ -14,6 +16,9 @@ RESULTS = {"CertificateTable", "Certificates", "Decisions", "Identity", "Predict
 PUBLIC = [
     *(getattr(training, name) for name in training.__all__),
     *(getattr(smoothing, name) for name in smoothing.__all__ if name not in RESULTS),
+    Estimator,
+    LoadedRun,
+    load_run,
     Predictor,
 ]
 
@@ -45,5 +50,7 @@ def test_functions_classes_and_methods_are_all_looked_at():
         "fit",
         "SmoothAdv.__call__",
         "ImageData",
+        "load_run",
+        "LoadedRun.register",
         "Predictor.certify",
     } <= set(dict(callables()))

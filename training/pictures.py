@@ -1,5 +1,7 @@
 """The one reader of picture files: the right values in [0, 1], or a refusal that names the file and the remedy."""
 
+import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +22,38 @@ _TRANSPARENT = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _SAVE = "save it as PNG of 8 or 16 bits a channel"
 
 
-def read_picture(file: Path, *, size: int | None = None) -> Float32[np.ndarray, "c h w"]:
+@dataclass(frozen=True)
+class PictureBytes:
+    """The content of a picture file, and what errors call it.
+
+    Attributes
+    ----------
+    content : bytes
+    name : str
+    most : int
+        Most pixels; a picture of more is refused before it is decoded.
+    """
+
+    content: bytes
+    name: str
+    most: int
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: Where a picture is.
+Source = Path | PictureBytes
+
+
+def read_picture(file: Source, *, size: int | None = None) -> Float32[np.ndarray, "c h w"]:
     """Read a picture file as the values that it stores, divided by their largest possible value (255 or 65535).
 
     The orientation that a camera noted is applied. Colour profiles and gamma are not: values stay as stored.
 
     Parameters
     ----------
-    file : Path
+    file : Path or PictureBytes
         PNG, JPEG, WebP, BMP, GIF, TIFF, PGM or PPM.
     size : int, optional
         Scale the shorter side to this and take the middle square.
@@ -57,7 +83,7 @@ def read_picture(file: Path, *, size: int | None = None) -> Float32[np.ndarray, 
     return np.ascontiguousarray(planes)
 
 
-def with_channels(picture: Float32[np.ndarray, "c h w"], channels: int, file: Path) -> Float32[np.ndarray, "d h w"]:
+def with_channels(picture: Float32[np.ndarray, "c h w"], channels: int, file: Source) -> Float32[np.ndarray, "d h w"]:
     """Return a picture with 1 or 3 channels: a grey one has three that are equal, and is grey where they are.
 
     Raises
@@ -72,14 +98,16 @@ def with_channels(picture: Float32[np.ndarray, "c h w"], channels: int, file: Pa
     return np.ascontiguousarray(np.broadcast_to(picture, (channels, *picture.shape[1:])))
 
 
-def _oriented(file: Path) -> list["Image.Image"]:
+def _oriented(file: Source) -> list["Image.Image"]:
     """Return the picture upright: one 8-bit image, L or RGB, or a float image (F) for each channel."""
     from PIL import Image, UnidentifiedImageError
 
-    if not file.is_file():
+    if isinstance(file, Path) and not file.is_file():
         raise ValueError(f"{file}: not a regular file; replace it by an image")
     try:
-        with Image.open(file, formats=FORMATS) as opened:
+        with Image.open(_content(file), formats=FORMATS) as opened:
+            if isinstance(file, PictureBytes) and opened.width * opened.height > file.most:
+                raise _RefusedError(f"{file} has {opened.width}x{opened.height} pixels, at most {file.most} are read")
             _check_frames(file, opened)
             deep = _is_deep(file, opened)
             opened.load()
@@ -103,17 +131,21 @@ def _oriented(file: Path) -> list["Image.Image"]:
     return bands if turn is None else [band.transpose(turn) for band in bands]
 
 
+def _content(file: Source) -> Path | io.BytesIO:
+    return file if isinstance(file, Path) else io.BytesIO(file.content)
+
+
 class _RefusedError(ValueError):
     """A message of our own, as against one of a decoder."""
 
 
-def _check_frames(file: Path, opened: "ImageFile.ImageFile") -> None:
+def _check_frames(file: Source, opened: "ImageFile.ImageFile") -> None:
     # The second picture of a camera's MPO is a preview or another view: by that format the first is the picture.
     if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
         raise _RefusedError(f"{file} holds several pictures: save the one that is meant, as PNG")
 
 
-def _is_deep(file: Path, opened: "ImageFile.ImageFile") -> bool:
+def _is_deep(file: Source, opened: "ImageFile.ImageFile") -> bool:
     """Whether the file has 16 bits a channel. Looks at what the decoder is told, before it cuts anything off."""
     args = opened.tile[0][3] if opened.tile else ()
     told = args if isinstance(args, tuple) else (args,)
@@ -131,7 +163,7 @@ def _is_deep(file: Path, opened: "ImageFile.ImageFile") -> bool:
     return False
 
 
-def _is_deep_tiff(file: Path, opened: "ImageFile.ImageFile") -> bool:
+def _is_deep_tiff(file: Source, opened: "ImageFile.ImageFile") -> bool:
     tags = opened.tag_v2  # type: ignore[attr-defined]
     if tags.get(274, 1) != 1:  # Pillow 13 turns uncompressed ones into other pixels
         raise _RefusedError(f"{file} is a TIFF that lies on its side or upside down: turn it, and {_SAVE}")
@@ -148,7 +180,7 @@ def _is_deep_tiff(file: Path, opened: "ImageFile.ImageFile") -> bool:
     return False
 
 
-def _plain(file: Path, image: "Image.Image") -> "Image.Image":
+def _plain(file: Source, image: "Image.Image") -> "Image.Image":
     """Return an 8-bit picture as L or RGB."""
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -160,7 +192,7 @@ def _plain(file: Path, image: "Image.Image") -> "Image.Image":
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _deep_bands(file: Path, image: "Image.Image") -> list["Image.Image"]:
+def _deep_bands(file: Source, image: "Image.Image") -> list["Image.Image"]:
     """Return a float image in [0, 1] for each channel of a 16-bit picture."""
     from PIL import Image
 
@@ -175,14 +207,14 @@ def _deep_bands(file: Path, image: "Image.Image") -> list["Image.Image"]:
     return [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes]
 
 
-def _low_bytes(file: Path) -> Float32[np.ndarray, "h w c"]:
+def _low_bytes(file: Source) -> Float32[np.ndarray, "h w c"]:
     """Return the lower byte of each value of a 16-bit colour PNG, of which Pillow gives the higher.
 
     PNG puts the higher byte first. A decoder that is told that the lower one comes first gives the other byte.
     """
     from PIL import Image
 
-    with Image.open(file, formats=("PNG",)) as opened:
+    with Image.open(_content(file), formats=("PNG",)) as opened:
         *where, raw = opened.tile[0]
         if not isinstance(raw, str) or raw not in ("RGB;16B", "RGBA;16B"):
             raise _RefusedError(f"{file} is grey with alpha, of 16 bits: save it without alpha")
@@ -190,7 +222,7 @@ def _low_bytes(file: Path) -> Float32[np.ndarray, "h w c"]:
         return np.asarray(opened, dtype=np.float32)
 
 
-def _transparent(file: Path) -> _RefusedError:
+def _transparent(file: Source) -> _RefusedError:
     return _RefusedError(
         f"{file} has transparent pixels, which have no colour: put it on a background, save without alpha"
     )

@@ -1,6 +1,6 @@
 """A training run in a folder: any method from data to checkpoint, one epoch after the other, and on after a kill.
 
-The folder holds `config.yaml`, `checkpoint.pt`, `log.tsv` (one row an epoch) and `tensorboard/`.
+The folder holds `config.yaml`, `checkpoint.pt` and `log.tsv` (one row an epoch), and `tensorboard/` where asked for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,10 @@ from training.levels import choose_levels
 from training.loop import Epoch, fit
 from training.models import build, normalized
 from training.settings import CIRCUMSTANCES, TrainSettings
+from training.tracking import check_tracker, started
 
 #: What a run's folder holds.
-CHECKPOINT, CONFIG, LOG, TENSORBOARD, LOCK = "checkpoint.pt", "config.yaml", "log.tsv", "tensorboard", ".lock"
+CHECKPOINT, CONFIG, LOG, LOCK = "checkpoint.pt", "config.yaml", "log.tsv", ".lock"
 
 
 def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[Epoch, ...]:
@@ -62,6 +63,7 @@ def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[
     group = processes(settings.device)
     main = group.is_main_process
     if main:
+        check_tracker(settings.tracker)
         _check_folder(settings)
     data = load_data(settings.dataset, settings.data_dir, download=settings.download, image_size=settings.image_size)
     with ExitStack() as open_things:
@@ -73,7 +75,7 @@ def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[
             open_things.enter_context(_claimed(settings))
         group.wait_for_everyone()
         training.resume()
-        with _Logs(settings.out, training.epochs) if main else nullcontext() as logs:
+        with _Logs(settings, training.epochs) if main else nullcontext() as logs:
             training.logs = logs
             chosen = training.chosen
             if chosen is None:
@@ -182,24 +184,22 @@ class _Run:
 
 
 class _Logs:
-    """The table and TensorBoard's events of a run: they say what the checkpoint says, whatever was interrupted when."""
+    """The table of a run and what a tracker shows: they say what the checkpoint says, whatever was interrupted when."""
 
-    def __init__(self, out: Path, epochs: list[dict[str, Any]]) -> None:
-        self._file = out / LOG
-        self._folder = out / TENSORBOARD
+    def __init__(self, settings: TrainSettings, epochs: list[dict[str, Any]]) -> None:
+        self._settings, self._file = settings, settings.out / LOG
         self._earlier = epochs
         self._written = 0
 
     def __enter__(self) -> "_Logs":
-        from torch.utils.tensorboard import SummaryWriter  # a second to import
-
-        self._writer = SummaryWriter(str(self._folder), purge_step=0)  # events of earlier starts are replaced
+        self._trackers = started(self._settings.tracker, self._settings.out, self._settings.to_dict())
         if self._earlier:
             self.add(self._earlier)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+        for tracker in self._trackers:
+            tracker.finish()
 
     def add(self, epochs: list[dict[str, Any]]) -> None:
         names = [f.name for f in fields(Epoch)]
@@ -213,10 +213,11 @@ class _Logs:
             ]
             stream.write("".join("\t".join(line) + "\n" for line in lines).encode())
         for step in range(self._written, len(epochs)):
-            for name in ("loss", "accuracy", "lr", "images_per_second"):
-                self._writer.add_scalar(f"{epochs[step]['stage']}/{name}", epochs[step][name], step)
+            shown = ("loss", "accuracy", "lr", "images_per_second")
+            values = {f"{epochs[step]['stage']}/{name}": epochs[step][name] for name in shown}
+            for tracker in self._trackers:
+                tracker.log(values, step=step)
         self._written = len(epochs)
-        self._writer.flush()
 
 
 def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray | FolderImages, Int64[np.ndarray, " n"]]:

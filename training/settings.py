@@ -15,7 +15,7 @@ from training.losses import Loss, Macer, cross_entropy
 from training.stage import Engine, Stage
 
 #: Settings that say where and how a run is done, not what it computes: a run may go on with other ones.
-CIRCUMSTANCES = frozenset({"data_dir", "download", "out", "resume"})
+CIRCUMSTANCES = frozenset({"data_dir", "download", "out", "resume", "tracker"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,9 @@ class TrainSettings:
     """CPU threads. Default: as many as PyTorch takes."""
     out: Path = Path("runs/train")
     """Folder for checkpoint, configuration and logs."""
+    tracker: str | None = None
+    """Where loss and accuracy of the epochs are shown as well: tensorboard, in a folder of --out, wandb, mlflow or
+    another tracker that Accelerate knows, installed and set up as its documentation says. Default: log.tsv alone."""
     resume: bool = False
     """Go on with the run that --out holds; a run that is finished is left as it is."""
 

@@ -47,11 +47,11 @@ def predict(settings: PredictSettings) -> None:
     opened: Opened
     if settings.online is not None:
         opened = run = open_run(settings)
-        arrivals = run.arrive(settings.online, n=n, n0=n0, alpha=settings.alpha)
+        arrivals = run.register(run.query.images, settings.online, n=n, n0=n0)
         answers, created = arrivals.answers, arrivals.created
     else:
         opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
-        ask = opened.predictor.certify if settings.certify else opened.predictor
+        ask = opened.certify if settings.certify else opened.predict
         answers = ask(opened.query.images, n=n, n0=n0)
     rows = _rows(opened.query, answers, created, settings, opened.seed)
     if settings.json:

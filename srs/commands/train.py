@@ -15,8 +15,8 @@ _DESCRIPTION = """Train a base classifier for certification: sample-wise (Algori
 
 Choose a preset, then override what differs: srs-train mnist-quick --method smooth-adv --sigma 0.5 --out runs/adv-0.5
 
-Writes checkpoint.pt after each epoch, config.yaml, log.tsv and tensorboard/ into --out; srs-certify --checkpoint takes
-it from there. A run that was stopped, in whatever way, goes on with the same command and --resume."""
+Writes checkpoint.pt after each epoch, config.yaml and log.tsv into --out; srs-certify --checkpoint takes it from there.
+A run that was stopped, in whatever way, goes on with the same command and --resume."""
 
 
 #: What the parts of training call the values of some flags.

@@ -1,5 +1,6 @@
 """Images named on a command line, as the base classifier takes them: float32, (n, C, H, W), pixels in [0, 1]."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from jaxtyping import Float32
 
 from srs.arrays import as_pixels, read_array
 from training import FolderImages
-from training.pictures import read_picture, with_channels
+from training.pictures import PictureBytes, Source, read_picture, with_channels
+
+#: How a .npy file begins.
+_NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,27 @@ def _test_image(
 
 
 def _array(source: str, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "n c h w"]:
-    array = read_array(source, ("images", "image"))
+    return as_images(read_array(source, ("images", "image")), size, shape, source=source)
+
+
+def as_images(
+    array: np.ndarray, size: int, shape: tuple[int, int, int] | None, *, source: str
+) -> Float32[np.ndarray, "n c h w"]:
+    """Return one image or many as float32 in [0, 1]: floats as they are, 8-bit integers divided by 255.
+
+    Parameters
+    ----------
+    array : array of shape (C, H, W) or (n, C, H, W), or without C where that is 1
+    size, shape
+        As in `read_images`.
+    source : str
+        What errors call the array.
+
+    Raises
+    ------
+    ValueError
+        Where the array has another shape, or pixels that are none.
+    """
     shape = _guessed(array.shape, size) if shape is None else shape
     if shape is None or array.size == 0 or array.size % size or not _ends_with(array.shape, shape):
         wanted = f"{size} numbers an image" if shape is None else f"{' x '.join(map(str, shape))} an image"
@@ -86,6 +110,31 @@ def _array(source: str, size: int, shape: tuple[int, int, int] | None) -> Float3
         remedy = "; channels come first, so give numpy.moveaxis(images, -1, -3)" if last else ""
         raise ValueError(f"{source} has shape {array.shape}: expected one or many images, {wanted}{remedy}")
     return as_pixels(array.reshape(-1, *shape), source)
+
+
+def decode(
+    content: bytes, size: int, shape: tuple[int, int, int] | None, *, source: str
+) -> Float32[np.ndarray, "n c h w"]:
+    """Read a picture file, or an array in a .npy file, that came as bytes from anybody.
+
+    Parameters
+    ----------
+    content : bytes
+    size, shape, source
+        As in `as_images`. A picture of more than four times so many pixels is not even decoded.
+
+    Raises
+    ------
+    ValueError
+        Where the content is no such file, or as in `as_images`.
+    """
+    if not content.startswith(_NPY):
+        return _pixels(PictureBytes(content, source, 4 * size), size, shape)
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy raises several types for malformed bytes
+        raise ValueError(f"{source} is damaged, or not a plain array file") from error
+    return as_images(array, size, shape, source=source)
 
 
 def _guessed(found: tuple[int, ...], size: int) -> tuple[int, int, int] | None:
@@ -106,6 +155,10 @@ def _ends_with(found: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
 def _picture(file: Path, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file; name an image, or an array in a .npy file")
+    return _pixels(file, size, shape)
+
+
+def _pixels(file: Source, size: int, shape: tuple[int, int, int] | None) -> Float32[np.ndarray, "1 c h w"]:
     picture = read_picture(file)
     height, width = picture.shape[1:]
     channels = size // (width * height) if shape is None else shape[0]

@@ -1,24 +1,24 @@
 """Algorithm 2 after a run: new images get regions of their own, in a file that begins with the run's regions."""
 
-import itertools
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32
 
 from regions import OnlineAllocator, RegionMap, TooManyOverlaps, overlap_graph
-from smoothing import Certificates, SmoothedClassifier, make_sampler
+from smoothing import Certificates, make_sampler
+from smoothing._validate_inputs import check_images
 from smoothing.fingerprint import difference
 from smoothing.reading import read_json
 from srs.evaluation.rules import less
-from srs.predict.predictor import Answers
+from srs.predict.predictor import Answers, Predictor
 
 #: What may overlap in the file, by the run's overlap mode. Class groups would need all certificates to hold at once,
 #: also those still to come.
@@ -41,7 +41,15 @@ class Arrivals:
     created: Bool[np.ndarray, " m"]
 
 
-def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[str, Any]) -> OnlineAllocator:
+def identity_of(classifier: Mapping[str, Any], table: RegionMap) -> dict[str, Any]:
+    """Say which G a run has, whatever its seed: what was certified, as a run's manifest says it, and the regions."""
+    certified = {name: value for name, value in classifier.items() if name != "seed"}
+    return {"classifier": certified, "regions": table.content_hash}
+
+
+def open_state(
+    path: Path, table: RegionMap, overlap: str, classifier: Mapping[str, Any], *, called: str = "--online"
+) -> OnlineAllocator:
     """Open the file of regions, or begin it with those of a run; several processes may do so at the same time.
 
     Beside it, in PATH.json, stands which regions it began with and of which classifier: a file of another run is
@@ -56,6 +64,8 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
         The run's overlap mode.
     classifier : mapping
         What was certified, as a run's manifest says it.
+    called : str, default="--online"
+        What errors call the file.
 
     Raises
     ------
@@ -66,42 +76,41 @@ def open_state(path: Path, table: RegionMap, overlap: str, classifier: Mapping[s
     """
     if overlap not in GROUPS:
         raise ValueError(
-            f"--online {path}: the run's --overlap is {overlap}, whose certificates must hold all at once, which "
+            f"{called} {path}: the run's --overlap is {overlap}, whose certificates must hold all at once, which "
             "images still to come cannot promise; certify with --overlap sigma"
         )
-    identity = {name: value for name, value in classifier.items() if name != "seed"}
-    ours = {"classifier": identity, "regions": table.content_hash, "groups": GROUPS[overlap]}
+    ours = identity_of(classifier, table) | {"groups": GROUPS[overlap]}
     about = path.with_name(f"{path.name}.json")
     if path.exists() and not about.exists():
-        raise ValueError(f"--online {path}: {about.name} is missing, which says whose regions it holds; restore it")
+        raise ValueError(f"{called} {path}: {about.name} is missing, which says whose regions it holds; restore it")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise ValueError(f"--online {path}: there is no folder {folder}; make it first")
+        raise ValueError(f"{called} {path}: there is no folder {folder}; make it first")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=folder) as staging:
         if not about.exists():
             _first(Path(staging) / "about", about, json.dumps(ours, indent=2) + "\n")
         differs = difference(ours, read_json(about, "restore it"))
         if differs is not None:
             name, here, there = differs
-            raise ValueError(f"--online {path}: is another run's: {name} is {there} there, {here} here; name another")
+            raise ValueError(f"{called} {path}: is another run's: {name} is {there} there, {here} here; name another")
         if not path.exists():
             _begin(Path(staging) / "regions.db", path, table, GROUPS[overlap])
     state = OnlineAllocator(path, table.centres.shape[1], groups=GROUPS[overlap])
     try:
-        _check_disjoint(state, path)
+        _check_disjoint(state, f"{called} {path}")
     except BaseException:
         state.close()
         raise
     return state
 
 
-def _check_disjoint(state: OnlineAllocator, path: Path) -> None:
+def _check_disjoint(state: OnlineAllocator, source: str) -> None:
     """Refuse a file in which regions that conflict overlap: `OnlineAllocator` stores none, but others may have."""
     stored = state.region_map()
     try:
         overlap_graph(stored.centres, stored.radii, groups=stored.sigma if state.groups == "sigma" else None, most=0)
     except TooManyOverlaps as error:
-        raise ValueError(f"--online {path}: holds regions that overlap, which prove nothing: restore a copy") from error
+        raise ValueError(f"{source}: holds regions that overlap, which prove nothing: restore a copy") from error
 
 
 def _first(staged: Path, path: Path, text: str) -> None:
@@ -132,36 +141,30 @@ def _begin(staged: Path, path: Path, table: RegionMap, groups: str) -> None:
 
 def arrive(
     state: OnlineAllocator,
-    classifier: SmoothedClassifier,
+    G: Predictor,
     images: Float32[np.ndarray, "m c h w"],
-    sigmas: Sequence[float],
     *,
     n: int = 10_000,
     n0: int = 1000,
-    alpha: float = 0.001,
 ) -> Arrivals:
     """Certify images and register them, one after the other (Algorithm 2).
 
-    With probability at least 1 - alpha, per image: G, over all regions of the file now and later, is `predict` within
-    `radius`, since stored regions never change. An image inside a region is certified at its sigma (Eq. 6), any other
-    at the level that n0 samples choose (Eq. 7), and gets a region that stays clear of all conflicting ones (Eq. 8).
+    With probability at least 1 - alpha, G's own alpha, per image: G, over all regions of the file now and later, is
+    `predict` within `radius`, since stored regions never change. An image inside a region is certified at its sigma
+    (Eq. 6), any other at the level that n0 samples choose (Eq. 7), and gets a region that stays clear of all
+    conflicting ones (Eq. 8).
 
     Parameters
     ----------
     state : OnlineAllocator
-    classifier : SmoothedClassifier
-        With a seed that was never used before: its numbers begin with 0 in every call.
+    G : Predictor
+        Its classifier votes, at its levels. With a seed that was never used before.
     images : float32 array of shape (m, C, H, W)
         Pixels in [0, 1].
-    sigmas : sequence of float
-        The levels to choose from.
     n, n0 : int
         Estimation samples per image; selection samples per image and level.
-    alpha : float, default=0.001
-        Failure probability per image.
     """
-    grid: Float64[np.ndarray, " k"] = np.array(sigmas, dtype=np.float64)
-    names = itertools.count()
+    check_images(images)
     rows, created = [], []
     for image in images[:, None]:
         made: list[Certificates] = []
@@ -170,14 +173,16 @@ def arrive(
             sigma: float | None, image: np.ndarray = image, made: list[Certificates] = made
         ) -> tuple[float, float, int]:
             """Certify at this level or the best one, with noise that nobody has seen."""
-            name = np.array([next(names)])
-            if sigma is None:
-                choice = classifier.select_sigma(image, grid, n0=n0, indices=name)
-                found = classifier.certify_classes(
-                    image, choice.sigma, choice.predict, n=n, alpha=alpha, share=choice.share, indices=name
-                )
-            else:
-                found = classifier.certify(image, sigma, n0=n0, n=n, alpha=alpha, indices=name)
+            name = G.numbers(1)
+            with G.voting() as classifier:
+                if sigma is None:
+                    choice = classifier.select_sigma(image, G.sigmas, n0=n0, indices=name)
+                    found = classifier.certify_classes(
+                        image, choice.sigma, choice.predict, n=n, alpha=G.alpha, share=choice.share, indices=name
+                    )
+                else:
+                    found = classifier.certify(image, sigma, n0=n0, n=n, alpha=G.alpha, indices=name)
+            G.check_same(found)
             made.append(found)
             return float(found.sigma[0]), float(found.radius[0]), int(found.predict[0])
 

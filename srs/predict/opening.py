@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,49 +20,49 @@ from smoothing.forward import run
 from smoothing.identity import own_passes
 from smoothing.machine import usable_device
 from srs.predict.images import Query, read_images
-from srs.predict.online import Arrivals, arrive, open_state
-from srs.predict.predictor import Predictor
-from srs.predict.run_classifier import fresh_seed, run_classifier
+from srs.predict.loading import open_classifier, read_run
+from srs.predict.online import Arrivals
+from srs.predict.predictor import Answers, Predictor
+from srs.predict.run_classifier import FLAGS, fresh_seed
 from srs.predict.settings import PredictSettings
 from srs.run.base_classifiers import Named, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
-from srs.run.folder import REGIONS, read_description
-from srs.run.map import check_apart, read_summary, run_map
+from srs.run.map import check_apart
 from srs.run.sources import files_of
 from training import FolderImages, load_data
+
+Ask: TypeAlias = Callable[..., Answers]
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A predictor, what it is asked about, and the seed to state."""
+    """A classifier, what it is asked about, and the seed to state.
 
-    predictor: Predictor
+    Attributes
+    ----------
+    predict, certify : callable
+        Of images, n and n0.
+    query : Query
+    seed : int
+    """
+
+    predict: Ask
+    certify: Ask
     query: Query
     seed: int
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun(Opened):
-    """Of a run also its overlap mode, and what it certified."""
+    """Of a run also how to register images in a file."""
 
-    overlap: str
-    certified: Mapping[str, Any]
-
-    def arrive(self, online: Path, *, n: int, n0: int, alpha: float) -> Arrivals:
-        """Register the images in the file that `--online` names."""
-        G = self.predictor
-        with open_state(online, G.table, self.overlap, self.certified) as state:
-            return arrive(state, G.classifier, self.query.images, G.sigmas.tolist(), n=n, n0=n0, alpha=alpha)
+    register: Callable[..., Arrivals]
 
 
 def open_run(settings: PredictSettings) -> OpenedRun:
     """Open a finished run: it says which classifier was certified, and of what shape its images are."""
-    folder = settings.run
-    described = read_description(folder)
-    ours, manifest = described.settings, described.manifest
-    table = run_map(folder, manifest, read_summary(folder))
-    check_apart(folder / REGIONS, table, ours.overlap)
-    channels, height, width = manifest["data"]["shape"]
+    run = read_run(settings.run)
+    ours = run.described.settings
 
     @cache
     def test_images() -> Float32[np.ndarray, "n c h w"] | FolderImages:
@@ -70,21 +71,19 @@ def open_run(settings: PredictSettings) -> OpenedRun:
     sources = settings.images
     if settings.indices is not None:
         sources += tuple(f"test:{index}" for index in read_indices(settings.indices, len(test_images())))
-    query = read_images(sources, table.centres.shape[1], (channels, height, width), test_images)
-    seed, stream = fresh_seed(settings.seed)
-    classifier = run_classifier(
-        folder,
-        described,
-        seed=stream,
-        device=str(usable_device(settings.device)),
-        checkpoint=settings.checkpoint,
-        expert=settings.expert,
+    query = read_images(sources, math.prod(run.shape), run.shape, test_images)
+    G = open_classifier(
+        run,
         model=settings.model,
+        files=files_of(settings.checkpoint, settings.expert),
         arch=settings.arch,
+        device=settings.device,
+        outside=settings.outside,
+        alpha=settings.alpha,
+        seed=settings.seed,
+        words=FLAGS,
     )
-    sigmas = manifest["sigmas"]
-    predictor = Predictor(classifier, table, sigmas=sigmas, outside=settings.outside, alpha=settings.alpha)
-    return OpenedRun(predictor, query, seed, ours.overlap, manifest["classifier"])
+    return OpenedRun(G.predict, G.certify, query, G.seed, G.register)
 
 
 def open_map(settings: PredictSettings) -> Opened:
@@ -103,8 +102,8 @@ def open_map(settings: PredictSettings) -> Opened:
         seed=stream,
         device=str(usable_device(settings.device)),
     )
-    predictor = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
-    return Opened(predictor, query, seed)
+    G = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
+    return Opened(G, G.certify, query, seed)
 
 
 def _named(settings: PredictSettings, table: RegionMap) -> Named:

@@ -1,23 +1,22 @@
 """G(x) of Eq. 9: an input is classified with the noise level of the region that holds it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
-from smoothing import ABSTAIN, SmoothedClassifier, make_sampler
+from smoothing import ABSTAIN, Certificates, Predictions, SmoothedClassifier, make_sampler
 from smoothing._validate_inputs import check_images
 from smoothing.confidence import shared_alpha
 from srs.evaluation.rules import less
+from srs.predict.numbers import Numbers
 
 #: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
-
-#: Images have numbers below this (`smoothing`, its named noise streams).
-_MOST = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,9 @@ class Predictor:
     -----
     Every input gets the next number, which names its noise within the seed: numbers are never used twice, so no two
     inputs share noise, nor does an input that is asked about again, whichever thread asks. Answers depend on the seed
-    and on what was asked before, and on nothing else.
+    and on what was asked before, and on nothing else. Threads wait for each other: one call keeps all workers busy. A
+    process that was forked afterwards is refused an answer, since it would draw the same noise, and so is everybody
+    once the classifier is not the one that it was at first.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Predictor:
         self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
         if outside != "abstain" and not self.sigmas.size:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
-        self._asked, self._counting = 0, threading.Lock()
+        self._numbers, self._turn, self._identity = Numbers(), threading.Lock(), classifier.identity
 
     def __call__(self, images: Float32[np.ndarray, "m c h w"], *, n: int = 1000, n0: int = 1000) -> Answers:
         """Answer by a vote of n samples: with probability at least 1 - alpha, per image, it is -1 or G(x).
@@ -116,9 +117,11 @@ class Predictor:
         answered = np.flatnonzero(~np.isnan(sigma))
         answers = _nothing(where, sigma)
         if answered.size:
-            found = self.classifier.predict(
-                images[answered], sigma[answered], n=n, alpha=self.alpha, indices=names[answered]
-            )
+            with self.voting() as classifier:
+                found = classifier.predict(
+                    images[answered], sigma[answered], n=n, alpha=self.alpha, indices=names[answered]
+                )
+            self.check_same(found)
             answers.predict[answered] = found.predict
             answers.count[answered] = found.votes.max(axis=1)
             answers.n[answered] = n
@@ -146,9 +149,11 @@ class Predictor:
         answers = _nothing(where, sigma)
         if answered.size:
             level = sigma[answered]
-            found = self.classifier.certify(
-                images[answered], level, n0=n0, n=n, alpha=self.alpha, indices=names[answered]
-            )
+            with self.voting() as classifier:
+                found = classifier.certify(
+                    images[answered], level, n0=n0, n=n, alpha=self.alpha, indices=names[answered]
+                )
+            self.check_same(found)
             answers.predict[answered] = found.predict
             answers.count[answered] = found.counts
             answers.n[answered] = n
@@ -160,32 +165,46 @@ class Predictor:
             return replace(answers, cut=nearer)
         return answers
 
+    def numbers(self, m: int) -> Int64[np.ndarray, " m"]:
+        """Take the names of the next m images' noise, which nobody else gets.
+
+        :meta private:
+        """
+        return self._numbers.take(m)
+
+    @contextmanager
+    def voting(self) -> Iterator[SmoothedClassifier]:
+        """Wait for this thread's turn with the classifier.
+
+        :meta private:
+        """
+        with self._turn:
+            yield self.classifier
+
+    def check_same(self, found: Predictions | Certificates) -> None:
+        """Raise `RuntimeError` where another classifier voted than the one that was handed over.
+
+        :meta private:
+        """
+        if found.identity != self._identity:
+            raise RuntimeError("the base classifier was changed after it was loaded: load it again")
+
     def _levels(
         self, images: Float32[np.ndarray, "m c h w"], n0: int
     ) -> tuple[Location[np.ndarray, np.ndarray], Float64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
         """Look the inputs up, settle the level of those outside, and give everyone a number."""
         check_images(images)  # before the lookup: outside every region nobody else would look at them
         where = self.table.locate(images)
-        names = self._numbers(len(images))
+        names = self.numbers(len(images))
         sigma, lost = where.sigma.copy(), np.flatnonzero(where.region < 0)
         if lost.size and self.outside == "smallest-sigma":
             sigma[lost] = self.sigmas[0]
         elif lost.size and self.outside == "nearest-region":
             sigma[lost] = self._nearest(images[lost].reshape(lost.size, -1))
         elif lost.size and self.outside == "best-sigma":
-            sigma[lost] = self.classifier.select_sigma(images[lost], self.sigmas, n0=n0, indices=names[lost]).sigma
+            with self.voting() as classifier:
+                sigma[lost] = classifier.select_sigma(images[lost], self.sigmas, n0=n0, indices=names[lost]).sigma
         return where, sigma, names
-
-    def _numbers(self, m: int) -> Int64[np.ndarray, " m"]:
-        """Take the next m numbers, which nobody else gets."""
-        with self._counting:
-            first = self._asked
-            if first + m > _MOST:
-                raise ValueError(
-                    f"{_MOST:,} images were asked about: go on with another seed, so that no noise is reused"
-                )
-            self._asked += m
-        return np.arange(first, first + m)
 
     def _nearest(self, points: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, " m"]:
         filled = np.flatnonzero(self.table.radii > 0)

@@ -2,15 +2,40 @@
 
 import hashlib
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from smoothing import SmoothedClassifier
 from smoothing.fingerprint import classifier_difference
-from srs.run.base_classifiers import bank, named_by_run, own_classifier, smoothed
+from srs.run.base_classifiers import Bank, bank, named_by_run, own_classifier, smoothed
 from srs.run.folder import Description
-from srs.run.sources import files_of
+from srs.run.run_settings import RunSettings
+from srs.run.sources import Files
 from training.models import is_factory
+
+
+@dataclass(frozen=True)
+class Words:
+    """How errors write what the user gives: in the words of a command, or of a call.
+
+    Attributes
+    ----------
+    name, value : str
+        Formats of a setting's name, and of a setting with its value.
+    weights : str
+        What names weights.
+    store : str
+        What names the file in which images are registered.
+    """
+
+    name: str
+    value: str
+    weights: str
+    store: str
+
+
+FLAGS = Words("--{}", "--{} {}", "--checkpoint or --expert", "--online")
+ARGUMENTS = Words("{}", "{} = {!r}", "checkpoint or model", "store")
 
 
 def fresh_seed(seed: int | None) -> tuple[int, int]:
@@ -30,10 +55,10 @@ def run_classifier(
     *,
     seed: int,
     device: str,
-    checkpoint: Path | None = None,
-    expert: tuple[str, ...] = (),
-    model: str | None = None,
+    files: Files | None = None,
+    model: str | Bank | None = None,
     arch: str | None = None,
+    words: Words = FLAGS,
 ) -> SmoothedClassifier:
     """Load the classifier of a run, with another seed.
 
@@ -45,11 +70,13 @@ def run_classifier(
         Names the noise streams.
     device : str
         Where to compute.
-    checkpoint, expert
+    files
         Where the weights are now; unless given, where the run found them.
     model, arch
         The run's own, where they are `package.module:factory`: the folder may come from somebody else, and building a
-        factory runs its module, so the user names it.
+        factory runs its module, so the user names it. Or as `model` the base classifier itself.
+    words : Words
+        Of errors.
 
     Raises
     ------
@@ -60,30 +87,41 @@ def run_classifier(
         Where a checkpoint cannot be opened.
     """
     settings, manifest = described.settings, described.manifest
-    _check_named(folder, "model", model, settings.model)
-    _check_named(folder, "arch", arch, settings.arch)
     classes = manifest["classifier"]["num_classes"]
-    models = named_by_run(settings, classes, files=files_of(checkpoint, expert))
-    base = own_classifier(folder) if models is None else bank(models)
+    if model is None or isinstance(model, str):
+        _check_named(folder, "model", model, settings.model, words)
+        _check_named(folder, "arch", arch, settings.arch, words)
+        base = _found_again(folder, settings, classes, files, words)
+    else:
+        base = model
     # how many images a pass has is up to this machine, not to the folder
     classifier = smoothed(base, replace(settings, batch=None), classes, seed=seed, device=device)
     here = replace(classifier.identity, seed=settings.seed)
     ours = {"classifier": asdict(here), "check": classifier.check_logits(manifest["data"]["shape"])}
     if (what := classifier_difference(ours, manifest)) is not None:
         raise ValueError(
-            f"{folder}: another classifier was certified: it differs in {what}; name its weights with --checkpoint or "
-            "--expert"
+            f"{folder}: another classifier was certified: it differs in {what}; name its weights with {words.weights}"
         )
     return classifier
 
 
-def _check_named(folder: Path, name: str, given: str | None, stored: str | None) -> None:
+def _found_again(folder: Path, settings: RunSettings, classes: int, files: Files | None, words: Words) -> Bank:
+    """Return the base classifier that a run's settings name, or the demonstration's from the folder."""
+    models = named_by_run(settings, classes, files=files, called=words.name.format("model"))
+    return own_classifier(folder) if models is None else bank(models)
+
+
+def _check_named(folder: Path, name: str, given: str | None, stored: str | None, words: Words) -> None:
     """Raise where a run's model or architecture is one's own code and the user does not name the same."""
     if is_factory(stored) and given is None:
         raise ValueError(
-            f"{folder}: was certified with code of your own, which a folder alone never runs: add --{name} {stored} "
-            "if you trust that module"
+            f"{folder}: was certified with code of your own, which a folder alone never runs: add "
+            f"{words.value.format(name, stored)} if you trust that module"
         )
     if given is not None and given != stored:
-        remedy = f"give --{name} {stored} if you trust that module" if is_factory(stored) else "leave it out"
-        raise ValueError(f"--{name} {given}: the run in {folder} has {stored}; {remedy}")
+        remedy = (
+            f"give {words.value.format(name, stored)} if you trust that module"
+            if is_factory(stored)
+            else "leave it out"
+        )
+        raise ValueError(f"{words.value.format(name, given)}: the run in {folder} has {stored}; {remedy}")

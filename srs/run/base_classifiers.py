@@ -35,23 +35,27 @@ def read_checkpoints(files: Files, *, arch: str | None, normalizer: str | None, 
     }
 
 
-def make_own(model: str, num_classes: int, *, seed: int = 0) -> Named:
-    """Call the factory that `--model` names."""
-    source = f"--model {model}"
+def make_own(model: str, num_classes: int, *, seed: int = 0, called: str = "--model") -> Named:
+    """Call the factory that `--model` names, or what errors are to call it."""
+    source = f"{called} {model}"
     try:
         return {None: (build(model, num_classes, seed=seed), source)}
     except ValueError as error:
         raise ValueError(str(error).replace(f"arch = {model!r}", source)) from error
 
 
-def named_by_run(settings: RunSettings, num_classes: int, *, files: Files | None = None) -> Named | None:
+def named_by_run(
+    settings: RunSettings, num_classes: int, *, files: Files | None = None, called: str = "--model"
+) -> Named | None:
     """Return what a run's settings name, its checkpoints perhaps in other files now; None for the demonstration's."""
     files = files or settings.files
     if files:  # which say how many classes they are for; a factory has to be told
         known = {"arch": settings.arch, "normalizer": settings.normalizer}
         classes = num_classes if is_factory(settings.arch) else None
         return read_checkpoints(files, **known, num_classes=classes)
-    return None if settings.model is None else make_own(settings.model, num_classes, seed=settings.seed)
+    if settings.model is None:
+        return None
+    return make_own(settings.model, num_classes, seed=settings.seed, called=called)
 
 
 def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bool | Progress = False) -> Bank:

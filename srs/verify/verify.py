@@ -15,7 +15,7 @@ from smoothing.machine import usable_device
 from srs.predict.run_classifier import run_classifier
 from srs.run.choosing_images import read_indices
 from srs.run.folder import RUN_FILES, Description
-from srs.run.sources import own_code
+from srs.run.sources import files_of, own_code
 from srs.verify.certificates import (
     certificate_problems,
     level_problems,
@@ -299,8 +299,7 @@ def _load(run: Described, settings: VerifySettings, device: str) -> SmoothedClas
         Description(dict(run.config), dict(run.manifest), run.settings),
         seed=run.settings.seed,
         device=device,
-        checkpoint=settings.checkpoint,
-        expert=settings.expert,
+        files=files_of(settings.checkpoint, settings.expert),
         model=settings.model,
         arch=settings.arch,
     )

@@ -47,7 +47,7 @@ def test_what_was_certified_stays_so_while_images_arrive(rng, tmp_path, overlap,
         held = before.locate(table.centres[kept])
         assert (held.region >= 0).all()
         assert (held.sigma == table.sigma[kept]).all()
-        found = arrive(state, classifier(8), images, SIGMAS, n=2000, n0=200, alpha=1e-6)
+        found = arrive(state, Predictor(classifier(8), table, sigmas=SIGMAS, alpha=1e-6), images, n=2000, n0=200)
         after = state.region_map()
     answers = found.answers
     assert 0 < found.created.sum() < 40

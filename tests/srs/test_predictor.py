@@ -7,6 +7,7 @@ import inspect
 import math
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -200,8 +201,31 @@ def test_a_radius_ends_where_an_overlapping_region_of_another_sigma_decides(rng)
 def test_no_two_threads_share_noise():
     predictor = Predictor(classifier(model=Constant(0.0, 1.0)), LINE)
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(lambda _: predictor._numbers(3).tolist(), range(4000)))
+        numbers = list(pool.map(lambda _: predictor.numbers(3).tolist(), range(4000)))
     assert sorted(number for three in numbers for number in three) == list(range(12_000))
+
+
+class OneAtATime(torch.nn.Module):
+    """Class 1, and an error where a second thread comes while a first is inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = threading.Lock()
+
+    def forward(self, x):
+        assert self.inside.acquire(blocking=False), "two threads at the same time"
+        time.sleep(0.001)
+        self.inside.release()
+        return torch.tensor([0.0, 1.0]).expand(len(x), 2)
+
+
+def test_threads_wait_for_each_other():
+    # a model whose passes write into it would be no function of the image otherwise
+    predictor = Predictor(classifier(model=OneAtATime(), threads=1), LINE, outside="best-sigma")
+    images = np.concatenate([BETWEEN, BETWEEN + np.float32([[0.3, 0], [0, 0]])])
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, images, n=100, n0=10) for ask in (predictor, predictor.certify) * 6]
+        assert all((one.result().predict == 1).all() for one in asked)
 
 
 def test_the_counter_is_read_and_raised_in_one():
@@ -209,18 +233,18 @@ def test_the_counter_is_read_and_raised_in_one():
     predictor, others = Predictor(classifier(model=Constant(0.0, 1.0)), LINE), []
 
     def stop(frame, event, argument):
-        if frame.f_code.co_name == "_numbers" and event == "line" and len(others) < 20:
-            thread = threading.Thread(target=lambda: others.append(predictor._numbers(1)[0]))
+        if frame.f_code.co_name == "take" and event == "line" and len(others) < 20:
+            thread = threading.Thread(target=lambda: others.append(predictor.numbers(1)[0]))
             thread.start()
             thread.join(0.02)
         return stop
 
     sys.settrace(stop)
     try:
-        mine = predictor._numbers(1)[0]
+        mine = predictor.numbers(1)[0]
     finally:
         sys.settrace(None)
-    last = predictor._numbers(1)[0]  # which waits for the others
+    last = predictor.numbers(1)[0]  # which waits for the others
     taken = [mine, last, *others]
     assert len(others) >= 2
     assert len(set(taken)) == len(taken)

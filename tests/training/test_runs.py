@@ -7,17 +7,19 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.tracking import GeneralTracker
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoothing import SmoothedClassifier
 from tests.programs import python
-from training import PRESETS, ByteImages, TrainSettings, digits, load_checkpoint, run, runs, training_config
+from training import PRESETS, ByteImages, TrainSettings, digits, load_checkpoint, run, runs, tracking, training_config
 
 TINY = replace(
     PRESETS["digits"][1],
@@ -30,6 +32,7 @@ TINY = replace(
     k=1,
     n0=30,
     batch=50,
+    tracker="tensorboard",
 )
 
 #: Runs TINY in the folder argv[1], and kills itself at argv[2]: so often, at such an event.
@@ -391,3 +394,70 @@ def test_more_images_than_there_are_is_refused(tmp_path):
 
 def test_settings_round_trip_and_are_checked():
     assert TrainSettings(**{**TINY.to_dict(), "out": TINY.out, "data_dir": TINY.data_dir}) == TINY
+
+
+class Recorder(GeneralTracker):
+    """A tracker that Accelerate does not bring."""
+
+    name, requires_logging_directory, tracker = "mine", False, None
+    kept: ClassVar[list] = []
+
+    def __init__(self, run_name, **options):
+        self.kept.append(("begun", run_name))
+
+    def start(self):
+        pass
+
+    def store_init_configuration(self, values):
+        self.kept.append(("config", values))
+
+    def log(self, values, step=None, **options):
+        self.kept.append((step, values))
+
+    def finish(self):
+        self.kept.append("finished")
+
+
+def test_a_tracker_of_another_name_gets_settings_and_every_epoch(tmp_path, monkeypatch):
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mine", Recorder)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["mine"])
+    monkeypatch.setattr(Recorder, "kept", [])
+    settings = replace(TINY, out=tmp_path / "run", tracker="mine")
+    rows = run(settings)
+    begun, config, *logged, last = Recorder.kept
+    assert begun == ("begun", "srs-train")
+    assert config == ("config", settings.to_dict())
+    assert last == "finished"
+    assert [(step, values[f"{row.stage}/loss"]) for row, (step, values) in zip(rows, logged, strict=True)] == [
+        (k, row.loss) for k, row in enumerate(rows)
+    ]
+    assert not (tmp_path / "run/tensorboard").exists()
+    run(replace(settings, resume=True))  # finished: shown once more, whole
+    assert Recorder.kept[len(logged) + 3 :] == [begun, config, *logged, last]
+
+
+def test_without_a_tracker_nothing_is_tracked_and_it_may_change(tmp_path, whole):
+    run(replace(TINY, out=tmp_path / "run", tracker=None))
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "checkpoint.pt",
+        "config.yaml",
+        "log.tsv",
+    ]
+    assert_same(tmp_path / "run", whole[0])
+    run(replace(TINY, out=tmp_path / "run", resume=True))
+    assert (tmp_path / "run/tensorboard").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("abacus", "--tracker abacus: choose aim, .*tensorboard, .*wandb"),
+        ("mlflow", "--tracker mlflow: is not installed; install it, such as with python -m pip install mlflow"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(ValueError, match=message):
+        run(replace(TINY, out=tmp_path / "run", tracker=name))
+    assert not (tmp_path / "run").exists()
