@@ -234,7 +234,7 @@ class _Writer:
             self._tensors[id(value)] = value, digest.digest()
         return self._tensors[id(value)][1]
 
-    def _tensor_parts(self, value: Tensor) -> tuple[bytes, bytes | np.ndarray]:
+    def _tensor_parts(self, value: Tensor) -> tuple[bytes, bytes | memoryview]:
         head = f"tensor {tuple(value.shape)} {value.dtype}".encode()
         if value.is_meta:
             raise ValueError("a tensor on the device 'meta' has no values")
@@ -249,7 +249,7 @@ class _Writer:
             names, about = value.__tensor_flatten__()
             return head, self.of([{name: getattr(value, name) for name in names}, about])
         value = value.cpu().resolve_conj().resolve_neg().contiguous()
-        return head, value.reshape(-1).view(torch.uint8).numpy()
+        return head, value.reshape(-1).view(torch.uint8).numpy().data
 
     def _array(self, value: np.ndarray) -> bytes:
         head = f"array {value.shape} {value.dtype.str}".encode()

@@ -189,6 +189,23 @@ def test_batches_are_halved_when_memory_runs_out_later(monkeypatch):
         smoothed.predict(images, 0.25, n=300)
 
 
+def test_a_model_is_seen_again_in_batches_of_another_size():
+    class Draws(Hungry):
+        """Draws random numbers, and may use them one day, in batches of 16."""
+
+        def forward(self, images):
+            if len(images) == 16:
+                torch.rand(())
+            return super().forward(images)
+
+    model = Draws()
+    smoothed = on_accelerator(model)
+    smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=320)
+    model.room = 20  # somebody else took memory
+    with pytest.raises(ValueError, match="the model draws random numbers"):
+        smoothed.predict(torch.rand(2, 1, 2, 2), 0.25, n=320)
+
+
 def test_the_fastest_of_some_sizes_is_taken(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(sizing.time, "perf_counter", lambda: clock[0])
@@ -226,6 +243,41 @@ def test_sizes_to_try_fit_the_images(shape, sizes):
     tried = list(sizing.candidates(shape))
     assert (tried[0], tried[-1]) == sizes
     assert all(later == 2 * earlier for earlier, later in itertools.pairwise(tried))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 8, 8), 1024), ((1, 28, 28), 256), ((3, 32, 32), 128), ((3, 224, 224), 128)]
+)
+def test_models_that_are_compiled_for_one_size_get_a_guess(shape, size):
+    """The power of two below 2**18 numbers in a batch, from 128 to 1024: no pass is made, which would compile."""
+    passes = []
+    assert sizing.BatchSize(None, torch.device("cpu"), 1, timed=False).of(shape, passes.append) == size
+    assert passes == []
+
+
+def test_each_shape_has_its_size():
+    room = {(1, 4, 4): 100, (1, 8, 8): 25}
+    sizes = sizing.BatchSize(None, torch.device("meta"), 1, timed=True)
+
+    def found(shape):
+        def run(size):
+            if size > room[shape]:
+                raise torch.OutOfMemoryError("out of memory")
+
+        return sizes.of(shape, run)
+
+    assert [found((1, 4, 4)), found((1, 8, 8)), found((1, 4, 4))] == [64, 16, 64]
+    assert sizes.halve((1, 8, 8))
+    assert [found((1, 4, 4)), found((1, 8, 8))] == [64, 8]
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", 128), ("meta", 2048)])
+def test_what_is_wrong_with_a_model_is_left_to_its_first_votes(device, size):
+    def run(size):
+        raise ValueError("the model returned (128, 3) for 128 images of 2 classes")
+
+    sizes = sizing.BatchSize(None, torch.device(device), 1, timed=True)
+    assert sizes.of((1, 8, 8), run) == size
 
 
 def test_accelerators_have_few_workers(monkeypatch):

@@ -258,3 +258,34 @@ def test_a_model_that_changes_later_is_seen_again(images):
     model.noisy = True
     with pytest.raises(ValueError, match="such votes certify nothing"):
         smoothed.predict(images, 0.25, n=10)
+
+
+class ByShape(nn.Module):
+    """A function of each image of 4 x 4 pixels, and of none larger."""
+
+    def forward(self, images):
+        logits = images.flatten(1)[:, :5]
+        return logits + torch.randn_like(logits) if images.shape[-1] > 4 else logits
+
+
+def test_a_model_is_seen_again_with_images_of_another_shape(images):
+    smoothed = SmoothedClassifier(ByShape(), 5, batch_size=64)
+    smoothed.predict(images, 0.25, n=10)
+    with pytest.raises(ValueError, match="such votes certify nothing"):
+        smoothed.predict(torch.zeros((2, 1, 8, 8)), 0.25, n=10)
+
+
+class Dazzled(nn.Module):
+    """Gives all images of a small batch another class where one of them is bright."""
+
+    def forward(self, images):
+        logits = images.flatten(1)[:, :5].clone()
+        if len(images) == 32 and images.amax() > 5:
+            logits[:, 4] += 100
+        return logits
+
+
+def test_company_is_looked_at_in_small_batches_too(images):
+    smoothed = SmoothedClassifier(Dazzled(), 5, batch_size=256, threads=1)
+    with pytest.raises(ValueError, match="depends on the rest of its batch"):
+        smoothed.predict(images, 0.25, n=10)
