@@ -25,13 +25,15 @@ FORMAT = 2
 
 CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
 CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
+CARD = "README.md"
 
 #: Columns of `certificates.tsv` after the six usual ones; those of format 1, which knew nothing of the runner-up.
 OLD_EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
 EXTRA = (*OLD_EXTRA, "p_upper", "runner_up", "runner_up_counts", "share")
 
 RUN_FILES = frozenset(
-    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}
+    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, CARD, SUMMARY}
+    | {LOCK}
 )
 """What a finished run holds."""
 
