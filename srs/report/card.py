@@ -6,7 +6,6 @@ from typing import Any
 
 from srs.modes import title
 from srs.report.numbers import floored, percent, raised
-from srs.run.folder import MODEL
 from srs.run.settings import EARLIER
 
 BEGIN, END = "<!-- srs-certify: from here -->", "<!-- srs-certify: to here -->"
@@ -115,7 +114,7 @@ def _use(settings: Mapping[str, Any]) -> str:
     else:
         how = "srs.load_run(FOLDER)"
     where = (
-        f"The weights are in {MODEL}."
+        "The weights are in this folder."
         if how.endswith("(FOLDER)")
         else "The weights are not in this folder; another classifier than the one with the hash above is refused."
     )

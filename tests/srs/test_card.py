@@ -81,7 +81,7 @@ def test_how_to_load_names_what_is_missing(summary):
         return card({**summary, "settings": {**summary["settings"], "checkpoint": None, **settings}}, [1, 8, 8])
 
     assert "G = srs.load_run(FOLDER)\n" in of()
-    assert "The weights are in model.pt" in of()
+    assert "The weights are in this folder." in of()
     assert "G = srs.load_run(FOLDER, 'mine:make')" in of(model="mine:make")
     assert "name it only if you trust that module" in of(model="mine:make")
     assert "checkpoint={SIGMA: FILE}" in of(expert=["0.25=a.pt", "0.5=b.pt"])
