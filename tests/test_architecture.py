@@ -107,6 +107,7 @@ READERS = {
     "smoothing.reading",
     "smoothing.storage",
     "srs.predict.run_classifier",
+    "srs.report.card",
     "srs.run.choosing_images",
     "srs.run.folder",
     "srs.run.run_settings",

@@ -1,5 +1,6 @@
 """Files of weights as plain values, and what a file is that holds none. Nothing from disk is unpickled or run."""
 
+import json
 import re
 import stat
 import warnings
@@ -23,6 +24,9 @@ _FOREIGN = (
     (b"\x93NUMPY", "is a NumPy array: torch.save a state_dict"),
     (b"GGUF", "is a GGUF file: torch.save a state_dict"),
 )
+
+#: What our metadata of a safetensors file stand under, and most characters of them.
+ABOUT, _MOST_ABOUT = "srs-certify", 4096
 
 _ANEW = "save its state_dict anew with torch.save"
 
@@ -123,9 +127,40 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _safetensors(file: Path) -> Any:
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
-    return {"state_dict": load_file(file)}
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+    return _about(metadata.get(ABOUT, "{}")) | {"state_dict": load_file(file)}
+
+
+def _about(text: str) -> dict[str, Any]:
+    """Return what `safetensors_of` wrote beside the weights; other programs' metadata say nothing here."""
+    about = json.loads(text) if len(text) <= _MOST_ABOUT else None
+    if not isinstance(about, dict) or not all(isinstance(value, str | int) for value in about.values()):
+        raise ValueError(f"its metadata {ABOUT} are not ours")
+    return {name: about[name] for name in ("arch", "normalizer", "num_classes") if name in about}
+
+
+def safetensors_of(weights: Mapping[str, torch.Tensor], about: Mapping[str, str | int]) -> bytes:
+    """Return the content of a file of weights, the same bytes for the same weights.
+
+    Raises
+    ------
+    ValueError
+        Where a tensor is of a type that the format does not have.
+    """
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    try:
+        # one entry, since the format keeps entries in no order
+        return save(plain, metadata={ABOUT: json.dumps(dict(about), sort_keys=True)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"weights that safetensors cannot hold ({str(error).strip()[:120]}): save a .pt file"
+        ) from error
 
 
 def _torch(file: Path) -> Any:

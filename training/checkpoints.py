@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from smoothing.storage import replacing
-from training.checkpoint_files import disk_error, read_file
+from training.checkpoint_files import disk_error, read_file, safetensors_of
 from training.models import ARCHITECTURES, NORMALIZERS, Normalize, is_factory, network, normalized
 from training.settings import TrainSettings
 from training.weights import DEVIATIONS, MEANS, Reading, is_counter, misfit, readings, same, state_dicts
+
+#: How files of that format end.
+SAFETENSORS = ".safetensors"
 
 #: A file that says more classes is damaged: nothing is allocated for it.
 _MOST_CLASSES = 100_000
@@ -99,12 +102,14 @@ def save_checkpoint(
     Parameters
     ----------
     path : path
+        Ending in .safetensors: in that format, which other programs read too. Else as torch.save writes it.
     net : torch.nn.Module
         The network without its normaliser.
     arch, normalizer : str
         As in `training.build`.
     **extra
-        Further entries: tensors, numbers, strings, and lists and dicts of them.
+        Further entries: tensors, numbers, strings, and lists and dicts of them. In a .safetensors file none but
+        `num_classes`, a whole number.
 
     Raises
     ------
@@ -119,6 +124,14 @@ def save_checkpoint(
         raise ValueError(f"normalizer = {normalizer!r}: choose {', '.join(NORMALIZERS)}")
     check_savable(net, arch)
     file = Path(path)
+    if file.suffix == SAFETENSORS:
+        if not all(name == "num_classes" and isinstance(value, int) for name, value in extra.items()):
+            raise ValueError(f"{file}: a {SAFETENSORS} file holds weights and num_classes alone; name a .pt file")
+        about = {"arch": arch, "normalizer": normalizer, **extra}
+        content = safetensors_of(net.state_dict(), about)
+        with replacing(file) as stream:
+            stream.write(content)
+        return
     with replacing(file) as stream:
         try:
             torch.save({"arch": arch, "normalizer": normalizer, "state_dict": net.state_dict(), **extra}, stream)

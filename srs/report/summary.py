@@ -14,8 +14,9 @@ from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
 from srs.modes import title
+from srs.report.card import card
 from srs.report.numbers import floored, raised
-from srs.run.folder import CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
+from srs.run.folder import CARD, CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 #: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
 ONE_SIDED = ":one-sided"
@@ -123,8 +124,10 @@ def write_tables(results: Results, folder: Path) -> None:
 def write_summary(
     results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Write `summary.json` and return what it holds."""
+    """Write the model card, then `summary.json`, and return what that holds."""
     summary = summarize(results, config, manifest)
+    with replacing(folder / CARD) as stream:
+        stream.write(card(summary, manifest["data"]["shape"]).encode())
     with replacing(folder / SUMMARY) as stream:
         stream.write(json.dumps(summary, indent=2).encode() + b"\n")
     return summary

@@ -8,7 +8,7 @@ from torch import nn
 from smoothing import SmoothedClassifier
 from smoothing.machine import one_thread_each
 from smoothing.progress import Progress
-from srs.run.folder import MODEL
+from srs.run.folder import MODEL, own_file
 from srs.run.run_settings import RunSettings, Start
 from srs.run.sources import Files
 from training import Engine, ImageData, Stage, build, check_fit, fit, load_checkpoint, save_checkpoint
@@ -79,9 +79,9 @@ def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bo
 def _demonstration(start: Start, data: ImageData, device: str, progress: bool | Progress) -> nn.Module:
     """Return the demonstration's network: what an earlier start of the run trained, or a new one."""
     seed = start.settings.seed
-    if start.resume and (start.out / MODEL).exists():
+    if start.resume and own_file(start.out).exists():
         model = own_classifier(start.out)
-        check_fit(model, data, str(start.out / MODEL))
+        check_fit(model, data, str(own_file(start.out)))
         return model
     model = build("digits_cnn", data.num_classes, seed=seed)
     stage = Stage(
@@ -118,7 +118,7 @@ def smoothed(
 
 def own_classifier(folder: Path) -> nn.Module:
     """Return the demonstration's classifier that a run trained, from its folder."""
-    return load_checkpoint(folder / MODEL)
+    return load_checkpoint(own_file(folder))
 
 
 def save_own(folder: Path, settings: RunSettings, base: Bank) -> None:

@@ -23,23 +23,26 @@ from srs.run.settings import CIRCUMSTANCES, EARLIER
 FORMAT = 2
 """Of the folder: a program that knows a smaller one cannot read it. Format 1 kept the votes for one class."""
 
-CONFIG, MANIFEST, MODEL, SUMMARY, REGIONS = "config.yaml", "manifest.json", "model.pt", "summary.json", "regions.npz"
+CONFIG, MANIFEST, SUMMARY, REGIONS = "config.yaml", "manifest.json", "summary.json", "regions.npz"
+MODEL, OLD_MODEL = "model.safetensors", "model.pt"
 CERTIFICATES, COMPARISON, CURVES = "certificates.tsv", "comparison.tsv", ("curves.png", "curves.pdf")
+CARD = "README.md"
 
 #: Columns of `certificates.tsv` after the six usual ones; those of format 1, which knew nothing of the runner-up.
 OLD_EXTRA = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
 EXTRA = (*OLD_EXTRA, "p_upper", "runner_up", "runner_up_counts", "share")
 
 RUN_FILES = frozenset(
-    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, SUMMARY, LOCK}
+    {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, CARD, SUMMARY}
+    | {OLD_MODEL, LOCK}
 )
-"""What a finished run holds."""
+"""What a finished run may hold."""
 
 _WORKING = re.compile(rf"({re.escape(SELECTION)}|{re.escape(ESTIMATION)})\.part[0-9]+|{re.escape(LOCK)}[0-9]+")
 """Names of the files that each process writes until a run is finished."""
 
 #: What there may be before `config.yaml`, which is written last of a run's description.
-_BEGINNING = frozenset({MANIFEST, MODEL, LOCK})
+_BEGINNING = frozenset({MANIFEST, MODEL, OLD_MODEL, LOCK})
 
 #: What of the manifest must be the same for a run to go on, beside the classifier.
 IDENTITY = ("data", "sigmas")
@@ -62,6 +65,12 @@ class Description:
     config: dict[str, Any]
     manifest: dict[str, Any]
     settings: RunSettings
+
+
+def own_file(folder: Path) -> Path:
+    """Return where a run keeps the demonstration's classifier, or an earlier version kept it."""
+    old = (folder / OLD_MODEL).exists() and not (folder / MODEL).exists()
+    return folder / (OLD_MODEL if old else MODEL)
 
 
 def is_run_file(name: str) -> bool:
@@ -98,7 +107,7 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
 def claimed(out: Path, *, overwrite: bool = False, wait: bool = False) -> Iterator[bool]:
     """Make the folder this process's own for as long as the context lasts: nobody else begins or finishes a run there.
 
-    Gives whether a run has begun there; if not, `describe` begins one, after its `model.pt`, if any, was written. Where
+    Gives whether a run has begun there; if not, `describe` begins one, after its own model, if any, was written. Where
     nothing came of it, the folder is left as it was.
 
     Parameters

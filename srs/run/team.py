@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from smoothing.drawing.draw import Missing
 from smoothing.drawing.stages import Share
 from smoothing.machine import processes
-from srs.run.folder import MODEL
+from srs.run.folder import own_file
 from srs.run.run_settings import Start
 
 
@@ -63,7 +63,7 @@ def team_of(start: Start) -> Team:
         return Team(share, launched=False, apart=True, meet=lambda: None)
     if not launched:
         return Team(Share(), launched=False, apart=False, meet=lambda: None)
-    if start.settings.trained_here and not (start.out / MODEL).exists():
+    if start.settings.trained_here and not own_file(start.out).exists():
         raise ValueError("torchrun shares out images, not training: name a --checkpoint, or start without torchrun")
     group = processes(start.settings.device)
     return Team(

@@ -12,9 +12,11 @@ import torch
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import usable_device
+from smoothing.storage import check_regular
 from srs.predict.run_classifier import run_classifier
+from srs.report.card import BEGIN, END, card, checked_part
 from srs.run.choosing_images import read_indices
-from srs.run.folder import RUN_FILES, Description
+from srs.run.folder import CARD, RUN_FILES, Description
 from srs.run.sources import files_of, own_code
 from srs.verify.certificates import (
     certificate_problems,
@@ -46,6 +48,9 @@ _ROUNDING, _LOW_PRECISION = 2e-5, 1e-3
 
 #: Votes, and classes without noise, that it may move in any case.
 _FEW = 2
+
+#: Bytes of a card with notes.
+_MOST_CARD = 2**20
 
 #: What decides how regions are sized, to the last digit.
 _SIZING = ("srs-certify", "numpy", "scipy", "highspy", "faiss-cpu")
@@ -86,6 +91,8 @@ def verify(settings: VerifySettings, progress: Progress = lambda done, of: None)
         return findings
     with _problems_found(run, findings, "claims"):
         _claims(run, rows, found, findings)
+    with _problems_found(run, findings, "card"):
+        _card(run, findings)
     with _problems_found(run, findings, "data set"):
         _data(run, rows, found, settings, findings)
     classifier = _classifier(run, settings, findings)
@@ -342,6 +349,33 @@ def _votes(
             f"; had those of {math.ceil(100 * share)}% of the images been changed, 95 of 100 such draws would show it"
         )
     findings.check("votes", text, list(map(str, moved)))
+
+
+def _card(run: Described, findings: Findings) -> None:
+    """Compare the card with the summary, of which it is a text; what people wrote around it is theirs."""
+    file = run.folder / CARD
+    if not file.exists():
+        return
+    if run.old:
+        findings.unknown("card", f"what {CARD} says: runs of format 1 had no card")
+        return
+    check_regular(file)
+    if file.stat().st_size > _MOST_CARD:
+        raise ValueError(f"{CARD}: has more than {_MOST_CARD:,} bytes")
+    text = file.read_bytes().decode(errors="replace")
+    try:
+        wanted, whole = (make(run.summary, run.manifest["data"]["shape"]) for make in (checked_part, card))
+        ours = run.summary["versions"]["srs-certify"] == version("srs-certify")
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # whatever a summary holds
+        raise ValueError(f"{CARD}: summary.json lacks what a card says ({type(error).__name__})") from error
+    once = text.count(wanted) == text.count(BEGIN) == text.count(END) == 1
+    if not once and not ours:
+        findings.unknown("card", f"what {CARD} says: another version of srs-certify wrote it")
+        return
+    problems = [] if once else [f"{CARD}: what stands between its marks is not what summary.json says"]
+    findings.check("card", f"{CARD} says between its marks what summary.json says", problems)
+    if once and text != whole:
+        findings.unknown("notes", f"what was written in {CARD} around its marks")
 
 
 def _not_looked_at(run: Described, findings: Findings) -> None:

@@ -19,6 +19,7 @@ from scipy import stats
 import regions
 from srs.commands.report import main
 from srs.report.finished_run import load_run
+from srs.run.folder import CARD
 from tests.srs.programs import TINY, assert_refused, call, program
 
 
@@ -92,7 +93,7 @@ def test_it_writes_one_page_and_files_beside_it(reported):
     assert written.endswith("run-report/report.html")
     assert following == ["next: srs-verify run", "      srs-predict run IMAGE"]
     names = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
-    tables = {f"run/{name}" for name in ("certificates.tsv", "comparison.tsv", "summary.json", "losses.tsv")}
+    tables = {f"run/{name}" for name in ("certificates.tsv", "comparison.tsv", "summary.json", CARD, "losses.tsv")}
     names_of_figures = ("curves", "degrees", "lost", "sigma", "votes")
     figures = {f"run/{name}.{kind}" for name in names_of_figures for kind in ("png", "pdf")}
     both = {"comparison.png", "comparison.pdf"}

@@ -143,7 +143,7 @@ def test_what_is_not_there_is_said(run, monkeypatch):
 def test_the_command_says_it_and_its_exit_code_too(run, tmp_path):
     process = call("verify", tmp_path, "run", "--redraw", "2")
     assert (process.returncode, process.stderr) == (0, "")
-    assert process.stdout.endswith("run: all 13 checks hold; 1 could not be made\n")
+    assert process.stdout.endswith("run: all 14 checks hold; 1 could not be made\n")
     assert "holds    votes         all votes of 2 images were drawn again" in process.stdout
     edit_map(run, radii=lambda r: 2 * r)
     process = call("verify", tmp_path, "run")

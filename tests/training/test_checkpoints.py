@@ -6,10 +6,12 @@ import types
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smoothing import SmoothedClassifier
 from training import build, load_checkpoint, normalized, save_checkpoint
+from training.models import Normalize
 
 IMAGES = torch.rand((3, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 
@@ -197,3 +199,44 @@ def test_a_loaded_model_can_be_trained_further(tmp_path, net):
     model = load_checkpoint(tmp_path / "ours.pt")
     assert isinstance(model, nn.Module)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_safetensors_keep_names_and_weights_and_are_the_same_bytes_again(tmp_path):
+    net = build("lenet", 7, seed=3)
+    files = [tmp_path / f"{name}.safetensors" for name in ("one", "two")]
+    for file in files:
+        save_checkpoint(file, net, arch="lenet")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    loaded = load_checkpoint(files[0])
+    assert SmoothedClassifier(loaded, 7).identity == SmoothedClassifier(build("lenet", 7, seed=3).eval(), 7).identity
+    for name, value in load_file(files[0]).items():
+        torch.testing.assert_close(value, net.state_dict()[name], rtol=0, atol=0)
+
+
+def test_a_normaliser_and_a_factory_are_named_by_safetensors_as_by_others(tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_checkpoint(file, build("cifar_resnet20", 5, seed=1), arch="cifar_resnet20", normalizer="cifar10")
+    assert isinstance(load_checkpoint(file)[0], Normalize)
+    with pytest.raises(ValueError, match="normalizer = 'none', but"):
+        load_checkpoint(file, normalizer="none")
+    save_checkpoint(file, nn.Linear(2, 3), arch="os:system", num_classes=3)
+    with pytest.raises(ValueError, match="give arch 'os:system' if you trust that module"):
+        load_checkpoint(file)
+
+
+def test_what_safetensors_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
+    file = tmp_path / "net.safetensors"
+    save_checkpoint(file, build("lenet", 7), arch="lenet")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="holds weights and num_classes alone"):
+        save_checkpoint(file, build("lenet", 7), arch="lenet", epochs=[1])
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("about", ["[", "[]", '{"arch": ["lenet"]}', '{"arch": "' + "x" * 5000 + '"}', "NaN"])
+def test_metadata_that_are_not_ours_are_refused_in_one_line(tmp_path, about):
+    file = tmp_path / "net.safetensors"
+    save_file(build("lenet", 7).state_dict(), file, metadata={"srs-certify": about})
+    with pytest.raises(ValueError, match=r"net\.safetensors is damaged") as caught:
+        load_checkpoint(file, arch="lenet")
+    assert "\n" not in str(caught.value)
