@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from regions._dense.degrees import overlap_degrees
     from regions._graph import OverlapGraph, TooManyOverlaps, overlap_graph
     from regions._levels.allocate_levels import LevelAllocation, allocate_levels
-    from regions._map import Location, RegionMap
+    from regions._map import Location, RegionMap, Surroundings
     from regions._online.allocator import OnlineAllocator
     from regions._online.results import Arrival, PointHeld, Region
     from regions._plot import plot
@@ -31,6 +31,7 @@ __all__ = [
     "PointHeld",
     "Region",
     "RegionMap",
+    "Surroundings",
     "TooManyOverlaps",
     "Verification",
     "allocate",
@@ -57,6 +58,7 @@ _HOMES = {
     "allocate_levels": "regions._levels.allocate_levels",
     "Location": "regions._map",
     "RegionMap": "regions._map",
+    "Surroundings": "regions._map",
     "OnlineAllocator": "regions._online.allocator",
     "Arrival": "regions._online.results",
     "PointHeld": "regions._online.results",

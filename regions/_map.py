@@ -66,6 +66,22 @@ Locations = Location[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]
 
 
 @dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What lies around m points, for L noise levels. All distances are rounded down.
+
+    Attributes
+    ----------
+    clearance : (m, L) float64
+        Distance to the nearest region of each level, at most the `reach` that was asked for; 0 inside one.
+    exit : (m,) float64
+        The open ball of this radius lies in one region; 0 outside every region.
+    """
+
+    clearance: Float64[np.ndarray, "m L"]
+    exit: Float64[np.ndarray, " m"]
+
+
+@dataclass(frozen=True, eq=False)
 class RegionMap:
     """A frozen table of regions: open balls B(centre, radius), each with one noise level.
 
@@ -209,6 +225,46 @@ class RegionMap:
             np.minimum.at(radius, query[near], clear[near])
         return radius
 
+    def surroundings(self, points: ArrayLike, levels: ArrayLike, reach: ArrayLike) -> Surroundings:
+        """Find how far points are from the regions of every level, and how deep inside a region they are.
+
+        Parameters
+        ----------
+        points : array-like, shape (m, d) or (m, ...)
+        levels : array-like, shape (L,)
+            Noise levels, increasing, among which are those of all regions.
+        reach : array-like, shape (m,)
+            Regions farther away than this need not be told apart: finite and >= 0.
+
+        Returns
+        -------
+        Surroundings
+
+        Notes
+        -----
+        No point within `clearance[j, k]` of point j is held by a region of level k: where regions overlap, whichever of
+        them is said to hold a point. Cost: that of `locate`, and O(d) for each region within reach of a point.
+        """
+        x = _validate.as_points(points)
+        if len(x) and x.shape[1] != self.centres.shape[1]:
+            raise ValueError(f"points have {x.shape[1]} coordinates: this map's regions have {self.centres.shape[1]}")
+        sigmas = np.asarray(levels, dtype=np.float64)
+        filled = self.radii > 0
+        if not np.isin(self.sigma[filled], sigmas).all() or (np.diff(sigmas) <= 0).any():
+            raise ValueError("levels must increase, and regions have no other noise levels")
+        far = _validate.as_radii(reach, len(x), "reach")
+        column = np.searchsorted(sigmas, np.where(filled, self.sigma, sigmas[:1]))
+        clearance = np.repeat(far[:, None], len(sigmas), axis=1)
+        depth = np.zeros(len(x))
+        blocks = self._index.candidates(x, far) if len(x) and filled.any() else ()
+        for query, ball in blocks:
+            near, distance = distances_below(x, self.centres, query, ball, self.radii[ball], far[query])
+            query, ball, distance = query[near], ball[near], distance[near]
+            clear = np.maximum(np.nextafter(distance - self.radii[ball], -np.inf), 0.0)
+            np.minimum.at(clearance, (query, column[ball]), clear)
+            np.maximum.at(depth, query, margins_below(self.radii[ball], distance, x.shape[1]))
+        return Surroundings(clearance, depth)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map as an `.npz` file, atomically: also after a crash, the file is the old one or the new one."""
         arrays: dict[str, Any] = {"centres": self.centres, "radii": self.radii, "sigma": self.sigma}
@@ -230,6 +286,10 @@ class RegionMap:
         return loaded
 
 
+#: In units of a map's extent: where the search does without float32.
+_WIDE = 2.0**40
+
+
 class _Balls:
     """The non-empty balls, lifted once, and the search for those that may contain a point."""
 
@@ -241,12 +301,14 @@ class _Balls:
         self._rows = self._frame.lift(mapped, self._frame.reach(radii[self._members], norms), norms)
 
     def candidates(self, queries: Real[np.ndarray, "m d"], reach: Float64[np.ndarray, " m"]) -> Iterator[Pairs]:
-        """Yield blocks of pairs (query, ball) that include every pair with |query - centre| < radius + reach.
-
-        A query with reach > 0 must lie in a ball, and its reach must not exceed its distance to the ball's boundary.
-        """
+        """Yield blocks of pairs (query, ball) that include every pair with |query - centre| < radius + reach."""
         far = np.abs(queries - self._frame.centre).max(axis=1, initial=0.0)
-        near = np.flatnonzero(far <= 2 / self._frame.scale + 2 * self._widest)  # no ball contains the others
+        within = far <= 2 / self._frame.scale + 2 * self._widest + reach  # nothing is in reach of the others
+        # a query beyond what float32 holds is near no ball or near all of them, and so is one with a reach as large
+        wide = np.maximum(far, reach) > _WIDE / self._frame.scale
+        for one in np.flatnonzero(within & wide).tolist():
+            yield np.full(self._members.size, one), self._members
+        near = np.flatnonzero(within & ~wide)
         for start in range(0, near.size, TILE):
             part = near[start : start + TILE]
             mapped, norms = self._frame.map(queries, part)

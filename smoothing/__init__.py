@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smoothing._voting.samplers import make_sampler
     from smoothing.adaptive import Ladder
+    from smoothing.agreement import agreeing_radius
     from smoothing.classifier import SmoothedClassifier
     from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
     from smoothing.levels import sigma_grid
@@ -32,6 +33,7 @@ __all__ = [
     "Selection",
     "SigmaChoice",
     "SmoothedClassifier",
+    "agreeing_radius",
     "certified_radius",
     "certify_to_file",
     "lower_confidence_bound",
@@ -49,6 +51,7 @@ __all__ = [
 _HOMES = {
     "make_sampler": "smoothing._voting.samplers",
     "Ladder": "smoothing.adaptive",
+    "agreeing_radius": "smoothing.agreement",
     "SmoothedClassifier": "smoothing.classifier",
     "certified_radius": "smoothing.confidence",
     "lower_confidence_bound": "smoothing.confidence",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -39,20 +39,27 @@ class Mode:
         Which pairs conflict.
     how : str
         "lp", "matching", or the order of greedy.
+    outside : float or "auto", optional
+        The noise level outside every region; "auto": the one that promises most, by selection samples. None: nothing is
+        answered there.
     """
 
     overlap: str
     how: str
+    outside: float | Literal["auto"] | None = None
 
     @classmethod
-    def of(cls, overlap: str, method: str, order: str | None) -> "Mode":
-        """Return the mode that settings name."""
-        return cls(overlap, method if method != "greedy" else order or "ascending")
+    def of(cls, overlap: str, method: str, order: str | None, outside: str = "abstain") -> "Mode":
+        """Return the mode that settings name; `outside` is "abstain", "auto", or "sigma=" and a level."""
+        how = method if method != "greedy" else order or "ascending"
+        if outside == "auto":
+            return cls(overlap, how, "auto")
+        return cls(overlap, how, None if outside == "abstain" else float(outside.removeprefix("sigma=")))
 
     @property
     def name(self) -> str:
         """What files call it."""
-        return f"{self.overlap}-{self.how}"
+        return f"{self.overlap}-{self.how}" + ("" if self.outside is None else f"+{self.outside}")
 
     @property
     def simultaneous(self) -> bool:
@@ -110,4 +117,6 @@ def title(rule: str) -> str:
     if rule.startswith("sigma="):
         return rule.replace("=", " = ")
     overlap, _, how = rule.partition("-")
-    return f"{_OVERLAPS[overlap]}, {_METHODS.get(how, how)}"
+    how, _, outside = how.partition("+")
+    around = f", sigma = {outside} outside" if outside else ""
+    return f"{_OVERLAPS[overlap]}, {_METHODS.get(how, how)}{around}"

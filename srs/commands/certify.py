@@ -170,7 +170,7 @@ def _show(out: Path, teller: Teller) -> None:
     with teller.phase(_FINISHING):
         run = load_run(out)
         results = run.evaluate()
-    check_certificates(out, results.record)
+    check_certificates(out, results.record, results.level)
     warning = run.disagreement(results)
     if warning:
         sys.stderr.write(f"srs-certify: warning: {warning}\n")

@@ -14,6 +14,7 @@ import regions
 from smoothing import certified_radius, make_sampler
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import shared_alpha
+from srs.evaluation.background import Promised, with_background
 from srs.evaluation.rules import Choice, Proofs, RuleAnswers, answer, at, certified
 from srs.evaluation.sizing import Sizer
 from srs.modes import COMPARED, Mode
@@ -75,7 +76,7 @@ class Results:
     @property
     def radii(self) -> Float64[np.ndarray, " n"]:
         """The radii r of the main mode's regions."""
-        return self.answers.r
+        return self.allocations[self.main.name].radii
 
     @cached_property
     def bounds(self) -> Bounds:
@@ -92,9 +93,14 @@ class Results:
         return regions.RegionMap(self.points, self.radii, self.sigma, classes=self.answers.predict)
 
     @property
+    def level(self) -> Int64[np.ndarray, " n"]:
+        """Each image's noise level, as a column."""
+        return self.answers.level
+
+    @property
     def sigma(self) -> Float64[np.ndarray, " n"]:
         """Each image's noise level."""
-        return np.asarray(self.record.sigmas[self.record.level])
+        return np.asarray(self.record.sigmas[self.level])
 
     def radii_of(self, j: int) -> Float64[np.ndarray, " k"]:
         """Return what one image's counts certify at every level, NaN where it was not certified."""
@@ -121,12 +127,13 @@ def evaluate(
         That of the votes: radii of G are cut by what looking up the region of a float32 image may be off.
     """
     lost = make_sampler(sampler).lookup_error(points.shape[1])
-    columns = [(proofs_from_votes(record, main, alpha, record.share), choice_of(record, main, record.level))]
+    main, choice = choice_of(record, main, record.level, points)
+    columns = [(proofs_from_votes(record, main, alpha, record.share), choice)]
     if record.share.any():
         alone = record
         if record.certified.all():
             alone = replace(record, expected_radius=record.expected_radius_one_sided)
-        choice = choice_of(alone, main, level_one_sided(record, main, points))
+        _, choice = choice_of(alone, main, level_one_sided(record, main, points), points)
         columns.append((proofs_from_votes(record, main, alpha, np.zeros_like(record.share)), choice))
     size = Sizer.among(points, [R for proofs, choice in columns for R in choice.to_size(proofs)], {})
     rules, *other = (
@@ -162,15 +169,23 @@ def proofs_from_votes(record: Record, main: Mode, alpha: float, share: Float64[n
     return Proofs(record.classes, each, each, simultaneous, guarantee)
 
 
-def choice_of(record: Record, main: Mode, level: Int64[np.ndarray, " n"]) -> Choice:
-    """Return the levels of every rule: what images choose by themselves, but for the main mode, which has these.
+def choice_of(
+    record: Record, main: Mode, level: Int64[np.ndarray, " n"], points: Float64[np.ndarray, "n d"]
+) -> tuple[Mode, Choice]:
+    """Return the main mode, with a number for its level outside, and the levels of every rule.
 
-    Where the run chose jointly and certified at its choice only, no image was certified at a level of its own choice;
-    the main mode is then compared with overlapping regions alone.
+    Images choose by themselves, but for the main mode, which has the levels that are given. Where the run chose jointly
+    and certified at its choice only, no image was certified at a level of its own choice; the main mode is then
+    compared with overlapping regions alone.
     """
     everywhere = np.flatnonzero(record.certified.all(axis=0)).tolist()
     own = record.own_level  # of largest expected radius
+    if main.outside is not None:
+        promised = Promised(level, record.classes, record.expected_radius, record.samples)
+        background = with_background(points, record.sigmas, promised, main)
+        main = replace(main, outside=float(record.sigmas[background.outside]))
+        return main, Choice(tuple(everywhere), own, dict.fromkeys(COMPARED, own), backgrounds={main: background})
     if not at(record.certified, own).all():
-        return Choice(tuple(everywhere), level, {main: level})
+        return main, Choice(tuple(everywhere), level, {main: level})
     modes = dict.fromkeys((*COMPARED, main), own) | {main: level}
-    return Choice(tuple(everywhere), own, modes)
+    return main, Choice(tuple(everywhere), own, modes)

@@ -27,11 +27,12 @@ class Losses:
     distance: Float64[np.ndarray, " n"]
 
 
-def losses(R: Float64[np.ndarray, " n"], allocation: regions.Allocation) -> Losses:
-    """Find what each image loses and to whom, given the radii R of its certificates.
+def losses(R: Float64[np.ndarray, " n"], left: Float64[np.ndarray, " n"], allocation: regions.Allocation) -> Losses:
+    """Find what each image loses and to whom, given the radii R of its certificates and the radii r that are left.
 
     The neighbour is the one with the smallest |x_i - x_j| - r_i - r_j among the pairs of the allocation's graph: 0, up
-    to rounding, where the regions touch, negative where the image's is empty inside the other.
+    to rounding, where the regions touch, negative where the image's is empty inside the other. With a level outside every region, an
+    image without a region may lose as well; no pair of the graph says to whom.
     """
     graph, r = allocation.graph, allocation.radii
     i, j = np.concatenate([graph.i, graph.j]), np.concatenate([graph.j, graph.i])
@@ -40,7 +41,7 @@ def losses(R: Float64[np.ndarray, " n"], allocation: regions.Allocation) -> Loss
     first, where = np.unique(i[order], return_index=True)
     neighbour, distance = np.full(len(r), -1), np.full(len(r), np.nan)
     neighbour[first], distance[first] = j[order][where], d[order][where]
-    lost = R - r
+    lost = R - left
     kept = lost <= 0
     neighbour[kept], distance[kept] = -1, np.nan
     return Losses(lost, neighbour, distance)

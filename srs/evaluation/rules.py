@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64, Int64
 import regions
 from smoothing import ABSTAIN
 from smoothing.tables import floor_text
+from srs.evaluation.background import Background
 from srs.evaluation.sizing import Sizer
 from srs.modes import OVERLAPPING, Mode
 
@@ -70,12 +71,15 @@ class Choice:
         The levels for each way to size the regions.
     allocations : mapping of Mode to regions.Allocation
         Those of the modes whose radii were found together with the levels.
+    backgrounds : mapping of Mode to Background
+        The maps of modes with a level outside every region, made of selection samples; they are no keys of `modes`.
     """
 
     constants: tuple[int, ...]
     overlapping: Int64[np.ndarray, " n"]
     modes: Mapping[Mode, Int64[np.ndarray, " n"]]
     allocations: Mapping[Mode, regions.Allocation] = field(default_factory=dict)
+    backgrounds: Mapping[Mode, Background] = field(default_factory=dict)
 
     def radii(self, proofs: Proofs) -> dict[Mode, Float64[np.ndarray, " n"]]:
         """Return the radii that each mode may rely on at its levels."""
@@ -127,7 +131,8 @@ class RuleAnswers(Answers):
     R : array of shape (n,)
         Radius of its certificate there.
     r : array of shape (n,)
-        Radius of its region; infinite where the rule has none.
+        Radius of its region; infinite where the rule has none. With a level outside every region: up to where no level
+        decides that does not agree, at most R.
     allocation : regions.Allocation, optional
         None where the rule has no regions.
     """
@@ -199,7 +204,25 @@ def answer(
             r=allocation.radii,
             allocation=allocation,
         )
+    for mode, background in choice.backgrounds.items():
+        found[mode.name] = _around(background, proofs, label, lost)
     return found
+
+
+def _around(background: Background, proofs: Proofs, label: Int64[np.ndarray, " n"], lost: float) -> RuleAnswers:
+    """Answer by a map with a background. Every certificate rests on its own image's samples alone."""
+    level = background.level
+    R, r = background.radii(proofs.predict, proofs.chosen)
+    predict, radius = allocated(certified(proofs, level, R), R, r, lost)
+    return RuleAnswers(
+        label=label,
+        predict=predict,
+        radius=floored(radius),
+        level=level,
+        R=R,
+        r=r,
+        allocation=background.allocation,
+    )
 
 
 def _without_regions(

@@ -80,7 +80,7 @@ def lost_radius(results: Results) -> Figure:
         names = [results.main.name, *(name for name in results.allocations if name != results.main.name)]
         n = len(results.record.idx)
         for (colour, dashes), name in zip(SERIES, names, strict=False):
-            lost = losses(results.rules[name].R, results.allocations[name]).lost
+            lost = losses(results.rules[name].R, results.rules[name].r, results.allocations[name]).lost
             some = np.sort(lost[lost > 0])
             x = np.concatenate([[0.0], some])
             y = np.concatenate([np.arange(len(some), -1, -1)]) * 100 / n
@@ -112,7 +112,7 @@ def vote_shares(results: Results) -> Figure:
 def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
     axes.plot(record.sigmas, results.radii_of(j), "o-", color=COLOURS["second"], ms=3, lw=1.4)
-    axes.plot(record.sigmas[record.level[j]], results.radii[j], "D", color=COLOURS["main"], ms=6, label="r")
+    axes.plot(results.sigma[j], results.answers.r[j], "D", color=COLOURS["main"], ms=6, label="r")
     axes.margins(y=0.12)
     axes.set(xlabel="sigma", ylabel="radius", ylim=(0, None), xlim=(0, None))
 

@@ -91,7 +91,8 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
     out.mkdir()
     write_tables(results, out)
     summary = write_summary(results, run.config, run.manifest, out)
-    lost = {name: losses(results.rules[name].R, found) for name, found in results.allocations.items()}
+    sized = results.allocations.items()
+    lost = {name: losses(results.rules[name].R, results.rules[name].r, found) for name, found in sized}
     _write_losses(out / "losses.tsv", results, lost)
     degree = regions.overlap_degrees(results.points, results.bounds.radius)
     drawn = {
@@ -191,7 +192,7 @@ def _levels(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 def _samples(results: Results) -> list[int]:
     """Return images whose chosen sigmas spread over the grid: evenly in the order of sigma."""
     shown = np.flatnonzero(results.bounds.predict != ABSTAIN)
-    order = shown[np.argsort(results.record.level[shown], kind="stable")]
+    order = shown[np.argsort(results.level[shown], kind="stable")]
     if not len(order):
         return []
     return [int(order[at]) for at in np.unique(np.linspace(0, len(order) - 1, SAMPLES).round().astype(int))]
@@ -204,7 +205,7 @@ def _sample(chapter: Chapter, number: int, j: int) -> dict[str, Any]:
         "figure": Markup(inline_svg(figure, f"r{number}-s{j}")),
         "sigma": f"{results.sigma[j]:g}",
         "R": floored(float(results.bounds.radius[j]), 3),
-        "r": floored(float(results.radii[j]), 3),
+        "r": floored(float(results.answers.r[j]), 3),
     }
 
 
@@ -219,10 +220,10 @@ def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]
         {
             "title": title(name),
             "before": floored(float(results.rules[name].R.sum()), 2),
-            "after": floored(float(np.minimum(found.radii, results.rules[name].R).sum()), 2),
+            "after": floored(float(np.minimum(results.rules[name].r, results.rules[name].R).sum()), 2),
             "share": f"{raised(_share(lost[name].lost.sum(), results.rules[name].R.sum()), 1)}%",
             "losers": f"{int((lost[name].lost > 0).sum()):,}",
-            "empty": f"{int(((found.radii == 0) & (results.rules[name].R > 0)).sum()):,}",
+            "empty": f"{int(((results.rules[name].r == 0) & (results.rules[name].R > 0)).sum()):,}",
             "gap": "unknown" if found.gap is None else f"{found.gap:.1e}",
         }
         for name, found in results.allocations.items()
@@ -240,7 +241,7 @@ def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
     for j in np.argsort(-lost.lost, kind="stable")[:PAIRS].tolist():
         other = int(lost.neighbour[j])
         if other < 0:
-            break
+            continue
         found.append(
             {
                 "left": _picture(chapter, j) | _region(results, j),
@@ -256,7 +257,7 @@ def _region(results: Results, j: int) -> dict[str, str]:
     return {
         "sigma": f"{results.sigma[j]:g}",
         "R": floored(float(results.bounds.radius[j]), 3),
-        "r": floored(float(results.radii[j]), 3),
+        "r": floored(float(results.answers.r[j]), 3),
     }
 
 
@@ -273,7 +274,7 @@ def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> N
             name,
             str(idx[j]),
             floor_text(float(results.rules[name].R[j])),
-            floor_text(float(found.radii[j])),
+            floor_text(float(results.rules[name].r[j])),
             str(idx[lost[name].neighbour[j]]) if lost[name].neighbour[j] >= 0 else "-1",
             floor_text(float(lost[name].distance[j])),
         )

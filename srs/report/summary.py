@@ -24,8 +24,8 @@ ONE_SIDED = ":one-sided"
 
 def certificates(results: Results) -> CertificateTable:
     """Return the run's table: the six usual columns, then those of `folder.EXTRA`; region and runner_up -1: none."""
-    record, answers, r = results.record, results.answers, results.radii
-    at = np.arange(len(r)), record.level
+    record, answers = results.record, results.answers
+    at = np.arange(len(record.idx)), results.level
     return CertificateTable(
         idx=record.idx,
         label=record.label,
@@ -36,9 +36,9 @@ def certificates(results: Results) -> CertificateTable:
         extra={
             "sigma": results.sigma,
             "R": results.bounds.radius,
-            "r": r,
+            "r": answers.r,
             "p_lower": results.bounds.p_lower,
-            "region": np.where(r > 0, np.arange(len(r)), -1),
+            "region": np.where(results.radii > 0, np.arange(len(record.idx)), -1),
             "counts": record.counts.last[at],
             "n": record.counts.drawn[at],
             "p_upper": results.bounds.p_upper,
@@ -55,7 +55,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
     Nothing in it depends on anything but the run's rows, its description and the versions of the libraries.
     """
     record, n = results.record, len(results.record.idx)
-    clean = record.clean[np.arange(n), record.level]
+    clean = record.clean[np.arange(n), results.level]
     return {
         "settings": dict(config),
         "data": {"name": manifest["data"]["name"], "images": n, "sha256": manifest["data"]["sha256"]},

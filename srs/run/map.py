@@ -96,11 +96,11 @@ def check_apart(source: Path, table: RegionMap, overlap: str | None) -> None:
         )
 
 
-def check_certificates(folder: Path, record: Record) -> None:
-    """Raise `ValueError` where `certificates.tsv` is damaged, or not of these rows."""
+def check_certificates(folder: Path, record: Record, level: Int64[np.ndarray, " n"]) -> None:
+    """Raise `ValueError` where `certificates.tsv` is damaged, or not of these rows at these levels."""
     file = folder / CERTIFICATES
     rows = _certificates(file)
-    at = np.arange(len(record.idx)), record.level
+    at = np.arange(len(record.idx)), level
     for name, ours in (("idx", record.idx), ("label", record.label), ("counts", record.counts.last[at])):
         if not np.array_equal(ours, rows.integers(name)):
             raise ValueError(f"{file} does not belong to the run's rows: {name} differs; {_ANEW}")

@@ -95,6 +95,7 @@ class RunSettings:
     racing: bool
     chosen_only: bool
     overlap: Overlap
+    outside: str
     method: Method
     order: Order | None
     sampler: Sampler
@@ -119,7 +120,7 @@ class RunSettings:
     @property
     def mode(self) -> Mode:
         """How regions are sized."""
-        return Mode.of(self.overlap, self.method, self.order)
+        return Mode.of(self.overlap, self.method, self.order, self.outside)
 
     @property
     def compiled(self) -> bool | str:

@@ -44,6 +44,7 @@ EARLIER: Mapping[str, Any] = {
     "indices": None,
     "stream": "sfc64",
     "compile": "no",
+    "outside": "abstain",
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
 
@@ -66,7 +67,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "certification": (
         "alpha", "bound", "chosen_only", "rungs", "min_gain", "max_n", "target_loss", "sampler", "stream",
     ),
-    "regions": ("overlap", "method", "order"),
+    "regions": ("overlap", "outside", "method", "order"),
     "run": ("config", "overwrite", "shard", "seed", "device", "precision", "batch", "compile"),
 }  # fmt: skip
 """In which order, and below which headings, the help has the settings."""
@@ -142,6 +143,11 @@ class CertifySettings:
     no two. class: those that differ in sigma and in class; one certificate then relies on its neighbours', so each is
     made at alpha / number of images and all hold at once. Default: joint; paper with --method greedy; sigma where the
     grid has one level."""
+    outside: str | None = None
+    """What G answers outside every region. abstain: nothing. sigma=S: a vote with noise level S of the grid. auto: the
+    level that promises most as the only one, by selection samples. An image then gets a region only where its own sigma
+    promises more, and a region of another sigma ends no certificate where both levels agree. Default: auto; abstain with
+    --overlap, --chosen-only, --racing or --preset paper, and where the grid has one level."""
     method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
@@ -261,6 +267,26 @@ class CertifySettings:
         check_one(checkpoint=self.checkpoint, model=self.model, expert=self.expert)
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
+        self._check_outside()
         for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
             if getattr(self, name) is not None and getattr(self, name) != PAPER:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
+
+    def _check_outside(self) -> None:
+        if self.outside in (None, "abstain"):
+            return
+        given = f"--outside {self.outside}"
+        if self.outside != "auto":
+            found = re.fullmatch(r"sigma=([0-9.eE+-]{1,40})", self.outside, re.ASCII)
+            try:
+                sigma = float(found[1]) if found else math.nan
+            except ValueError:
+                sigma = math.nan
+            if not 0 < sigma < math.inf:
+                raise ValueError(f"{given}: expected abstain, auto, or a noise level as in sigma=0.25")
+        if self.overlap == "class":
+            raise ValueError(f"{given}: levels that agree need no --overlap class; take paper, sigma or joint")
+        if self.chosen_only:
+            raise ValueError(f"{given}: needs certificates at every level; drop --chosen-only")
+        if self.racing:
+            raise ValueError(f"{given}: compares levels that --racing leaves out; drop one of them")

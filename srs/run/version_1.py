@@ -74,6 +74,7 @@ class OldRows:
             classes=classes,
             expected_radius=rows.floats("radius").reshape(n, k),
             expected_radius_one_sided=rows.floats("radius").reshape(n, k),
+            samples=rows.integers("samples", 1, self.n0).reshape(n, k),
             share=np.zeros((n, k)),
             level=level,
             counts=Counts(drawn, own, None, np.full((n, k), -1)),

@@ -32,6 +32,8 @@ class Record:
         Class without noise, and the most voted class of the selection samples, which is the one to certify.
     expected_radius, expected_radius_one_sided : arrays of shape (n, k)
         What the rule ranks by, from selection samples: for the run's bound, and where certificates are one-sided.
+    samples : int array of shape (n, k)
+        How many selection samples there are.
     share : array of shape (n, k)
         Share of alpha for the classes that are not certified, from selection samples; 0 is the one-sided bound.
     level : int array of shape (n,)
@@ -51,6 +53,7 @@ class Record:
     classes: Int64[np.ndarray, "n k"]
     expected_radius: Float64[np.ndarray, "n k"]
     expected_radius_one_sided: Float64[np.ndarray, "n k"]
+    samples: Int64[np.ndarray, "n k"]
     share: Float64[np.ndarray, "n k"]
     level: Int64[np.ndarray, " n"]
     counts: Counts
@@ -126,6 +129,7 @@ def read_record(files: VoteFiles) -> Record:
         classes=selected.outcome.classes,
         expected_radius=selected.outcome.expected_radius,
         expected_radius_one_sided=selected.outcome.one_sided,
+        samples=selected.outcome.samples,
         share=selected.outcome.share,
         level=level,
         counts=estimated.votes.counted(selected.outcome.classes),

@@ -256,3 +256,65 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "map.npz")
     with pytest.raises(ValueError, match=r"map\.npz is no regular file"):
         RegionMap.load(tmp_path / "map.npz")
+
+
+@given(strategies.instances(max_points=8, max_dimension=3), st.integers(0, 2**32 - 1))
+def test_nobody_within_the_clearance_is_held_by_the_level(instance, seed):
+    points, radii = instance
+    if not len(radii):
+        return
+    rng = np.random.default_rng(seed)
+    levels = np.array([0.1, 0.2, 0.3, 0.4])
+    sigma = rng.choice(levels[:3], len(radii))  # no region has the last
+    queries = np.concatenate([points, points + rng.normal(size=points.shape) * (radii.max() + 1e-3)])
+    reach = rng.choice([0.0, 0.5, 3.0], len(queries)) * (radii.max() + np.ptp(points) + 1e-3)
+    found = RegionMap(points, radii, sigma).surroundings(queries, levels, reach)
+    for x, row, depth, far in zip(queries, found.clearance, found.exit, reach, strict=True):
+        distance = [oracles.squared_distance(x, centre) for centre in points]
+        deepest = 0.0
+        for k, clear in enumerate(row.tolist()):
+            assert 0 <= clear <= far
+            nearest = np.inf
+            for i in np.flatnonzero((sigma == levels[k]) & (radii > 0)):
+                # exact: no point of the ball lies nearer than `clear`
+                apart = oracles.Fraction(float(radii[i])) + oracles.Fraction(clear)
+                assert clear == 0 or distance[i] >= apart**2
+                nearest = min(nearest, max(0.0, float(distance[i]) ** 0.5 - radii[i]))
+                deepest = max(deepest, radii[i] - float(distance[i]) ** 0.5)
+            size = max(1.0, radii.max(), np.abs(points).max(), np.abs(x).max())
+            assert clear == pytest.approx(min(far, nearest), abs=1e-12 * size)  # and nothing is given away
+        assert depth == pytest.approx(max(0.0, deepest), abs=1e-12 * size)
+        assert any(
+            depth == 0 or distance[i] <= (oracles.Fraction(float(radii[i])) - oracles.Fraction(float(depth))) ** 2
+            for i in range(len(radii))
+            if radii[i] >= depth
+        )
+
+
+@pytest.mark.parametrize("far", [1e3, 1e12, 1e16, 1e25, 1e140])
+def test_clearance_of_points_far_away(far):
+    # float32 holds none of these: the balls are 1 wide, and the point is `far` away from them
+    table = RegionMap([[0.0, 0.0], [5.0, 0.0]], [1.0, 1.0], [0.25, 0.5])
+    found = table.surroundings([[far, 0.0]] * 3, [0.25, 0.5], [0.0, far - 4.5, 2 * far])
+    np.testing.assert_array_equal(found.clearance[0], 0)
+    np.testing.assert_allclose(found.clearance[1], [far - 4.5, min(far - 4.5, far - 6)], rtol=1e-12)
+    np.testing.assert_allclose(found.clearance[2], [far - 1, far - 6], rtol=1e-12)
+    assert (found.clearance[2] <= [far - 1, far - 6]).all()
+    np.testing.assert_array_equal(found.exit, 0)
+
+
+def test_clearance_without_regions_and_of_no_points():
+    table = RegionMap([[0.0]], [0.0], [np.nan])
+    np.testing.assert_array_equal(table.surroundings([[1.0]], [0.5], [3.0]).clearance, [[3.0]])
+    assert table.surroundings(np.zeros((0, 1)), [0.5], []).clearance.shape == (0, 1)
+
+
+def test_clearance_of_levels_that_do_not_fit(region_map):
+    with pytest.raises(ValueError, match="levels must increase, and regions have no other noise levels"):
+        region_map.surroundings(region_map.centres, [0.25, 0.5], np.ones(300))
+    with pytest.raises(ValueError, match="levels must increase"):
+        region_map.surroundings(region_map.centres, [0.5, 0.25, 1.0], np.ones(300))
+    with pytest.raises(ValueError, match="reach"):
+        region_map.surroundings(region_map.centres, [0.25, 0.5, 1.0], np.full(300, -1.0))
+    with pytest.raises(ValueError, match="3 coordinates: this map's regions have 5"):
+        region_map.surroundings(np.zeros((1, 3)), [0.25, 0.5, 1.0], [1.0])

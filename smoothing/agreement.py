@@ -1,0 +1,41 @@
+"""Certificates of a classifier whose noise level changes from place to place: levels that agree do no harm.
+
+G(z) = g(z, S(z)), where S names a noise level for every input z: that of the region that holds z, say. Around an image x
+let level k be used nowhere nearer than t_k, and let the smoothed classifier at level k return class c within r_k of x.
+Level s is the one that is used at x. Then G returns c within
+
+    rho = min(r_s, min over k != s of max(r_k, t_k)).
+
+docs/outside.md has the proof, and says why no share of alpha is lost to the number of levels.
+"""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+
+def agreeing_radius(
+    radius: Float64[np.ndarray, "n K"], clearance: Float64[np.ndarray, "n K"], level: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """Return the radius within which G returns one class, whichever level decides.
+
+    Parameters
+    ----------
+    radius : array of shape (n, K)
+        r_k: certified radius at level k **for the class that is certified at the image's own level**; 0 where that
+        class is not certified there, or where nobody asked.
+    clearance : array of shape (n, K)
+        t_k: within this l2 distance of the image no input has level k. It must not depend on the samples that `radius`
+        comes from. Infinite where the level is not used at all.
+    level : int array of shape (n,)
+        s: the level at the image itself; its clearance does not count.
+
+    Returns
+    -------
+    array of shape (n,)
+        rho, in the unit of `radius`; 0 where nothing is certified. If each entry of `radius` is too large with
+        probability at most alpha, each rho is too large with probability at most alpha.
+    """
+    at = np.arange(len(level))
+    others = np.maximum(radius, clearance)
+    others[at, level] = np.inf
+    return np.asarray(np.minimum(radius[at, level], others.min(axis=1, initial=np.inf)))
