@@ -1,7 +1,7 @@
 """Certificates of a classifier whose noise level changes from place to place: levels that agree do no harm.
 
-G(z) = g(z, S(z)), where S names a noise level for every input z: that of the region that holds z, say. Around an image x
-let level k be used nowhere nearer than t_k, and let the smoothed classifier at level k return class c within r_k of x.
+G(z) = g(z, S(z)), where S names a noise level for every input z: that of the region that holds z, say. Let level k be
+used nowhere nearer to an image x than t_k, and let the smoothed classifier at level k return class c within r_k of x.
 Level s is the one that is used at x. Then G returns c within
 
     rho = min(r_s, min over k != s of max(r_k, t_k)).

@@ -116,7 +116,8 @@ def title(rule: str) -> str:
         return "overlapping (unsound)"
     if rule.startswith("sigma="):
         return rule.replace("=", " = ")
-    overlap, _, how = rule.partition("-")
-    how, _, outside = how.partition("+")
-    around = f", sigma = {outside} outside" if outside else ""
-    return f"{_OVERLAPS[overlap]}, {_METHODS.get(how, how)}{around}"
+    sized, _, outside = rule.partition("+")
+    if outside:
+        return f"sigma = {outside} outside regions"
+    overlap, _, how = sized.partition("-")
+    return f"{_OVERLAPS[overlap]}, {_METHODS.get(how, how)}"

@@ -161,6 +161,8 @@ def proofs_from_votes(record: Record, main: Mode, alpha: float, share: Float64[n
     each = certified_radius(record.sigmas, *counted_bounds(record.counts, alpha, share))
     simultaneous = certified_radius(record.sigmas, *counted_bounds(record.counts, at_once, share))
     guarantee = f"each certificate holds with probability at least 1 - {alpha:g}, per image"
+    if main.outside is not None:
+        guarantee += f", for G with sigma = {main.outside:g} outside every region"
     if main.simultaneous:
         guarantee = (
             f"all certificates hold at once with probability at least 1 - {alpha:g}: each is made at "

@@ -31,8 +31,8 @@ def losses(R: Float64[np.ndarray, " n"], left: Float64[np.ndarray, " n"], alloca
     """Find what each image loses and to whom, given the radii R of its certificates and the radii r that are left.
 
     The neighbour is the one with the smallest |x_i - x_j| - r_i - r_j among the pairs of the allocation's graph: 0, up
-    to rounding, where the regions touch, negative where the image's is empty inside the other. With a level outside every region, an
-    image without a region may lose as well; no pair of the graph says to whom.
+    to rounding, where the regions touch, negative where the image's is empty inside the other. With a level outside
+    every region, an image without a region may lose as well; no pair of the graph says to whom.
     """
     graph, r = allocation.graph, allocation.radii
     i, j = np.concatenate([graph.i, graph.j]), np.concatenate([graph.j, graph.i])

@@ -67,6 +67,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "simultaneous": results.main.simultaneous,
         "guarantee": results.proofs.guarantee,
         "regions": results.table.content_hash,
+        **({} if results.main.outside is None else {"outside": results.main.outside}),
         "clean_accuracy_base": float((clean == record.label).mean()),
         **describe(results.rules, results.main.name, results.one_sided),
         "wrong_at_most": {"certificates": wrong_at_most(n, results.alpha), "probability": 1 - DELTA},

@@ -9,6 +9,7 @@ import numpy as np
 
 import regions
 from srs.verify.arithmetic import Real, mp, normal_quantile
+from srs.verify.background import Made, Placed, agreed
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.proofs import Proof, best_levels
 from srs.verify.rows import Table
@@ -16,6 +17,9 @@ from srs.verify.rows import Table
 _USUAL = ("idx", "label", "predict", "radius", "correct", "time")
 _OLD = ("sigma", "R", "r", "p_lower", "region", "counts", "n")
 _NEW = (*_OLD, "p_upper", "runner_up", "runner_up_counts", "share")
+
+#: Radii of a map that is made again are equal within this, relatively.
+_CLOSE = 1e-9
 
 
 def micro(text: str) -> int | None:
@@ -125,7 +129,9 @@ def read_certificates(run: Described) -> tuple[Table, Certificates]:
     return table, found
 
 
-def certificate_problems(run: Described, rows: Rows, table: Table, found: Certificates) -> list[str]:
+def certificate_problems(
+    run: Described, rows: Rows, table: Table, found: Certificates, there: Map, placed: Placed
+) -> list[str]:
     """Say which certificates are not what the votes of their rows prove."""
     n, sigmas = len(rows.idx), run.sigmas
     if table.rows != n:
@@ -138,8 +144,9 @@ def certificate_problems(run: Described, rows: Rows, table: Table, found: Certif
         whole |= {name: table.wholes(name) for name in ("runner_up", "runner_up_counts")}
     number = {name: table.numbers(name) for name in ("sigma", "p_lower", *(("p_upper", "share") if more else ()))}
     times = table.microseconds("time")
+    ends = None if placed.outside is None else agreement(run, rows, there, placed, alpha, two_sided=True)
     problems = []
-    for j, at in enumerate(rows.level):
+    for j, at in enumerate(placed.level):
         cell, chosen = rows.estimation[j][at], rows.chosen[j]
         assert cell is not None  # the table of votes was read for these levels
         one = chosen.classes[at]
@@ -149,7 +156,7 @@ def certificate_problems(run: Described, rows: Rows, table: Table, found: Certif
             "idx": rows.idx[j],
             "label": rows.label[j],
             "correct": int(found.predict[j] == rows.label[j]),
-            "region": j if r > 0 else -1,
+            "region": j if (r if ends is None else there.radii[j]) > 0 else -1,
             "counts": top.own,
             "n": cell.sizes[-1],
         }
@@ -163,7 +170,8 @@ def certificate_problems(run: Described, rows: Rows, table: Table, found: Certif
         wrong += [f"{name} = {whole[name][j]}, its rows give {value}" for name, value in wanted.items()
                   if whole[name][j] != value]  # fmt: skip
         if number["sigma"][j] != sigmas[at]:
-            wrong.append(f"sigma = {number['sigma'][j]:g}, levels.tsv has {sigmas[at]:g}")
+            source = "levels.tsv has" if ends is None else "regions.npz and the level outside give"
+            wrong.append(f"sigma = {number['sigma'][j]:g}, {source} {sigmas[at]:g}")
         if times[j] is not None and times[j] != rows.microseconds[j]:
             wrong.append("time is not that of its rows")
         if not _lower_holds(number["p_lower"][j], proof, found.exact):
@@ -173,9 +181,33 @@ def certificate_problems(run: Described, rows: Rows, table: Table, found: Certif
             wrong.append(f"R = {R:.12g}, its votes prove {float(proven.most):.12g}")
         elif found.exact and more and not _made_of(R, sigmas[at], number["p_lower"][j], number["p_upper"][j]):
             wrong.append(f"R = {R!r} is not that of Eq. 2 for its p_lower and p_upper")
+        if ends is not None and not ends[j].holds(r):
+            wrong.append(f"r = {r:.12g}, levels agree up to {float(ends[j].most):.12g}")
         wrong += _cut_problems(run, found, j, one)
         problems += [f"certificates.tsv: image {rows.idx[j]}: {text}" for text in wrong]
     return problems
+
+
+def agreement(
+    run: Described, rows: Rows, there: Map, placed: Placed, alpha: Fraction, *, two_sided: bool
+) -> list[Range]:
+    """Return between which radii the levels agree around each image, for certificates at this alpha."""
+    n, k = len(rows.idx), len(run.sigmas)
+    classes = [one.classes for one in rows.chosen]
+    proven = [
+        [
+            Range.of(rows.proof(j, at, alpha, len(run.rungs), two_sided=two_sided), run.sigmas[at])
+            if classes[j][at] == classes[j][placed.level[j]]
+            else Range(mp.mpf(0), mp.mpf(0))
+            for at in range(k)
+        ]
+        for j in range(n)
+    ]
+    least, most = (
+        agreed(run, there, placed, classes, [[getattr(one, name) for one in row] for row in proven])
+        for name in ("least", "most")
+    )
+    return [Range(low, high) for low, high in zip(least, most, strict=True)]
 
 
 def _cut_problems(run: Described, found: Certificates, j: int, one: int) -> list[str]:
@@ -220,7 +252,9 @@ def _upper_holds(value: float, proof: Proof, exact: bool) -> bool:
     return int(mp.ceil(proof.upper * 10**6)) <= round(value * 1e6) <= int(mp.ceil(most * 10**6))
 
 
-def map_problems(run: Described, rows: Rows, certificates: Certificates, found: Map) -> list[str]:
+def map_problems(
+    run: Described, rows: Rows, certificates: Certificates, found: Map, placed: Placed, made: Sequence[Made] = ()
+) -> list[str]:
     """Say where `regions.npz` is not what `certificates.tsv` and `summary.json` say."""
     problems, hashed = [], found.content_hash
     if found.stored_hash != hashed:
@@ -228,18 +262,27 @@ def map_problems(run: Described, rows: Rows, certificates: Certificates, found: 
     if run.summary.get("regions", None if run.old else "") not in (hashed, None):
         problems.append("regions.npz: is not the map whose hash summary.json has")
     radii = found.radii.tolist(), certificates.r
+    if placed.outside is not None:  # the column r says up to where levels agree, and the map follows from selection
+        near = min(made, key=lambda one: float(np.abs(one.there.radii - found.radii).max())).there.radii
+        radii = found.radii.tolist(), np.where(_close(near, found.radii), found.radii, near).tolist()
     if not certificates.exact:
         radii = [floored(mp.mpf(r)) / 1e6 for r in radii[0]], [round(r * 1e6) / 1e6 for r in radii[1]]
     columns: tuple[tuple[str, Sequence[float], Sequence[float]], ...] = (
-        ("sigma", found.sigma.tolist(), [run.sigmas[at] for at in rows.level]),
+        ("sigma", found.sigma.tolist(), [run.sigmas[at] for at in placed.level]),
         ("classes", found.classes.tolist(), certificates.predict),
         ("radii", *radii),
     )
     for name, ours, theirs in columns:
         for j in [j for j in range(len(rows.idx)) if ours[j] != theirs[j]]:
-            said = f"certificates.tsv and levels.tsv {theirs[j]:g}"
+            source = "selection votes make" if name == "radii" and made else "certificates.tsv and levels.tsv"
+            said = f"{source} {theirs[j]:g}"
             problems.append(f"regions.npz: image {rows.idx[j]} has {name} {ours[j]:g}, {said}")
     return problems
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return which radii are equal but for rounding."""
+    return np.asarray(np.abs(one - other) <= _CLOSE * np.maximum(one, other))
 
 
 def groups_of(overlap: str, level: Sequence[int], classes: Sequence[int]) -> list[list[int]] | None:

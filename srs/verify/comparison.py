@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from srs.verify.arithmetic import mp
-from srs.verify.certificates import Certificates, Range, floored, joint, micro, overlap_problems
+from srs.verify.background import Made, Placed, maps, placed_by
+from srs.verify.certificates import Certificates, Range, agreement, floored, joint, micro, overlap_problems
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.rows import Table
 
@@ -62,7 +63,13 @@ class Compare:
 
 
 def compare(
-    run: Described, rows: Rows, found: Map, certificates: Certificates, compared: Mapping[str, Compared]
+    run: Described,
+    rows: Rows,
+    found: Map,
+    certificates: Certificates,
+    compared: Mapping[str, Compared],
+    placed: Placed,
+    made: Sequence[Made] = (),
 ) -> Compare:
     """Say which rows of `comparison.tsv` are not what the votes prove."""
     k, n = len(run.sigmas), len(rows.idx)
@@ -70,7 +77,7 @@ def compare(
     two_sided = any(share for one in rows.chosen for share in one.shares)
     problems, sized, wanted = list[str](), {}, set[str]()
     for suffix in ("", ONE_SIDED) if two_sided else ("",):
-        levels = _levels(run, rows, found, suffix, full)
+        levels = _levels(run, rows, found, suffix, full, placed)
         wanted |= {name + suffix for name in levels}
         for name, level in levels.items():
             rule = compared.get(name + suffix)
@@ -87,31 +94,51 @@ def compare(
                 problems += overlap_problems(rows, found, radii, level, name + suffix)
                 if not suffix:
                     sized[name] = [float(one.most) for one in ranges], list(level)
-    main = compared.get(run.mode)
+        if placed.outside is not None:
+            wanted.add(placed.name + suffix)
+            rule = compared.get(placed.name + suffix)
+            if rule is not None and suffix:
+                problems += _other_map_problems(run, rows, found, placed.outside, rule)
+    if placed.outside is not None:  # of its radii, `certificates` has spoken
+        sized[placed.name] = made[0].bounds.tolist(), rows.level
+    main = compared.get(placed.name)
     if main is not None and (main.predict, main.radius) != (certificates.predict, certificates.radius):
-        problems.append(f"comparison.tsv: {run.mode} is not what certificates.tsv has")
+        problems.append(f"comparison.tsv: {placed.name} is not what certificates.tsv has")
     if wanted != compared.keys():
         names = ", ".join(sorted(wanted ^ compared.keys()))
         problems.append(f"comparison.tsv: lacks rules, or has others than the settings say: {names}")
     return Compare(problems, sized)
 
 
-def _levels(run: Described, rows: Rows, found: Map, suffix: str, full: bool) -> dict[str, list[int]]:
+def _levels(run: Described, rows: Rows, found: Map, suffix: str, full: bool, placed: Placed) -> dict[str, list[int]]:
     """Return the rules that there are, and the level of each image in each."""
-    n, main = len(rows.idx), run.mode
+    n = len(rows.idx)
     ranked = [one.one_sided if suffix and full else one.expected for one in rows.chosen]
-    level = rows.level
-    if suffix and full:
-        level = (
-            joint(run, found, ranked) if run.settings.overlap == "joint" else [row.index(max(row)) for row in ranked]
-        )
+    level = _one_sided_levels(run, rows, found) if suffix and full else rows.level
     own = [row.index(max(row)) for row in ranked]
     if run.settings.overlap != "joint" and not (suffix and full):
         own = rows.level
     rules = {f"sigma={run.sigmas[at]:g}": [at] * n for at in rows.everywhere}
+    main = {run.mode: level} if placed.outside is None else {}
     if any(rows.estimation[j][at] is None for j, at in enumerate(own)):
-        return rules | {"overlapping": level, main: level}
-    return rules | {"overlapping": own} | dict.fromkeys(_COMPARED, own) | {main: level}
+        return rules | {"overlapping": level} | main
+    return rules | {"overlapping": own} | dict.fromkeys(_COMPARED, own) | main
+
+
+def _one_sided_levels(run: Described, rows: Rows, found: Map) -> list[int]:
+    """Return the levels that images take for one-sided certificates."""
+    ranked = [one.one_sided for one in rows.chosen]
+    return joint(run, found, ranked) if run.settings.overlap == "joint" else [row.index(max(row)) for row in ranked]
+
+
+def _other_map_problems(run: Described, rows: Rows, found: Map, outside: int, rule: Compared) -> list[str]:
+    """Say where the rule with a level outside is not what one-sided certificates prove, with a map made for them."""
+    ranked, level, problems = [one.one_sided for one in rows.chosen], _one_sided_levels(run, rows, found), []
+    for made in maps(run, rows, found, outside, ranked, level):
+        there = placed_by(run, made.there, outside)
+        ends = agreement(run, rows, made.there, there, run.alpha, two_sided=False)
+        problems.append(_rule_problems(rows, there.name + ONE_SIDED, rule, there.level, ends, True, run.lost))
+    return min(problems, key=len)
 
 
 def _rule_problems(

@@ -9,6 +9,7 @@ import numpy as np
 
 import regions
 from srs.verify.arithmetic import mp, student_half_width, tail
+from srs.verify.background import Placed
 from srs.verify.certificates import Certificates, groups_of
 from srs.verify.comparison import ONE_SIDED, Compared
 from srs.verify.evidence import Described, Map, Rows
@@ -28,6 +29,7 @@ def allocation_problems(
     compared: Mapping[str, Compared],
     sized: Mapping[str, tuple[list[float], list[int]]],
     same_versions: bool,
+    placed: Placed,
 ) -> list[str]:
     """Say where what the summary says of an allocation is not what sizing the regions again gives."""
     stored: Any = run.summary.get("allocations")
@@ -35,13 +37,13 @@ def allocation_problems(
         return ["summary.json: allocations are not those of comparison.tsv"]
     problems = []
     for name, (R, level) in sized.items():
-        overlap, _, how = name.partition("-")
+        overlap, _, how = name.partition("+")[0].partition("-")
         method: dict[str, Any] = {"method": how if how in ("lp", "matching") else "greedy"}
         if method["method"] == "greedy":
             method["order"] = how
         radii = compared[name].radius
-        if name == run.mode:
-            if certificates.exact:
+        if name == placed.name:
+            if certificates.exact and placed.outside is None:
                 R = certificates.R
             total = math.fsum(found.radii.tolist())
             low = high = total
@@ -84,9 +86,15 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def guarantee_of(run: Described, images: int) -> str:
+def guarantee_of(run: Described, images: int, placed: Placed) -> str:
     """Return the sentence that is true of these settings."""
     alpha = run.settings.alpha
+    if placed.outside is not None:
+        sigma = run.sigmas[placed.outside]
+        return (
+            f"each certificate holds with probability at least 1 - {alpha:g}, per image, for G with sigma = {sigma:g} "
+            "outside every region"
+        )
     if run.settings.overlap != "class":
         return f"each certificate holds with probability at least 1 - {alpha:g}, per image"
     return (
@@ -95,9 +103,11 @@ def guarantee_of(run: Described, images: int) -> str:
     )
 
 
-def summary_problems(run: Described, rows: Rows, hashed: str, compared: Mapping[str, Compared]) -> list[str]:
+def summary_problems(
+    run: Described, rows: Rows, hashed: str, compared: Mapping[str, Compared], placed: Placed
+) -> list[str]:
     """Say which numbers of `summary.json` are not those of the rows; what an earlier version left out is let pass."""
-    n, manifest, main = len(rows.idx), run.manifest, run.mode
+    n, manifest, main = len(rows.idx), run.manifest, placed.name
     if main not in compared:
         return [f"comparison.tsv: lacks the rule of the run, {main}"]
     sure = {name: rule for name, rule in compared.items() if not name.endswith(ONE_SIDED)}
@@ -105,7 +115,7 @@ def summary_problems(run: Described, rows: Rows, hashed: str, compared: Mapping[
     steps = max(9, -(-largest // 250_000))
     epsilon = [step * 0.25 for step in range(steps + 1)]
     clean = "clean_accuracy" if "clean_accuracy" in run.summary else "clean_accuracy_base"  # of earlier versions
-    placed = zip(rows.clean, rows.level, rows.label, strict=True)
+    cleaned = zip(rows.clean, placed.level, rows.label, strict=True)
     wanted: dict[str, Any] = {
         "settings": dict(run.config),
         "data": {"name": manifest["data"]["name"], "images": n, "sha256": manifest["data"]["sha256"]},
@@ -115,9 +125,10 @@ def summary_problems(run: Described, rows: Rows, hashed: str, compared: Mapping[
         "versions": dict(manifest["versions"]),
         "alpha": run.settings.alpha,
         "simultaneous": run.settings.overlap == "class",
-        "guarantee": guarantee_of(run, n),
+        "guarantee": guarantee_of(run, n, placed),
         "regions": hashed,
-        clean: _share(row[at] == one for row, at, one in placed),
+        **({} if placed.outside is None else {"outside": run.sigmas[placed.outside]}),
+        clean: _share(row[at] == one for row, at, one in cleaned),
         "main": main,
         "abstentions": compared[main].predict.count(-1),
         "average_certified_radius": _mean_radius(compared[main]),

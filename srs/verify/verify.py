@@ -18,6 +18,7 @@ from srs.report.card import BEGIN, END, card, checked_part
 from srs.run.choosing_images import read_indices
 from srs.run.folder import CARD, RUN_FILES, Description
 from srs.run.sources import files_of, own_code
+from srs.verify.background import Made, maps, place
 from srs.verify.certificates import (
     certificate_problems,
     level_problems,
@@ -167,7 +168,12 @@ def _claims(run: Described, rows: Rows, found: Map, findings: Findings) -> None:
         return
     try:
         table, certificates = read_certificates(run)
-        problems = certificate_problems(run, rows, table, certificates)
+        placed = place(run, rows, found)
+        made: list[Made] = []
+        if placed.outside is not None:
+            ranked = [one.expected for one in rows.chosen]
+            made = maps(run, rows, found, placed.outside, ranked, rows.level)
+        problems = certificate_problems(run, rows, table, certificates, found, placed)
     except (ValueError, OSError) as error:
         findings.check("certificates", "", [_one_line(error, run.folder)])
         return
@@ -175,21 +181,21 @@ def _claims(run: Described, rows: Rows, found: Map, findings: Findings) -> None:
     if not findings.check("certificates", text, problems) and table.rows != len(rows.idx):
         return
     text = "regions.npz holds the certificates' radii, levels and classes, and has the hash of summary.json"
-    findings.check("map", text, map_problems(run, rows, certificates, found))
+    findings.check("map", text, map_problems(run, rows, certificates, found, placed, made))
     text = "no two regions overlap that must not"
-    findings.check("regions", text, overlap_problems(rows, found, found.radii.tolist(), rows.level, run.mode))
+    findings.check("regions", text, overlap_problems(rows, found, found.radii.tolist(), placed.level, run.mode))
     try:
         compared = read_comparison(run, rows)
-        result = compare(run, rows, found, certificates, compared)
+        result = compare(run, rows, found, certificates, compared, placed, made)
     except (ValueError, OSError) as error:
         findings.check("comparison", "", [_one_line(error, run.folder)])
         return
     text = f"{len(compared)} rules: radii are at most what the votes prove, and regions keep apart"
     whole = findings.check("comparison", text, result.problems)
-    problems = summary_problems(run, rows, found.content_hash, compared)
+    problems = summary_problems(run, rows, found.content_hash, compared, placed)
     if whole:
         same = _same_versions(run)
-        problems += allocation_problems(run, rows, found, certificates, compared, result.sized, same)
+        problems += allocation_problems(run, rows, found, certificates, compared, result.sized, same, placed)
         if not same:
             findings.unknown(
                 "versions", "regions were sized by other versions than are here: methods and counts of edges may differ"

@@ -167,7 +167,7 @@ def test_the_level_that_promises_most_is_taken(run):
     found = evaluate(record, points_of(inputs), inputs.settings.mode, 0.01)
     assert found.main.outside == record.sigmas[record.expected_radius.mean(axis=0).argmax()] == 0.5
     assert found.main.name == "joint-lp+0.5"
-    assert title(found.main.name) == "sigma chosen jointly, LP, sigma = 0.5 outside"
+    assert title(found.main.name) == "sigma = 0.5 outside regions"
     # the images lie so close together that keeping all apart costs three quarters of what the level certifies alone
     paper = evaluate(record, points_of(inputs), Mode("paper", "lp", "auto"), 0.01)
     alone = paper.rules["sigma=0.5"].radius

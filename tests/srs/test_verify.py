@@ -1,6 +1,7 @@
 """srs-verify: honest runs of every kind hold; forged ones and random changes of any field are found."""
 
 import csv
+import dataclasses
 import json
 import math
 import random
@@ -14,6 +15,7 @@ import yaml
 
 import regions
 from smoothing.fingerprint import hash_arrays
+from srs.evaluation import evaluate as evaluation
 from srs.evaluation.evaluate import evaluate
 from srs.report.summary import write_summary, write_tables
 from srs.run.folder import read_description
@@ -73,7 +75,8 @@ def unknown(run, **how):
 
 RACING = ("--racing", "--n0", "300")
 HONEST = {
-    "joint": (),
+    "joint": ("--overlap", "joint"),
+    "joint, with a level outside": (),
     "joint by the radius of n0 samples": ("--rule", "max-radius"),
     "joint, chosen only": ("--chosen-only", "--bound", "top-class"),
     "joint, raced": RACING,
@@ -86,6 +89,9 @@ HONEST = {
     "raced, anchor": (*RACING, "--rule", "anchor", "--overlap", "paper"),
     "raced, expected, chosen only": (*RACING, "--chosen-only", "--overlap", "class"),
     "ladder": (*PAPER, "--rungs", "50", "100", "--n", "1000", "--target-loss", "0.1"),
+    "sigma, level outside": ("--overlap", "sigma", "--outside", "auto"),
+    "paper, named level outside": (*PAPER, "--outside", "sigma=0.4", "--bound", "top-class", "--method", "matching"),
+    "joint, named level outside, greedy": ("--overlap", "joint", "--outside", "sigma=0.2", "--method", "greedy"),
     "experts, shuffled": (*PAPER, "--image-order", "shuffled", "--max", "8"),
 }
 
@@ -405,6 +411,65 @@ FORGED = {
 def test_forged_runs_are_found(run, forge, topic):
     forge(run)
     assert topic in failing(run, all=True)
+
+
+@pytest.fixture(scope="module")
+def surrounded(tmp_path_factory, weights):
+    """A folder that holds a small run with a level outside every region."""
+    folder = tmp_path_factory.mktemp("outside")
+    shutil.copy(weights, folder / "model.pt")
+    (folder / "near.txt").write_text("\n".join(map(str, near_images(12))))
+    flags = ("--n0", "40", "--n", "200", "--rule", "expected-radius", "--overlap", "sigma", "--outside", "sigma=0.4")
+    process = call("certify", folder, *SMALL, *LEVELS, *flags, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    assert (regions.RegionMap.load(folder / "run/regions.npz").radii > 0).any()
+    return folder
+
+
+def other_level_outside(run):
+    for name in ("config.yaml", "summary.json"):
+        edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.2"))
+
+
+def map_of_other_votes(run):
+    """Make the map of other numbers than selection votes give, and let everything follow from it."""
+    honest = evaluation.with_background
+
+    def with_background(points, sigmas, promised, mode):
+        return honest(points, sigmas, dataclasses.replace(promised, radius=promised.radius * 0.9), mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "with_background", with_background)
+        made_anew(run)
+
+
+def beyond_agreement(run):
+    """Claim each image's whole radius, as if levels that do not agree did no harm."""
+
+    def change(rows):
+        for row in rows:
+            row["r"] = row["R"]
+            row["radius"] = f"{np.floor(float(row['R']) * 1e6) / 1e6:.6f}"
+
+    edit_rows(run / "certificates.tsv", change)
+
+
+@pytest.mark.parametrize(
+    ("forge", "topic"),
+    [
+        (doubled, "map"),
+        (map_of_other_votes, "map"),
+        (beyond_agreement, "certificates"),
+        (other_level_outside, "comparison"),
+        (one_vote_more("estimation.tsv"), "votes"),
+    ],
+)
+def test_forged_runs_with_a_level_outside_are_found(surrounded, tmp_path, monkeypatch, forge, topic):
+    shutil.copytree(surrounded, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert failing(Path("run"), all=True) == {}
+    forge(Path("run"))
+    assert topic in failing(Path("run"), all=True)
 
 
 @pytest.mark.parametrize(("cells", "topic"), [(1, "unknown"), (9, "failing")])
