@@ -27,7 +27,7 @@ def agreeing_radius(
         t_k: within this l2 distance of the image no input has level k. It must not depend on the samples that `radius`
         comes from. Infinite where the level is not used at all.
     level : int array of shape (n,)
-        s: the level at the image itself; its clearance does not count.
+        s: the level at the image itself. Its clearance does not count: max(r_s, t_s) is never below r_s.
 
     Returns
     -------
@@ -35,7 +35,5 @@ def agreeing_radius(
         rho, in the unit of `radius`; 0 where nothing is certified. If each entry of `radius` is too large with
         probability at most alpha, each rho is too large with probability at most alpha.
     """
-    at = np.arange(len(level))
-    others = np.maximum(radius, clearance)
-    others[at, level] = np.inf
-    return np.asarray(np.minimum(radius[at, level], others.min(axis=1, initial=np.inf)))
+    own = radius[np.arange(len(level)), level]
+    return np.asarray(np.minimum(own, np.maximum(radius, clearance).min(axis=1)))

@@ -124,7 +124,7 @@ def with_background(
     size = Sizer.among(points, [own], {})
     found = []
     for hedge in HEDGES:
-        wanted = np.where((level != outside) & (gain > 0) & (gain > hedge * error), own, 0.0)
+        wanted = np.where((gain > 0) & (gain > hedge * error), own, 0.0)
         allocation = size(mode, wanted, level, promised.classes[at, level])
         table = regions.RegionMap(points, allocation.radii, sigmas[level])
         found.append(Background(sigmas, outside, table, allocation))

@@ -143,11 +143,10 @@ class CertifySettings:
     no two. class: those that differ in sigma and in class; one certificate then relies on its neighbours', so each is
     made at alpha / number of images and all hold at once. Default: joint; paper with --method greedy; sigma where the
     grid has one level."""
-    outside: str | None = None
+    outside: str = "abstain"
     """What G answers outside every region. abstain: nothing. sigma=S: a vote with noise level S of the grid. auto: the
     level that promises most as the only one, by selection samples. An image then gets a region only where its own sigma
-    promises more, and a region of another sigma ends no certificate where both levels agree. Default: auto; abstain with
-    --overlap, --chosen-only, --racing or --preset paper, and where the grid has one level."""
+    promises more, and a region of another sigma ends no certificate where both levels agree."""
     method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
@@ -273,7 +272,7 @@ class CertifySettings:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
 
     def _check_outside(self) -> None:
-        if self.outside in (None, "abstain"):
+        if self.outside == "abstain":
             return
         given = f"--outside {self.outside}"
         if self.outside != "auto":

@@ -122,7 +122,7 @@ def maps(
     method: dict[str, Any] = {"method": how} if how in ("lp", "matching") else {"method": "greedy", "order": how}
     made = []
     for hedge in _HEDGES:
-        bounds = np.where((level != outside) & (gain > 0) & (gain > hedge * error), own, 0.0)
+        bounds = np.where((gain > 0) & (gain > hedge * error), own, 0.0)
         radii = regions.allocate(found.centres, bounds, groups=groups, **method).radii
         there = Map(found.centres, radii, sigmas[level], found.classes, "")
         promised = agreed(

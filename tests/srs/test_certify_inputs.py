@@ -185,6 +185,24 @@ REFUSED = {
         "--checkpoint and --model both name a base classifier",
     ),
     "order of lp": ({"order": "arrival"}, "--order arrival has no effect with --method lp: use --method greedy"),
+    "racing and joint": ({"racing": True, "overlap": "joint"}, "--racing leaves out samples that --overlap joint"),
+    "outside, a word": ({"outside": "nearest"}, "--outside nearest: expected abstain, auto, or a noise level as in"),
+    "outside, no number": ({"outside": "sigma=1e"}, "--outside sigma=1e: expected abstain, auto, or a noise level"),
+    "outside, none": ({"outside": "sigma=0"}, "--outside sigma=0: expected abstain"),
+    "outside, infinite": ({"outside": "sigma=1e999"}, "--outside sigma=1e999: expected abstain"),
+    "outside, not on the grid": (
+        {"checkpoint": Path("model.pt"), **GRID, "outside": "sigma=0.33"},
+        "--outside sigma=0.33: certificates are made at the levels 0.2 0.4; take one of them",
+    ),
+    "outside and class": (
+        {"outside": "auto", "overlap": "class"},
+        "--outside auto: levels that agree need no --overlap",
+    ),
+    "outside and chosen": (
+        {"outside": "auto", "chosen_only": True},
+        "--outside auto: needs certificates at every level",
+    ),
+    "outside and racing": ({"outside": "auto", "racing": True}, "--outside auto: compares levels that --racing leaves"),
     "resume and overwrite": ({"resume": True, "overwrite": True}, "give one of them"),
     "levels of experts": (
         {"expert": ("0.2=model.pt",), "sigma_min": 0.1},

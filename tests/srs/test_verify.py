@@ -75,8 +75,8 @@ def unknown(run, **how):
 
 RACING = ("--racing", "--n0", "300")
 HONEST = {
-    "joint": ("--overlap", "joint"),
-    "joint, with a level outside": (),
+    "joint": (),
+    "joint, level outside": ("--outside", "auto"),
     "joint by the radius of n0 samples": ("--rule", "max-radius"),
     "joint, chosen only": ("--chosen-only", "--bound", "top-class"),
     "joint, raced": RACING,
