@@ -9,6 +9,7 @@ double cover (docs/mathematics.md, Eq. M6).
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,9 @@ def prepare_cvxpy(path: str, solver: str) -> tuple[Run, Describe]:
 
 def prepare_ortools(path: str, solver: str) -> tuple[Run, Describe]:
     """OR-tools' linear solvers through its array interface, with their default tolerances."""
-    from ortools.linear_solver.python import model_builder_helper as helper
     from scipy.sparse import csr_matrix
 
+    helper: Any = import_module("ortools.linear_solver.python.model_builder_helper")  # its types differ by version
     g = stored_graph(path)
 
     def run() -> float:

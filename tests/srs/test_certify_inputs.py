@@ -185,7 +185,6 @@ REFUSED = {
         "--checkpoint and --model both name a base classifier",
     ),
     "order of lp": ({"order": "arrival"}, "--order arrival has no effect with --method lp: use --method greedy"),
-    "racing and joint": ({"racing": True, "overlap": "joint"}, "--racing leaves out samples that --overlap joint"),
     "outside, a word": ({"outside": "nearest"}, "--outside nearest: expected abstain, auto, or a noise level as in"),
     "outside, no number": ({"outside": "sigma=1e"}, "--outside sigma=1e: expected abstain, auto, or a noise level"),
     "outside, none": ({"outside": "sigma=0"}, "--outside sigma=0: expected abstain"),
