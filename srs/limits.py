@@ -1,5 +1,11 @@
 """What flags may be, known before PyTorch is imported."""
 
+import math
+import re
+
+#: What may be done with an input that no region holds, where nothing is certified for it.
+OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
+
 #: Smallest failure probability for which `smoothing` computes bounds; known here before PyTorch is imported.
 SMALLEST_ALPHA = 1e-100
 
@@ -10,3 +16,13 @@ def check_alpha(alpha: float) -> None:
         raise ValueError(f"--alpha {alpha}: must lie strictly between 0 and 1, such as 0.001")
     if alpha < SMALLEST_ALPHA:
         raise ValueError(f"--alpha {alpha}: must be at least {SMALLEST_ALPHA:g}; bounds are not computed below")
+
+
+def named_level(text: str) -> float | None:
+    """Return the noise level that "sigma=S" names; None where the text names none."""
+    found = re.fullmatch(r"sigma=([0-9.eE+-]{1,40})", text, re.ASCII)
+    try:
+        sigma = float(found[1]) if found else math.nan
+    except ValueError:
+        return None
+    return sigma if 0 < sigma < math.inf else None

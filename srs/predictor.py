@@ -2,7 +2,8 @@
 
 import warnings
 
-from srs.predict.predictor import OUTSIDE, Answers, Predictor
+from srs.limits import OUTSIDE
+from srs.predict.predictor import Answers, Predictor
 
 __all__ = ["OUTSIDE", "Answers", "Predictor"]
 

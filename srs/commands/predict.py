@@ -58,7 +58,7 @@ def predict(settings: PredictSettings) -> None:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
     else:
-        _print(rows, 0 if answers.cut is None else int(answers.cut.sum()), settings)
+        _print(rows, 0 if answers.cut is None else int(answers.cut.sum()), opened.outside, settings)
 
 
 def _rows(
@@ -89,7 +89,7 @@ def _rows(
     return rows
 
 
-def _print(rows: list[dict[str, Any]], cut: int, settings: PredictSettings) -> None:
+def _print(rows: list[dict[str, Any]], cut: int, around: float | None, settings: PredictSettings) -> None:
     from rich.table import Table
 
     from srs.commands._cli import console
@@ -116,12 +116,18 @@ def _print(rows: list[dict[str, Any]], cut: int, settings: PredictSettings) -> N
     lost = sum(row["region"] is None for row in rows)
     lines = []
     if lost and settings.online is None:
-        how = (
-            "it abstains" if settings.outside == "abstain" else f"sigma by {settings.outside}, and nothing is certified"
-        )
+        if around is not None:
+            how = f"they vote with sigma = {around:g}"
+        elif settings.outside == "abstain":
+            how = "it abstains"
+        else:
+            how = f"sigma by {settings.outside}, and nothing is certified"
         lines.append(f"no region holds {lost} of {len(rows)} images: {how}")
     if cut:
-        lines.append(f"{cut} of {len(rows)} radii end where an overlapping region of another sigma decides")
+        where = (
+            "another sigma decides that does not agree" if around else "an overlapping region of another sigma decides"
+        )
+        lines.append(f"{cut} of {len(rows)} radii end where {where}")
     if settings.online is not None:
         new = sum(row["created"] for row in rows)
         lines.append(f"{new} new regions in {settings.online}; no region holds {lost} of {len(rows)} images")

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from regions import OnlineAllocator, RegionMap
 from smoothing.machine import usable_device
+from srs.limits import OUTSIDE
 from srs.predict.images import as_images, decode
 from srs.predict.online import Arrivals, arrive, identity_of, open_state
 from srs.predict.predictor import Answers, Predictor
 from srs.predict.run_classifier import ARGUMENTS, Words, fresh_seed, run_classifier
 from srs.run.base_classifiers import Bank
-from srs.run.folder import REGIONS, Description, read_description
+from srs.run.folder import REGIONS, SUMMARY, Description, read_description
 from srs.run.map import check_apart, read_summary, run_map
 from srs.run.sources import Files
 
@@ -40,11 +41,14 @@ class FinishedRun:
     described : Description
     regions : RegionMap
         The run's own, in which regions that must not overlap do not.
+    outside : float or None
+        The noise level outside every region; None where G abstains there.
     """
 
     folder: Path
     described: Description
     regions: RegionMap
+    outside: float | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,10 +65,21 @@ def read_run(folder: Path) -> FinishedRun:
     ValueError
         Where there is no finished run, where a file is damaged or another run's, and where regions overlap.
     """
-    described = read_description(folder)
-    table = run_map(folder, described.manifest, read_summary(folder))
+    described, summary = read_description(folder), read_summary(folder)
+    table = run_map(folder, described.manifest, summary)
     check_apart(folder / REGIONS, table, described.settings.overlap)
-    return FinishedRun(folder, described, table)
+    return FinishedRun(folder, described, table, _outside(folder, described, summary))
+
+
+def _outside(folder: Path, described: Description, summary: Mapping[str, Any]) -> float | None:
+    """Return the run's noise level outside every region."""
+    said = described.settings.mode.outside
+    if said is None:
+        return None
+    level: Any = summary.get("outside")
+    if level not in described.manifest["sigmas"] or isinstance(level, bool) or said not in ("auto", level):
+        raise ValueError(f"{folder / SUMMARY} is damaged: outside = {level!s:.40} is not the run's level; restore it")
+    return float(level)
 
 
 class LoadedRun:
@@ -100,6 +115,7 @@ class LoadedRun:
         self._overlap, self._certified = run.described.settings.overlap, manifest["classifier"]
         self.identity: dict[str, Any] = identity_of(self._certified, self.regions) | {"overlap": self._overlap}
         self._predictor, self._stated, self._words = predictor, stated, words
+        self._outside = run.outside
         self._stores: dict[Path, OnlineAllocator] = {}
         self._opening = threading.Lock()
 
@@ -137,7 +153,8 @@ class LoadedRun:
 
         The radius is in l2 and in units of pixels in [0, 1]: min(R, distance to the region's boundary), or less where a
         region of another sigma decides nearer by. It rests on n fresh samples and holds whatever the run's own
-        certificates are worth. Where no region holds the image it is 0.
+        certificates are worth. Where no region holds the image it is 0, but for runs with a level outside every region:
+        there it goes as far as the levels agree.
 
         Parameters
         ----------
@@ -190,6 +207,11 @@ class LoadedRun:
         OSError
             Where the file cannot be opened, read or written. `TimeoutError` if other processes keep it busy.
         """
+        if self._outside is not None:
+            raise ValueError(
+                f"the run has sigma = {self._outside:g} outside every region: a new region could end a certificate that "
+                "was given; register with a run that has none"
+            )
         if self._stated:
             seed = self._words.name.format("seed")
             raise ValueError(f"{seed}: noise that was used before would decide about new regions; drop it")
@@ -280,7 +302,7 @@ def load_run(
         Where the classifier runs: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...
     outside : {"abstain", "smallest-sigma", "nearest-region", "best-sigma"}, default="abstain"
         What to do with an image that no region holds: no answer, or a vote at the level that this rule names. Nothing
-        is certified there.
+        is certified there. A run that was certified with a level outside keeps it, and takes no other rule.
     alpha : float, default=0.001
         Failure probability of every answer, per image.
     seed : int, optional
@@ -351,5 +373,12 @@ def open_classifier(
         words=words,
     )
     sigmas = run.described.manifest["sigmas"]
+    if run.outside is not None:
+        if outside != "abstain":
+            given = words.value.format("outside", outside)
+            raise ValueError(f"{given}: the run was certified with sigma = {run.outside:g} outside; leave it out")
+        outside = f"sigma={run.outside!r}"
+    elif outside not in OUTSIDE:
+        raise ValueError(f"{words.value.format('outside', outside)}: choose {', '.join(OUTSIDE)}")
     predictor = Predictor(classifier, run.regions, sigmas=sigmas, outside=outside, alpha=alpha)
     return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)

@@ -19,6 +19,7 @@ from smoothing import SmoothedClassifier
 from smoothing.forward import run
 from smoothing.identity import own_passes
 from smoothing.machine import usable_device
+from srs.limits import named_level
 from srs.predict.images import Query, read_images
 from srs.predict.loading import open_classifier, read_run
 from srs.predict.online import Arrivals
@@ -44,12 +45,15 @@ class Opened:
         Of images, n and n0.
     query : Query
     seed : int
+    outside : float or None
+        The noise level outside every region, where there is one.
     """
 
     predict: Ask
     certify: Ask
     query: Query
     seed: int
+    outside: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +87,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         seed=settings.seed,
         words=FLAGS,
     )
-    return OpenedRun(G.predict, G.certify, query, G.seed, G.register)
+    return OpenedRun(G.predict, G.certify, query, G.seed, run.outside, G.register)
 
 
 def open_map(settings: PredictSettings) -> Opened:
@@ -103,7 +107,7 @@ def open_map(settings: PredictSettings) -> Opened:
         device=str(usable_device(settings.device)),
     )
     G = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
-    return Opened(G, G.certify, query, seed)
+    return Opened(G, G.certify, query, seed, named_level(settings.outside))
 
 
 def _named(settings: PredictSettings, table: RegionMap) -> Named:

@@ -9,14 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
-from smoothing import ABSTAIN, Certificates, Predictions, SmoothedClassifier, make_sampler
+from smoothing import ABSTAIN, Certificates, Predictions, SmoothedClassifier, agreeing_radius, make_sampler
 from smoothing._validate_inputs import check_images
 from smoothing.confidence import shared_alpha
 from srs.evaluation.rules import less
+from srs.limits import OUTSIDE, named_level
 from srs.predict.numbers import Numbers
-
-#: What may be done with an input that no region holds; nothing is certified there whatever is chosen.
-OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +37,10 @@ class Answers:
         Radius that the vote certifies at `sigma` (Eq. 2); 0 where nothing was certified.
     radius : array of shape (m,)
         Certified l2 radius of G: min(R, margin), or less where an overlapping region of another sigma decides nearer
-        by, less the sampler's lookup error; 0 where nothing was certified.
+        by, less the sampler's lookup error; 0 where nothing was certified. With a level outside every region: up to
+        where no level decides that does not agree, at most R.
     cut : bool array of shape (m,), or None
-        Where the radius ends because an overlapping region of another sigma decides; None where nothing was looked up.
+        Where the radius ends because another sigma decides there; None where nothing was looked up.
     """
 
     predict: Int64[np.ndarray, " m"]
@@ -68,9 +67,10 @@ class Predictor:
         Its centres are flattened images.
     sigmas : sequence of float, optional
         The levels that inputs outside every region may get. Default: those of the table.
-    outside : {"abstain", "smallest-sigma", "nearest-region", "best-sigma"}, default="abstain"
+    outside : {"abstain", "smallest-sigma", "nearest-region", "best-sigma", "sigma=S"}, default="abstain"
         What to do with an input that no region holds: no answer; the vote at the smallest level; at the level of the
-        region whose boundary is nearest; at the level that certifies the largest radius with n0 samples (Eq. 7).
+        region whose boundary is nearest; at the level that certifies the largest radius with n0 samples (Eq. 7). With
+        "sigma=0.25", say, G has this level outside every region, and is certified there too.
     alpha : float, default=0.001
         Failure probability of every answer.
 
@@ -92,12 +92,13 @@ class Predictor:
         outside: str = "abstain",
         alpha: float = 0.001,
     ) -> None:
-        if outside not in OUTSIDE:
-            raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}")
+        self._around = named_level(outside)
+        if outside not in OUTSIDE and self._around is None:
+            raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}, or a level as in sigma=0.25")
         self.classifier, self.table, self.outside = classifier, table, outside
         self.alpha = shared_alpha(alpha, 1)
         self.sigmas = np.unique([*sigmas] if len(sigmas) else table.sigma[table.radii > 0]).astype(np.float64)
-        if outside != "abstain" and not self.sigmas.size:
+        if outside != "abstain" and self._around is None and not self.sigmas.size:
             raise ValueError(f"outside = {outside!r}: the map has no region, so pass the noise levels as sigmas")
         self._numbers, self._turn, self._identity = Numbers(), threading.Lock(), classifier.identity
 
@@ -135,6 +136,9 @@ class Predictor:
         fresh samples alone and never on the map's certificates, whatever alpha they were made at.
         Inputs outside every region are answered as by a call, with a radius of 0.
 
+        Where G has a level outside every region, levels that agree do no harm (`smoothing.agreeing_radius`): the ball
+        goes on where another level decides as far as that certifies the same class, by samples of its own.
+
         Parameters
         ----------
         images : float32 array of shape (m, C, H, W)
@@ -158,12 +162,47 @@ class Predictor:
             answers.count[answered] = found.counts
             answers.n[answered] = n
             answers.R[answered] = found.radius
-            constant = self.table.same_sigma(images, where)  # 0 outside every region
             lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
+            if self._around is not None:
+                same = self._agreeing(images, sigma, names, found, n=n, n0=n0)
+                answers.radius[:] = less(same, lost)
+                return replace(answers, cut=same < answers.R)
+            constant = self.table.same_sigma(images, where)  # 0 outside every region
             answers.radius[answered] = less(np.minimum(found.radius, constant[answered]), lost)
             nearer = constant < np.minimum(answers.R, where.margin)
             return replace(answers, cut=nearer)
         return answers
+
+    def _agreeing(
+        self,
+        images: Float32[np.ndarray, "m c h w"],
+        sigma: Float64[np.ndarray, " m"],
+        names: Int64[np.ndarray, " m"],
+        found: Certificates,
+        *,
+        n: int,
+        n0: int,
+    ) -> Float64[np.ndarray, " m"]:
+        """Return up to where levels agree around inputs whose own levels have these certificates.
+
+        Levels that are farther away than an input's own radius are not asked: they could not change the minimum.
+        """
+        filled = self.table.radii > 0
+        levels = np.unique([*self.table.sigma[filled], self._around])
+        around = self.table.surroundings(images, levels, found.radius)
+        clearance, radius = around.clearance, np.zeros((len(images), len(levels)))
+        outside = levels == self._around
+        clearance[:, outside] = np.minimum(clearance[:, outside], around.exit[:, None])
+        own = np.searchsorted(levels, sigma)
+        radius[np.arange(len(images)), own] = found.radius
+        for k, level in enumerate(levels.tolist()):
+            asked = np.flatnonzero((own != k) & (clearance[:, k] < found.radius))
+            if asked.size:
+                with self.voting() as classifier:
+                    other = classifier.certify(images[asked], level, n0=n0, n=n, alpha=self.alpha, indices=names[asked])
+                self.check_same(other)
+                radius[asked, k] = np.where(other.predict == found.predict[asked], other.radius, 0.0)
+        return agreeing_radius(radius, clearance, own)
 
     def numbers(self, m: int) -> Int64[np.ndarray, " m"]:
         """Take the names of the next m images' noise, which nobody else gets.
@@ -197,7 +236,9 @@ class Predictor:
         where = self.table.locate(images)
         names = self.numbers(len(images))
         sigma, lost = where.sigma.copy(), np.flatnonzero(where.region < 0)
-        if lost.size and self.outside == "smallest-sigma":
+        if self._around is not None:
+            sigma[lost] = self._around
+        elif lost.size and self.outside == "smallest-sigma":
             sigma[lost] = self.sigmas[0]
         elif lost.size and self.outside == "nearest-region":
             sigma[lost] = self._nearest(images[lost].reshape(lost.size, -1))

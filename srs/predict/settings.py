@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from srs.limits import check_alpha
+from srs.limits import OUTSIDE, check_alpha, named_level
 from srs.run.sources import check_factory, check_one, own_code
 
 
@@ -23,9 +23,10 @@ class PredictSettings:
     certify: bool = False
     """Also certify each answer with fresh samples: within l2 radius min(R, distance to the region's boundary), in units
     of pixels in [0, 1]; less where regions of one class overlap and another sigma decides nearer by."""
-    outside: Literal["abstain", "smallest-sigma", "nearest-region", "best-sigma"] = "abstain"
-    """Image that no region holds: no answer, or a vote with the smallest sigma, that of the nearest region, or that
-    which certifies the largest radius (Eq. 7). Nothing is certified there."""
+    outside: str = "abstain"
+    """Image that no region holds: abstain, or a vote with smallest-sigma, with that of the nearest-region, or with
+    best-sigma, which certifies the largest radius (Eq. 7). Nothing is certified there. A run that was certified with a
+    level outside keeps it, with certificates; to a region map sigma=S gives one."""
     online: Annotated[Path | None, tyro.conf.arg(metavar="STATE.db")] = None
     """Certify each image and register it (Algorithm 2): one that no region holds gets a region of its own. The file is
     begun with the run's regions, grows, and is shared by processes; stored regions never change."""
@@ -78,6 +79,9 @@ class PredictSettings:
         if self.num_classes is not None and not 2 <= self.num_classes <= 10**6:
             raise ValueError(f"--num-classes {self.num_classes}: must be from 2 to 1,000,000")
         check_alpha(self.alpha)
+        if self.outside not in OUTSIDE and (named_level(self.outside) is None or self.run.suffix != ".npz"):
+            level = ", or a noise level as in sigma=0.25" * (self.run.suffix == ".npz")
+            raise ValueError(f"--outside {self.outside}: expected {', '.join(OUTSIDE)}{level}")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise ValueError(f"--seed {self.seed}: must be in [0, 2**64)")
         if self.online is not None:

@@ -54,7 +54,9 @@ def run_map(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any
         raise ValueError(f"{file} is another run's: it holds {n} images of {d} numbers; {_ANEW}")
     filled = table.radii > 0
     classes = np.full(len(table), -1) if table.classes is None else table.classes
-    if not np.isin(table.sigma, sigmas).all() or (classes < np.where(filled, 0, -1)).any():
+    # with a level outside, regions are made before certificates are, and one may turn out to have none
+    certain = filled if summary.get("outside") is None else np.zeros_like(filled)
+    if not np.isin(table.sigma, sigmas).all() or (classes < np.where(certain, 0, -1)).any():
         raise ValueError(f"{file} is another run's: it has other noise levels, or regions without a class; {_ANEW}")
     if (classes >= data["num_classes"]).any():
         raise ValueError(f"{file} is another run's: it has classes from {data['num_classes']} on; {_ANEW}")

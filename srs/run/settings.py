@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from srs.limits import check_alpha
+from srs.limits import check_alpha, named_level
 from srs.run.sources import check_one
 
 MOST = 10**9
@@ -275,14 +275,8 @@ class CertifySettings:
         if self.outside == "abstain":
             return
         given = f"--outside {self.outside}"
-        if self.outside != "auto":
-            found = re.fullmatch(r"sigma=([0-9.eE+-]{1,40})", self.outside, re.ASCII)
-            try:
-                sigma = float(found[1]) if found else math.nan
-            except ValueError:
-                sigma = math.nan
-            if not 0 < sigma < math.inf:
-                raise ValueError(f"{given}: expected abstain, auto, or a noise level as in sigma=0.25")
+        if self.outside != "auto" and named_level(self.outside) is None:
+            raise ValueError(f"{given}: expected abstain, auto, or a noise level as in sigma=0.25")
         if self.overlap == "class":
             raise ValueError(f"{given}: levels that agree need no --overlap class; take paper, sigma or joint")
         if self.chosen_only:

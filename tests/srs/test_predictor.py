@@ -304,3 +304,52 @@ def test_pixels_out_of_range_are_refused_before_they_are_looked_up(rng, outside,
             ask(far, n=20, n0=10)
     with pytest.raises(ValueError, match=r"divide 8-bit pixels by 255"):
         inspect.unwrap(Predictor._levels)(G, (255 * images).astype(np.uint8), 10)
+
+
+def test_a_level_outside_is_certified_as_far_as_levels_agree(rng):
+    # Two half-spaces, one for each level: their exact radii are known everywhere, and so is what levels agree on.
+    experts = {0.1: Halfspace(W, B), 0.25: Halfspace(W + 0.2, B - 0.05)}
+    images = rng.random((60, 1, 2, 2)).astype(np.float32)
+    points = images.reshape(60, -1).astype(np.float64)
+    radii = np.where(np.arange(60) < 12, rng.uniform(0.05, 0.2, 60), 0.0)
+    table = regions.RegionMap(images, radii, np.full(60, 0.1))
+    smoothed = SmoothedClassifier(experts, 2, batch_size=4096, seed=5)
+    found = Predictor(smoothed, table, outside="sigma=0.25", alpha=1e-6).certify(images, n=20_000)
+    # by hand: signed distances to both edges, positive on the side of class 1
+    pixels = torch.from_numpy(images)
+    sides = [(2 * expert(pixels).argmax(dim=1) - 1) * expert.radius(pixels) for expert in experts.values()]
+    signed = torch.stack(sides, dim=1).double().numpy()
+    gap = np.linalg.norm(points[:, None] - points[None], axis=2) - radii
+    filled = radii > 0
+    inside = (gap[:, filled] < 0).any(axis=1)
+    assert (found.sigma == np.where(inside, 0.1, 0.25)).all()
+    own = np.where(inside, 0, 1)
+    sign = np.sign(signed[np.arange(60), own])
+    agree = np.maximum(sign[:, None] * signed, 0)
+    clear = np.stack([np.maximum(gap[:, filled].min(axis=1), 0), np.maximum(-gap[:, filled].min(axis=1), 0)], axis=1)
+    other = np.maximum(agree, clear)[np.arange(60), 1 - own]
+    exact = np.minimum(agree[np.arange(60), own], other)
+    certified = found.predict >= 0
+    assert certified.mean() > 0.8
+    assert (found.predict == np.where(sign > 0, 1, 0))[certified].all()
+    assert (found.radius <= exact + 1e-7).all()  # false alarms: 60 times alpha
+    # 20,000 votes lose less than 0.05 sigma-units of most radii; and what levels agree on is not given away
+    assert np.median(found.radius[certified] / exact[certified]) > 0.8
+    assert (found.radius > np.where(inside, found.margin, clear[:, 0]) + 0.01)[certified].any()
+    cut = found.cut & certified
+    np.testing.assert_array_equal(found.cut, found.radius < found.R)
+    assert cut.any()
+    # nothing is certified outside without such a level
+    alone = Predictor(smoothed, table, outside="smallest-sigma", alpha=1e-6).certify(images, n=1000)
+    assert not alone.radius[~inside].any()
+
+
+def test_a_level_outside_needs_no_region():
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).numpy()
+    table = regions.RegionMap(images, np.zeros(3), np.full(3, np.nan))
+    found = Predictor(classifier(), table, outside="sigma=0.25", alpha=1e-6).certify(images, n=3000)
+    alone = classifier().certify(images, np.full(3, 0.25), n0=1000, n=3000, alpha=1e-6, indices=np.arange(3))
+    np.testing.assert_array_equal(found.radius, alone.radius)
+    np.testing.assert_array_equal(found.predict, alone.predict)
+    with pytest.raises(ValueError, match=r"outside = 'sigma=-1': choose abstain, .*or a level as in sigma=0\.25"):
+        Predictor(classifier(), table, outside="sigma=-1")
