@@ -209,8 +209,8 @@ class LoadedRun:
         """
         if self._outside is not None:
             raise ValueError(
-                f"the run has sigma = {self._outside:g} outside every region: a new region could end a certificate that "
-                "was given; register with a run that has none"
+                f"the run has sigma = {self._outside:g} outside every region: a new region could end a certificate "
+                "that was given; register with a run that has none"
             )
         if self._stated:
             seed = self._words.name.format("seed")
