@@ -116,7 +116,7 @@ READERS = {
     "training",
 }
 READ_NAMES = {
-    "regions": {"allocate", "allocate_levels", "verify"},
+    "regions": {"RegionMap", "allocate", "allocate_levels", "verify"},
     "smoothing": {"SmoothedClassifier"},
     "training": {"load_data"},
 }

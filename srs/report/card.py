@@ -37,6 +37,9 @@ def card(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
 def checked_part(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
     """Return what stands between the marks, with them."""
     data, guarantee, made_by = summary["data"], summary["guarantee"], summary["versions"].get("srs-certify", "0.1")
+    outside = summary.get("outside")
+    around = "" if outside is None else f", or with sigma = {outside:g} outside every region,"
+    nothing = ", or of inputs outside every region" if outside is None else ""
     parts = [
         f"# Certified classifier of {_code(data['name'])}",
         "An image classifier by randomized smoothing with a noise level for each region of its input space "
@@ -47,8 +50,8 @@ def checked_part(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
         "## What is guaranteed",
         f"{guarantee[:1].upper()}{guarantee[1:]}, over the noise that was drawn: within the certified l2 radius, in "
         "units of pixels in [0, 1], the classifier that looks up the region of its input and votes with that region's "
-        "sigma returns the certified class. The images were known, without labels, when the regions were made. Nothing "
-        "is claimed of the base classifier alone, or of inputs outside every region.",
+        f"sigma{around} returns the certified class. The images were known, without labels, when the regions were "
+        f"made. Nothing is claimed of the base classifier alone{nothing}.",
         "## Use",
         _use(_settings(summary)),
         "## Verify",
