@@ -227,7 +227,13 @@ def in_flags(text: str, flags: Mapping[str, str]) -> str:
     if re.match(rf"({name})( = | ')", text):  # it is about this argument, not about what a file says
         text = re.sub(rf"^({name}) ('[^']*')", flag, text)
         text = re.sub(rf"\b({name}) = ('[^']*'|[^\s:;,]*[^\s:;,.])", flag, text)
+        text = re.sub(rf"\b({name})(=True\b|\b)", lambda found: _alone(found, flags), text)
     return text
+
+
+def _alone(found: re.Match[str], flags: Mapping[str, str]) -> str:
+    """Return the flag of an argument without its value; words that are English stay."""
+    return flags[found[1]] if found[2] or "_" in found[1] else found[0]
 
 
 def _complain(command: str, text: str, before: str = "") -> None:

@@ -170,7 +170,7 @@ def test_a_least_radius_is_kept_or_two_points_are_named(folder):
     assert "greedy with reserve (arrival order)" in result.stdout
     refused = run(folder, "both.npz", "--r-min", "0.6")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("srs-allocate: r_min = 0.6: points 0 and 1 are 0.99999")
+    assert refused.stderr.startswith("srs-allocate: --r-min 0.6: points 0 and 1 are 0.99999")
     assert refused.stderr.count("\n") == 1
 
 
@@ -239,8 +239,8 @@ BAD = {
     "plot of images": (["images.npy", "R.npy", "--plot", "a.svg"], "draws the plane, but the points have 12"),
     "plot in a line": (["points.csv", "--columns", "x", "--plot", "a.svg"], "draws the plane, but the points have 1"),
     "plain greedy": (["both.npz", "--r-min", "0.1", "--method", "greedy"], "keeps no least radius; add reserve=True"),
-    "least radius": (["both.npz", "--r-min", "-1"], "r_min = -1.0: expected a number >= 0"),
-    "least radius above R": (["both.npz", "--r-min", "0.8"], "r_min = 0.8 exceeds R[0] = 0.75"),
+    "least radius": (["both.npz", "--r-min", "-1"], "--r-min -1.0: expected a number >= 0"),
+    "least radius above R": (["both.npz", "--r-min", "0.8"], "--r-min 0.8 exceeds R[0] = 0.75"),
     "out without folder": (["both.npz", "--out", "no/where.npz"], "--out no/where.npz: there is no folder"),
 }
 

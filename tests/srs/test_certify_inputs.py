@@ -85,6 +85,7 @@ def test_settings_of_a_run_leave_nothing_open(name):
     ("text", "message"),
     [
         ("n0: many", "invalid literal for int() with base 10: 'many'"),
+        ("n: many", "--n many: expected INT"),
         ("samples: 3", "--config settings.yaml: samples is no setting; there are checkpoint, model"),
         ("just words", "--config settings.yaml is damaged: give lines such as n: 1000 (it holds no settings"),
         ("a: [", "--config settings.yaml is damaged: give lines such as n: 1000 (while parsing"),

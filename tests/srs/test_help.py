@@ -102,7 +102,7 @@ def test_the_help_of_certification_is_in_groups_the_most_used_flags_first(tmp_pa
     [
         (("--max", "many"), "srs-certify: --max many: expected INT. For full helptext"),
         (("--sigma-min", "0,3"), "srs-certify: --sigma-min 0,3: expected FLOAT. For full helptext"),
-        (("--n", "many"), "srs-certify: --n: invalid literal for int() with base 10: 'many'. For full helptext"),
+        (("--n0", "many"), "srs-certify: --n0: invalid literal for int() with base 10: 'many'. For full helptext"),
         (("--rule", "best"), "invalid choice 'best' for argument '--rule'"),
         (("--out",), "Missing value for argument '--out'"),
     ],

@@ -19,6 +19,8 @@ TEXTS = {
     "sampler 'discrete' is for others": "--sampler discrete is for others",
     "sigma_step = 0.5: none of its multiples lies in [0.6, 0.9]; take a smaller step":
         "--sigma-step 0.5: none of its multiples lies in [0.6, 0.9]; take a smaller step",
+    "min_gain = 3: is above target_loss; lower min_gain, or give racing=True or a method":
+        "--min-gain 3: is above --target-loss; lower --min-gain, or give --racing or a method",
     # what files and numbers are called stays
     "run/selection.tsv, line 4: n = 3000: must be 300 in this run":
         "run/selection.tsv, line 4: n = 3000: must be 300 in this run",
