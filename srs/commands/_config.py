@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from srs.commands._cli import one_line_errors, parse
-from srs.commands._progress import loading
 from srs.run.settings import BESIDE, EARLIER, OUT, CertifySettings
 from srs.run.sources import own_code
 
@@ -38,10 +37,10 @@ def parse_over_file(
         file = _value(args, "--config")
         given: list[str] = []
         if file is not None:
-            given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args, command)
+            given = _flags(settings, Path(file), f"--config {file}", "give lines such as n: 1000", args)
         elif "--resume" in args and (kept := _folder(args) / "config.yaml").is_file():
             file = str(kept)
-            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args, command, EARLIER)
+            given = _flags(settings, Path(file), file, "restore it, or begin in another folder", args, EARLIER)
     if not given:
         return parse(settings, command, description, groups=groups, args=args)
     default = parse(settings, f"{command}: {file}", description, args=given)
@@ -84,15 +83,13 @@ def _flags(
     what: str,
     remedy: str,
     args: list[str],
-    command: str,
     lacking: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the command line that would say what the file says, but for lists that these arguments give anew.
 
     `lacking` says what it means where the file does not name a setting.
     """
-    loading(command)
-    from smoothing.reading import read_yaml  # PyTorch takes seconds to import
+    from smoothing.reading import read_yaml
 
     if not file.exists():
         raise ValueError(f"{what}: no such file")

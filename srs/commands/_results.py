@@ -19,9 +19,10 @@ def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
     shown = TerminalTable(f"{caption}: certified accuracy (%) at l2 radius", table)
     screen.print(shown)
     screen.print(f"> the row to quote: {table.main}")
-    screen.print(table.legend)
+    left_out = shown.left_out(screen.width)
+    screen.print(table.legend_without(left_out))
     screen.print(MEANING)
-    if left_out := shown.left_out(screen.width):
+    if left_out:
         screen.print(f"no room for: {', '.join(left_out)} (a wider terminal or a pipe shows them)")
     return screen
 

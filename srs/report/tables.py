@@ -3,7 +3,7 @@
 All of them show the same cells, made in one place from what a summary says, and say what the columns are.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +47,17 @@ class RuleTable:
     @property
     def legend(self) -> str:
         """What the columns are."""
+        return self.legend_without(())
+
+    def legend_without(self, left_out: Collection[str]) -> str:
+        """Say what the columns are, but for those that are not shown."""
         parts = [
             "ACR: average certified radius, errors and abstentions counting 0",
             "+-: half of its 95% interval over images",
         ]
-        if DIFFERENCE in self.columns:
+        if DIFFERENCE in self.columns and DIFFERENCE not in left_out:
             parts.append(f"{DIFFERENCE}: ACR less that of {self.main!r}, with its paired interval")
-        if ONE_SIDED in self.columns:
+        if ONE_SIDED in self.columns and ONE_SIDED not in left_out:
             parts.append(f"{ONE_SIDED}: ACR as published tables have it")
         return "; ".join(parts)
 

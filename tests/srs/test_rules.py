@@ -182,6 +182,7 @@ def test_a_narrow_terminal_leaves_columns_out_and_cuts_no_number_short(rng, poin
     assert list(left_out) == {
         40: ["+-", "diff", "+-", "abstain", "0.25", "0.75"], 60: ["abstain", "0.25", "0.75"], 80: [], 120: [], 200: [],
     }.get(width)  # fmt: skip
+    assert ("diff: " in table.legend_without(left_out)) == ("diff" in shown)
     for name, cells in table.rows:
         at = -1
         for cell, column in zip(lines[name], shown, strict=True):  # each below its own header
