@@ -22,6 +22,10 @@ from srs.modes import Mode
 #: get a region. The number that promises most for all images together is taken; infinity makes no region.
 HEDGES = (0.0, 0.5, 1.0, 2.0, 3.0, math.inf)
 
+#: A region may be larger than what its image is promised, since more may be proved: by a standard error, and at most by
+#: this share.
+ROOM = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Background:
@@ -121,10 +125,11 @@ def with_background(
     outside = int(radius.mean(axis=0).argmax() if mode.outside == "auto" else (sigmas == mode.outside).argmax())
     own = radius[at, level]
     gain, error = own - radius[:, outside], _standard_error(own, sigmas[level], promised.samples[at, level])
-    size = Sizer.among(points, [own], {})
+    bound = own + np.minimum(error, ROOM * own)
+    size = Sizer.among(points, [bound], {})
     found = []
     for hedge in HEDGES:
-        wanted = np.where((gain > 0) & (gain > hedge * error), own, 0.0)
+        wanted = np.where((gain > 0) & (gain > hedge * error), bound, 0.0)
         allocation = size(mode, wanted, level, promised.classes[at, level])
         table = regions.RegionMap(points, allocation.radii, sigmas[level])
         found.append(Background(sigmas, outside, table, allocation))

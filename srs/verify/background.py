@@ -15,6 +15,9 @@ from srs.verify.evidence import Described, Map, Rows
 #: By how many standard errors an image's own level has to promise more than the level outside.
 _HEDGES = (0.0, 0.5, 1.0, 2.0, 3.0, math.inf)
 
+#: By how much a region may be larger than what is promised, as a share of it.
+_ROOM = 0.1
+
 #: Sums of promised radii that are as good as equal, relatively.
 _EQUAL = 1e-9
 
@@ -116,13 +119,13 @@ def maps(
     drawn = np.array([rows.selection[j][at].sizes[-1] for j, at in enumerate(levels)])
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     error = sigmas[level] * np.sqrt(share * other / drawn) / density
-    gain = own - expected[:, outside]
+    gain, bound = own - expected[:, outside], own + np.minimum(error, _ROOM * own)
     groups = None if run.settings.overlap == "paper" else [level]
     how = run.mode.partition("-")[2]
     method: dict[str, Any] = {"method": how} if how in ("lp", "matching") else {"method": "greedy", "order": how}
     made = []
     for hedge in _HEDGES:
-        bounds = np.where((gain > 0) & (gain > hedge * error), own, 0.0)
+        bounds = np.where((gain > 0) & (gain > hedge * error), bound, 0.0)
         radii = regions.allocate(found.centres, bounds, groups=groups, **method).radii
         there = Map(found.centres, radii, sigmas[level], found.classes, "")
         promised = agreed(
