@@ -419,16 +419,17 @@ def surrounded(tmp_path_factory, weights):
     folder = tmp_path_factory.mktemp("outside")
     shutil.copy(weights, folder / "model.pt")
     (folder / "near.txt").write_text("\n".join(map(str, near_images(12))))
-    flags = ("--n0", "40", "--n", "200", "--rule", "expected-radius", "--overlap", "sigma", "--outside", "sigma=0.4")
+    flags = ("--n0", "40", "--n", "200", "--rule", "expected-radius", "--overlap", "sigma", "--outside", "sigma=0.2")
     process = call("certify", folder, *SMALL, *LEVELS, *flags, "--out", "run")
     assert process.returncode == 0, process.stderr
     assert (regions.RegionMap.load(folder / "run/regions.npz").radii > 0).any()
+    assert any(float(row["r"]) < float(row["R"]) for row in table_of(folder / "run/certificates.tsv"))
     return folder
 
 
 def other_level_outside(run):
     for name in ("config.yaml", "summary.json"):
-        edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.2"))
+        edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.6"))
 
 
 def map_of_other_votes(run):
