@@ -97,7 +97,7 @@ OVERLAPPING = "overlapping"
 
 def short_title(rule: str) -> str:
     """Return how a rule is named where there is little room: overlap modes as `--overlap` does."""
-    if rule == OVERLAPPING or rule.startswith("sigma="):
+    if rule == OVERLAPPING or rule.startswith("sigma=") or "+" in rule:
         return title(rule)
     overlap, _, how = rule.partition("-")
     return f"{overlap}, {_METHODS.get(how, how)}"
