@@ -229,3 +229,17 @@ def test_a_baseline_is_not_taken_for_a_rule_of_its_name(label):
     table = rule_table(describe_rules({"overlapping": log}), named=str)
     assert table.unsound == frozenset()
     assert [name for name, _ in table.rows] == ["overlapping"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "short"),
+    [
+        ("sigma=0.1", "sigma = 0.1"),
+        ("overlapping", "overlapping (unsound)"),
+        ("joint-lp", "joint, LP"),
+        ("paper-ascending", "paper, ascending"),
+        ("joint-lp+0.3", "joint, LP, 0.3 outside"),
+    ],
+)
+def test_rules_have_short_names_for_terminals(rule, short):
+    assert short_title(rule) == short
