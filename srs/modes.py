@@ -99,9 +99,8 @@ def short_title(rule: str) -> str:
     """Return how a rule is named where there is little room: overlap modes as `--overlap` does."""
     if rule == OVERLAPPING or rule.startswith("sigma=") or "+" in rule:
         return title(rule)
-    sized, _, outside = rule.partition("+")
-    overlap, _, how = sized.partition("-")
-    return f"{overlap}, {_METHODS.get(how, how)}" + (f", {outside} outside" if outside else "")
+    overlap, _, how = rule.partition("-")
+    return f"{overlap}, {_METHODS.get(how, how)}"
 
 
 #: What the names of overlap modes mean: which regions may overlap.

@@ -238,7 +238,7 @@ def test_a_baseline_is_not_taken_for_a_rule_of_its_name(label):
         ("overlapping", "overlapping (unsound)"),
         ("joint-lp", "joint, LP"),
         ("paper-ascending", "paper, ascending"),
-        ("joint-lp+0.3", "joint, LP, 0.3 outside"),
+        ("joint-lp+0.3", "sigma = 0.3 outside regions"),
     ],
 )
 def test_rules_have_short_names_for_terminals(rule, short):
