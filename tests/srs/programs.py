@@ -15,9 +15,13 @@ TINY = (
 )  # fmt: skip
 
 
+#: Runs a command that does not say how far it is, however slow the machine.
+_SILENT = "import srs.commands._progress as progress; progress.PAUSE = 1e6\nfrom srs.commands.{} import main; main()"
+
+
 def program(command: str) -> list[str]:
     """Return how to start one of our commands."""
-    return [sys.executable, "-c", f"from srs.commands.{command} import main; main()"]
+    return [sys.executable, "-c", _SILENT.format(command)]
 
 
 def call(command: str, folder: Path, *flags: object, installed: bool = False) -> subprocess.CompletedProcess[str]:
@@ -26,7 +30,7 @@ def call(command: str, folder: Path, *flags: object, installed: bool = False) ->
     `installed`: as the script that pip installs, for which the current folder is not where Python looks for modules.
     What depends on how Python starts, such as its flags and closed or full streams, takes `program`.
     """
-    return python(f"from srs.commands.{command} import main; main()", *flags, folder=folder, installed=installed)
+    return python(_SILENT.format(command), *flags, folder=folder, installed=installed)
 
 
 #: A program that cannot import what extras bring, and then runs a command.

@@ -238,7 +238,7 @@ BAD = {
     "plot is no picture": (["both.npz", "--plot", "a.gif"], "--plot a.gif: pictures are .svg, .png, .pdf; name one"),
     "plot of images": (["images.npy", "R.npy", "--plot", "a.svg"], "draws the plane, but the points have 12"),
     "plot in a line": (["points.csv", "--columns", "x", "--plot", "a.svg"], "draws the plane, but the points have 1"),
-    "plain greedy": (["both.npz", "--r-min", "0.1", "--method", "greedy"], "--method greedy keeps no least radius; add --reserve"),
+    "plain greedy": (["both.npz", "--r-min", "0.1", "--method", "greedy"], "keeps no least radius; add --reserve"),
     "least radius": (["both.npz", "--r-min", "-1"], "--r-min -1.0: expected a number >= 0"),
     "least radius above R": (["both.npz", "--r-min", "0.8"], "--r-min 0.8 exceeds R[0] = 0.75"),
     "out without folder": (["both.npz", "--out", "no/where.npz"], "--out no/where.npz: there is no folder"),
