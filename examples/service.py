@@ -128,7 +128,7 @@ def create_app() -> FastAPI:
     def answer(asked: str, found: srs.Answers, **more: list[Any]) -> JSONResponse:
         """Count the answers and write them; `null` where there is nothing to say."""
         held = found.region >= 0
-        outcome = np.where(found.predict >= 0, "class", np.where(held, "abstains", "outside"))
+        outcome = np.where(held, np.where(found.predict >= 0, "class", "abstains"), "outside")
         for one in outcome.tolist():
             ANSWERS.labels(asked, one).inc()
         for distance in found.margin[held].tolist():

@@ -95,8 +95,8 @@ class LoadedRun:
         The run's regions.
     identity : dict
         Which classifier this is, as JSON has it: `classifier`, what was certified but for the run's seed;
-        `regions`, the content hash of the map; and `overlap`. Equal for two loads of the same run; log it with every
-        answer.
+        `regions`, the content hash of the map; `overlap`; and `outside`, the run's level outside every region. Equal
+        for two loads of the same run; log it with every answer.
     shape : tuple (C, H, W)
         Of an image.
     num_classes : int
@@ -113,7 +113,10 @@ class LoadedRun:
         self.num_classes: int = manifest["classifier"]["num_classes"]
         self.alpha = predictor.alpha
         self._overlap, self._certified = run.described.settings.overlap, manifest["classifier"]
-        self.identity: dict[str, Any] = identity_of(self._certified, self.regions) | {"overlap": self._overlap}
+        self.identity: dict[str, Any] = identity_of(self._certified, self.regions) | {
+            "overlap": self._overlap,
+            "outside": run.outside,
+        }
         self._predictor, self._stated, self._words = predictor, stated, words
         self._outside = run.outside
         self._stores: dict[Path, OnlineAllocator] = {}

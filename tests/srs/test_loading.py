@@ -79,6 +79,7 @@ def test_it_says_what_it_is_and_keeps_its_seed_secret(folder, load):
     manifest = json.loads((folder / "run/manifest.json").read_text())
     table = regions.RegionMap.load(folder / "run/regions.npz")
     assert G.regions.content_hash == G.identity["regions"] == table.content_hash
+    assert (G.identity["overlap"], G.identity["outside"]) == ("paper", None)
     assert G.identity["classifier"] == {k: v for k, v in manifest["classifier"].items() if k != "seed"}
     assert G.identity == json.loads(json.dumps(load().identity))
     assert (G.shape, G.num_classes, G.alpha) == ((1, 8, 8), 10, 0.001)
