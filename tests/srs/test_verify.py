@@ -443,6 +443,11 @@ def other_level_outside(run):
         edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.6"))
 
 
+def no_level_outside(run):
+    for name in ("config.yaml", "summary.json"):
+        edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.3"))
+
+
 def map_of_other_votes(run):
     """Make the map of other numbers than selection votes give, and let everything follow from it."""
     honest = evaluation.with_background
@@ -473,6 +478,7 @@ def beyond_agreement(run):
         (map_of_other_votes, "map"),
         (beyond_agreement, "certificates"),
         (other_level_outside, "comparison"),
+        (no_level_outside, "certificates"),
         (one_vote_more("estimation.tsv"), "votes"),
     ],
 )
