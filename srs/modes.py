@@ -1,6 +1,6 @@
 """Ways to size regions: which pairs conflict, and how the radii are found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,6 +60,13 @@ class Mode:
     def name(self) -> str:
         """What files call it."""
         return f"{self.overlap}-{self.how}" + ("" if self.outside is None else f"+{self.outside}")
+
+    def check_outside(self, sigmas: Sequence[float]) -> None:
+        """Raise `ValueError` where the level outside every region is none of these."""
+        if self.outside not in (None, "auto", *sigmas):
+            there = " ".join(f"{sigma:g}" for sigma in sigmas)
+            given = f"--outside sigma={self.outside}"
+            raise ValueError(f"{given}: certificates are made at the levels {there}; take one of them")
 
     @property
     def simultaneous(self) -> bool:

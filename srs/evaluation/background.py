@@ -120,8 +120,14 @@ def with_background(
     Background
         Among maps for several `HEDGES`, the one that promises most for all images together. One of them has no region:
         so by what selection samples promise, nothing is lost against the level outside, for all images together.
+
+    Raises
+    ------
+    ValueError
+        Where the level outside is none of the levels.
     """
     radius, level, at = promised.radius, promised.level, np.arange(len(points))
+    mode.check_outside(sigmas.tolist())
     outside = int(radius.mean(axis=0).argmax() if mode.outside == "auto" else (sigmas == mode.outside).argmax())
     own = radius[at, level]
     gain, error = own - radius[:, outside], _standard_error(own, sigmas[level], promised.samples[at, level])

@@ -213,10 +213,7 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     """
     settings = start.settings
     sigmas = _sigmas(settings.levels)
-    outside = settings.mode.outside
-    if outside not in (None, "auto", *sigmas.tolist()):
-        there = " ".join(f"{sigma:g}" for sigma in sigmas.tolist())
-        raise ValueError(f"--outside {settings.outside}: certificates are made at the levels {there}; take one of them")
+    settings.mode.check_outside(sigmas.tolist())
     device = str(usable_device(settings.device))
     chosen = choose_images(start) if chosen is None else chosen
     data, indices = chosen.data, chosen.indices

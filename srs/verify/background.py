@@ -49,8 +49,10 @@ def place(run: Described, rows: Rows, found: Map) -> Placed:
     if said == "auto":
         sums = [math.fsum(one.expected[k] for one in rows.chosen) for k in range(len(run.sigmas))]
         outside = sums.index(max(sums))
+    elif (level := float(said.removeprefix("sigma="))) in run.sigmas:
+        outside = run.sigmas.index(level)
     else:
-        outside = run.sigmas.index(float(said.removeprefix("sigma=")))
+        raise ValueError(f"config.yaml: outside = {said} is none of the noise levels")
     return placed_by(run, found, outside)
 
 

@@ -1,6 +1,7 @@
 """The numbers of `summary.json`, and the guarantee that it states, against the rows and the settings."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeGuard
@@ -83,7 +84,8 @@ def _inside(said: Mapping[str, Any], name: str, low: float, high: float, old: bo
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether float64 can compute with a value; a JSON file may hold whole numbers that it cannot."""
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 def guarantee_of(run: Described, images: int, placed: Placed) -> str:

@@ -78,6 +78,12 @@ def test_by_what_was_promised_nothing_is_lost_against_the_level_outside(rng):
             assert r.sum() > alone  # here regions pay
 
 
+def test_a_level_that_there_is_not_is_refused(rng):
+    points, promised = invented(rng)
+    with pytest.raises(ValueError, match=r"--outside sigma=0\.3: certificates are made at the levels 0\.25 0\.5 1"):
+        with_background(points, SIGMAS, promised, Mode("paper", "lp", 0.3))
+
+
 @pytest.mark.parametrize(("samples", "room"), [(100, 0.0401), (10_000, 0.0070570)])
 def test_a_level_that_promises_nothing_more_makes_no_region(samples, room):
     # Both images promise as much at the level outside: one exactly, the other less by far less than chance

@@ -374,6 +374,16 @@ def weaker_rival(run):
     edit_rows(run / "comparison.tsv", change)
 
 
+def beyond_float64(run):
+    """Write whole numbers that JSON holds and float64 does not."""
+
+    def change(held):
+        held["average_certified_radius"] = 10**400
+        held["allocations"]["paper-lp"]["upper_bound"] = 10**400
+
+    edit(run / "summary.json", change)
+
+
 def left_out(run):
     """Leave the last image out, as if it had not been certified."""
     last = table_of(run / "levels.tsv")[-1]["idx"]
@@ -404,6 +414,7 @@ FORGED = {
     "other weights": (other_weights, "classifier"),
     "other classes without noise": (better_clean, "clean"),
     "another rule made to look bad": (weaker_rival, "summary"),
+    "numbers beyond float64": (beyond_float64, "summary"),
 }
 
 
@@ -430,6 +441,11 @@ def surrounded(tmp_path_factory, weights):
 def other_level_outside(run):
     for name in ("config.yaml", "summary.json"):
         edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.6"))
+
+
+def no_level_outside(run):
+    for name in ("config.yaml", "summary.json"):
+        edit(run / name, lambda held: held.get("settings", held).update(outside="sigma=0.3"))
 
 
 def map_of_other_votes(run):
@@ -462,6 +478,7 @@ def beyond_agreement(run):
         (map_of_other_votes, "map"),
         (beyond_agreement, "certificates"),
         (other_level_outside, "comparison"),
+        (no_level_outside, "certificates"),
         (one_vote_more("estimation.tsv"), "votes"),
     ],
 )
