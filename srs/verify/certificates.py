@@ -263,7 +263,8 @@ def map_problems(
         problems.append("regions.npz: is not the map whose hash summary.json has")
     radii = found.radii.tolist(), certificates.r
     if placed.outside is not None:  # the column r says up to where levels agree, and the map follows from selection
-        near = min(made, key=lambda one: float(np.abs(one.there.radii - found.radii).max())).there.radii
+        maps = [one.there.radii for one in made] or [found.radii]
+        near = min(maps, key=lambda one: float(np.abs(one - found.radii).max()))
         radii = found.radii.tolist(), np.where(_close(near, found.radii), found.radii, near).tolist()
     if not certificates.exact:
         radii = [floored(mp.mpf(r)) / 1e6 for r in radii[0]], [round(r * 1e6) / 1e6 for r in radii[1]]

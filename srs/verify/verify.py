@@ -181,7 +181,12 @@ def _claims(run: Described, rows: Rows, found: Map, findings: Findings) -> None:
     if not findings.check("certificates", text, problems) and table.rows != len(rows.idx):
         return
     text = "regions.npz holds the certificates' radii, levels and classes, and has the hash of summary.json"
-    findings.check("map", text, map_problems(run, rows, certificates, found, placed, made))
+    same = _same_versions(run)
+    if made and not same:
+        findings.unknown(
+            "map", "whether selection votes alone made the map: other versions than are here may find other radii"
+        )
+    findings.check("map", text, map_problems(run, rows, certificates, found, placed, made if same else ()))
     text = "no two regions overlap that must not"
     findings.check("regions", text, overlap_problems(rows, found, found.radii.tolist(), placed.level, run.mode))
     try:
@@ -194,7 +199,6 @@ def _claims(run: Described, rows: Rows, found: Map, findings: Findings) -> None:
     whole = findings.check("comparison", text, result.problems)
     problems = summary_problems(run, rows, found.content_hash, compared, placed)
     if whole:
-        same = _same_versions(run)
         problems += allocation_problems(run, rows, found, certificates, compared, result.sized, same, placed)
         if not same:
             findings.unknown(

@@ -490,6 +490,16 @@ def test_forged_runs_with_a_level_outside_are_found(surrounded, tmp_path, monkey
     assert topic in failing(Path("run"), all=True)
 
 
+def test_a_map_of_other_versions_is_not_judged(surrounded, tmp_path, monkeypatch):
+    shutil.copytree(surrounded, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    map_of_other_votes(Path("run"))
+    for name in ("manifest.json", "summary.json"):
+        edit(Path("run") / name, lambda held: held["versions"].update(scipy="0.1"))
+    assert "map" not in failing(Path("run"))
+    assert "whether selection votes alone made the map" in unknown(Path("run"))["map"]
+
+
 @pytest.mark.parametrize(("cells", "topic"), [(1, "unknown"), (9, "failing")])
 def test_few_votes_may_move_on_another_device(run, cells, topic):
     for name in ("manifest.json", "summary.json"):
