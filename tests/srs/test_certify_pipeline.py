@@ -402,7 +402,7 @@ def test_the_neighbour_in_the_way_need_not_be_the_nearest():
     points, R = np.array([[0.0], [-0.5], [0.9], [9.0]]), np.array([1.0, 0.1, 0.7, 1.0])
     allocation = regions.allocate(points, R, "greedy", order=[2, 1, 0, 3])
     assert allocation.radii.tolist() == pytest.approx([0.2, 0.1, 0.7, 1.0])
-    found = losses(R, allocation)
+    found = losses(R, allocation.radii, allocation)
     assert found.lost.tolist() == pytest.approx([0.8, 0, 0, 0])
     assert found.neighbour.tolist() == [2, -1, -1, -1]
     assert found.distance[0] == pytest.approx(0.9)
