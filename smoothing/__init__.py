@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
     from smoothing.levels import sigma_grid
     from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
+    from smoothing.routing import RoutedClassifier
+    from smoothing.routing_results import RoutedCertificates, RoutedIdentity, RoutedPredictions
     from smoothing.runs import Selection, certify_to_file
     from smoothing.sequences import sequence_bounds
     from smoothing.tables import CertificateTable, read_certificates, write_certificates
@@ -30,6 +32,10 @@ __all__ = [
     "Identity",
     "Ladder",
     "Predictions",
+    "RoutedCertificates",
+    "RoutedClassifier",
+    "RoutedIdentity",
+    "RoutedPredictions",
     "Selection",
     "SigmaChoice",
     "SmoothedClassifier",
@@ -64,6 +70,10 @@ _HOMES = {
     "Identity": "smoothing.results",
     "Predictions": "smoothing.results",
     "SigmaChoice": "smoothing.results",
+    "RoutedClassifier": "smoothing.routing",
+    "RoutedCertificates": "smoothing.routing_results",
+    "RoutedIdentity": "smoothing.routing_results",
+    "RoutedPredictions": "smoothing.routing_results",
     "Selection": "smoothing.runs",
     "certify_to_file": "smoothing.runs",
     "sequence_bounds": "smoothing.sequences",
