@@ -11,7 +11,10 @@ from srs.predict.loading import LoadedRun, load_run
 from srs.predict.predictor import Predictor
 
 #: Records that functions return: nobody makes them by position.
-RESULTS = {"CertificateTable", "Certificates", "Decisions", "Identity", "Predictions", "SigmaChoice"}
+RESULTS = {
+    *("CertificateTable", "Certificates", "Decisions", "Identity", "Predictions", "SigmaChoice"),
+    *("RoutedCertificates", "RoutedIdentity", "RoutedPredictions"),
+}
 
 PUBLIC = [
     *(getattr(training, name) for name in training.__all__),
