@@ -126,6 +126,7 @@ def test_both_radii_of_the_comparison_are_those_of_the_two_smoothed_classifiers(
     truth, half = Truth(), np.nextafter(ALPHA / 2, 0)
     seed = int.from_bytes(hashlib.sha256(b"router 0").digest()[:16], "big")
     router = SmoothedClassifier(halfspace(*truth.router), 2, seed=seed)
+    assert found.level.tolist() == router.select_sigma(images(), [ROUTER_SIGMA], n0=200).classes[:, 0].tolist()
     routed = router.certify_classes(images(), ROUTER_SIGMA, found.level, n=4000, alpha=half)
     assert found.router_radius.tolist() == routed.radius.tolist()
     base = SmoothedClassifier({sigma: halfspace(*form) for sigma, form in BASE.items()}, 2)
@@ -334,6 +335,25 @@ def test_router_and_base_never_share_noise():
     assert (identity.sigmas, identity.router_sigma) == (tuple(SIGMAS), ROUTER_SIGMA)
     assert routed.identity == identity
     assert Truth().classifier(seed=6).identity != identity
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "discrete"}, {"stream": "sfc64"}, {"precision": "bfloat16", "threads": 1}], ids=str
+)
+def test_a_router_is_smoothed_as_the_base_classifier_is(options):
+    identity = Truth().classifier(**options).identity
+    for name in ("sampler", "stream", "precision"):
+        assert getattr(identity.router, name) == getattr(identity.base, name)
+        assert getattr(identity.base, name) == options.get(name, getattr(identity.base, name))
+
+
+def test_predict_keeps_levels_by_votes_of_the_smoothed_router():
+    routed = Truth().classifier()
+    found = routed.predict(images(), n=50, n_router=300, alpha=0.01, router_share=0.25)
+    router = SmoothedClassifier(halfspace(*ROUTER), 2, seed=routed.identity.router.seed)
+    votes = router.predict(images(), ROUTER_SIGMA, n=300).votes
+    assert found.level.tolist() == votes.argmax(axis=1).tolist()
+    assert found.kept.tolist() == levels_not_rejected(votes, 0.0025 * (1 - 2**-50)).tolist()
 
 
 def test_results_depend_on_indices_alone():
