@@ -382,12 +382,16 @@ def test_predict_answers_what_g_says_or_abstains():
     assert (found.answers[~found.kept] == -1).all()
 
 
-def test_predict_abstains_at_a_border_where_classes_differ():
+def test_nothing_at_a_border_where_classes_differ():
     # at the router's border both levels are equally likely, and they say different things
-    truth = Truth(base={0.2: (0.0, 0.001, 1.0), 0.5: (0.0, 0.001, -1.0)})
-    border = torch.tensor([0.4, 0.4]).reshape(1, 1, 1, 2)
-    found = truth.classifier().predict(border.expand(50, 1, 1, 2), n=100, n_router=200, alpha=0.001)
+    routed = Truth(base={0.2: (0.0, 0.001, 1.0), 0.5: (0.0, 0.001, -1.0)}).classifier()
+    border = torch.tensor([0.4, 0.4]).reshape(1, 1, 1, 2).expand(50, 1, 1, 2)
+    assert routed.predict(border, n=100, n_router=200, alpha=0.001).predict.tolist() == [-1] * 50
+    found = routed.certify(border, n0=50, n=200, n_router=200, alpha=0.001)
     assert found.predict.tolist() == [-1] * 50
+    assert found.radius.tolist() == [0] * 50
+    assert (found.base_radius > 0).all()
+    assert found.sampled.sum() == 50  # samples for a level that says something else would be lost
 
 
 def rejected(p, alpha, test):
