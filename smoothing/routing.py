@@ -17,7 +17,7 @@ from smoothing import _validate, _validate_inputs
 from smoothing.agreement import agreeing_radius
 from smoothing.bounds import counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
-from smoothing.confidence import certified_radius, top_two_p_value, weighted_alpha
+from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value, weighted_alpha
 from smoothing.results import ABSTAIN, Identity
 from smoothing.router_bounds import levels_not_rejected, router_clearance
 from smoothing.routing_results import RoutedCertificates, RoutedIdentity, RoutedPredictions
@@ -194,6 +194,8 @@ class RoutedClassifier:
         n = _validate.check_count("n", n)
         alpha_base, alpha_router = self._alphas(alpha, router_share)
         drawn = self._router_samples(n_router)
+        if self._router is not None:
+            shared_alpha(alpha_router, len(self.sigmas) - 1)  # refused before the work
         identity = self._begin(pixels)
 
         votes = self._route(pixels, names, drawn, "predict")

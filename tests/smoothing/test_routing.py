@@ -463,6 +463,29 @@ def test_bad_input_is_refused_in_one_line(match, changes):
     assert "\n" not in str(caught.value)
 
 
+class Asked(Constant):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def forward(self, pixels):
+        Asked.asked += 1
+        return super().forward(pixels)
+
+
+def test_too_small_an_alpha_is_refused_before_any_sample_is_drawn():
+    base = SmoothedClassifier(halfspace(*ROUTER), 2)
+    routed = RoutedClassifier(base, Asked(1.0, 0.0, 0.0, 0.0), [0.1, 0.2, 0.3, 0.4], router_sigma=0.5)
+    with pytest.raises(ValueError, match=r"shared among 3: .* take a larger alpha"):
+        routed.predict(images(2), n=5, n_router=5, alpha=3e-100)
+    with pytest.raises(ValueError, match="take a larger alpha"):
+        routed.certify(images(2), n0=5, n=5, n_router=5, alpha=1e-100)
+    assert Asked.asked == 0
+    found = routed.certify(images(2), n0=1, n=1, n_router=1, alpha=3e-100)
+    assert found.radius.tolist() == [0, 0]
+    assert Asked.asked > 0
+
+
 def test_options_of_a_router_are_refused_without_one():
     routed = RoutedClassifier(SmoothedClassifier(halfspace(*ROUTER), 2), None, [0.5])
     with pytest.raises(ValueError, match="n_router = 5: there is no router"):
