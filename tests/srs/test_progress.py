@@ -109,7 +109,7 @@ def test_a_command_says_something_before_it_imports_pytorch(tmp_path, rank, monk
     if rank == "0":
         assert first == "False srs-certify: loading PyTorch"
         first, *rest = rest
-    assert first.startswith("True srs-certify: device = 'abacus' cannot be used")
+    assert first.startswith("True srs-certify: --device abacus cannot be used")
     assert rest == []
 
 
