@@ -72,6 +72,7 @@ class Background:
         at = np.arange(len(self.level))
         agree = np.where(classes == classes[at, self.level][:, None], radius, 0.0)
         own = agree[at, self.level]
+        # no region beyond the image's own radius can change the minimum: up to there the distances are those of the map
         around = self.table.surroundings(self.table.centres, self.sigmas, own)
         clearance = around.clearance
         clearance[:, self.outside] = np.minimum(clearance[:, self.outside], around.exit)
