@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from srs.run.settings import (
     halved,
 )
 from srs.run.sources import check_factory, files_of
-from training import PRESETS, ImageData, load_data, training_config
+from training import PRESETS, ImageData, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -159,6 +160,8 @@ def completed(given: CertifySettings) -> Start:
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
     known = {**DEFAULTS, **known}
+    if given.router is not None and not given.expert:
+        known |= _levels_of_router(given.router)
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
@@ -179,6 +182,17 @@ def _overlap(given: CertifySettings) -> Overlap:
     if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
         return "sigma"
     return "paper" if given.method == "greedy" else "joint"
+
+
+def _levels_of_router(file: Path) -> dict[str, float]:
+    """Return the levels that a router chooses among, where flags can name them."""
+    levels = load_router(file).levels
+    low, high = levels[0], levels[-1]
+    step = min(upper - lower for lower, upper in pairwise(levels))
+    for found in (step, round(step, 6)):  # 0.45 - 0.3 is not 0.15
+        if (high - low) / found < MOST_LEVELS and sigma_grid(low, high, found).tolist() == list(levels):
+            return dict(zip(GRID, (low, high, found), strict=True))
+    return {}
 
 
 def _routed(given: CertifySettings) -> CertifySettings:
