@@ -87,6 +87,8 @@ def _facts(summary: Mapping[str, Any], shape: Sequence[int]) -> list[tuple[str, 
     data, classifier, settings = summary["data"], summary["classifier"], _settings(summary)
     if settings["expert"]:
         sigmas = _code(", ".join(one.partition("=")[0] for one in settings["expert"]))
+    elif settings["sigmas"]:
+        sigmas = ", ".join(f"{sigma:g}" for sigma in settings["sigmas"])
     else:
         sigmas = f"{settings['sigma_min']:g} to {settings['sigma_max']:g}, step {settings['sigma_step']:g}"
     return [
