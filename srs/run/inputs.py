@@ -146,6 +146,8 @@ def completed(given: CertifySettings) -> Start:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
     if files:
+        if len(files) > 1:  # several networks, which may disagree
+            known["rule"] = "anchor"
         known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):

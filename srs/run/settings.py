@@ -139,7 +139,7 @@ class CertifySettings:
     rule: Rule | None = None
     """What ranks the levels of an image. expected-radius: the radius that n samples would certify if they voted like
     the n0 selection samples. max-radius: the radius that these certify by themselves (Eq. 7). anchor: expected-radius,
-    among levels that agree in class. Default: expected-radius."""
+    among levels that agree in class. Default: expected-radius; anchor with --expert, whose networks may disagree."""
     racing: bool = False
     """Draw no more selection samples at levels that cannot be an image's best. --overlap joint may still take such a
     level, by the samples that it got."""

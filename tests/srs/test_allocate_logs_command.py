@@ -221,7 +221,7 @@ BAD = {
     "sigma of 25": (["--logs", "sigma_25.tsv", *DIGITS], "the name holds '25', which is no noise level"),
     "another sigma": (["--logs", "NOISE_0.5.tsv", "--sigmas", "0.05", *DIGITS], "more than 6 sigma = 0.3"),
     "weights": ([*LOGS, *DIGITS, "--weights", "w.npy"], "--weights: cannot be combined with --logs"),
-    "no logs": (["images.npy", "R.npy", "--rule", "anchor"], "--rule anchor: is about certification logs"),
+    "no logs": (["images.npy", "R.npy", "--rule", "max-radius"], "--rule max-radius: is about certification logs"),
     "out": ([*LOGS, *DIGITS, "--out", "images.npy"], "--out images.npy: is a file"),
 }
 

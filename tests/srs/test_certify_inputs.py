@@ -170,6 +170,10 @@ OPEN = {
         CertifySettings(preset="paper", checkpoint=Path("model.pt"), **GRID),
         ("max-radius", "paper", "top-class"),
     ),
+    "experts": (
+        CertifySettings(expert=("0.2=model.pt", "0.5=model.pt"), dataset="digits"),
+        ("anchor", "joint", "runner-up"),
+    ),
     "paper's way, experts": (
         CertifySettings(preset="paper", expert=("0.2=model.pt", "0.5=model.pt"), dataset="digits"),
         ("max-radius", "paper", "top-class"),
