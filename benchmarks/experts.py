@@ -104,8 +104,8 @@ def _line(name: str, rule: str, row: Row, best: Row) -> list[str]:
 
 NOTE = f"""Each instance is a set of published certification logs at constant noise levels, of the same 10,000 test
 images: N = {N:,}, alpha = {ALPHA}, one-sided certificates. *cifar10 experts* are four different networks, one for each
-level; the others are three networks of one method. Levels, regions and radii come from the logs and the distances of the
-images alone; no classifier is run. CIFAR-10 images are JPEG copies (quality 75), so their distances differ slightly
+level; the others are three networks of one method. Levels, regions and radii come from the logs and the distances of
+the images alone; no classifier is run. CIFAR-10 images are JPEG copies (quality 75), so their distances differ slightly
 from those of the original images.
 
 - **alpha.** An image's level is picked by the same votes that certify it, so each certificate is made anew at alpha
