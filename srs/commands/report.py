@@ -94,7 +94,7 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     logs = _logs(settings.baseline)
     out = _out(settings, [folder for _, folder in given])
     names = names_of(given, logs)
-    for name in {name for name in names if names.count(name) > 1 or name in logs}:
+    for name in [name for name in names if names.count(name) > 1 or name in logs]:
         raise ValueError(f"RUN {name}=...: another run or log is called {name} too; name them apart by NAME=")
     chapters = []
     for (_, folder), name, inside in zip(given, names, folders_of(names, BESIDE), strict=True):

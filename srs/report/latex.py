@@ -26,6 +26,7 @@ _GREEK = frozenset(
     (
         *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
         *("xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+        *("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"),
     )
 )
 
@@ -109,7 +110,8 @@ def _token(found: re.Match[str]) -> str:
 
 def _greek(character: str) -> str:
     """Return a Greek letter as LaTeX calls it, and any other character as it is."""
-    name = unicodedata.name(character, "").removeprefix("GREEK SMALL LETTER ").lower().replace("lamda", "lambda")
+    kind, _, name = unicodedata.name(character, "").replace("LAMDA", "LAMBDA").partition(" LETTER ")
+    name = {"GREEK SMALL": name.lower(), "GREEK CAPITAL": name.title()}.get(kind, "")
     return rf"$\{name}$" if name in _GREEK else character
 
 
