@@ -37,7 +37,7 @@ class Export:
 
 def tables_of(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> list[Export]:
     """Return a table of each run, with the rules' short names, and one of all together where there are several."""
-    plain = [re.sub(r"[^A-Za-z0-9.-]+", "-", chapter.folder) for chapter in chapters]
+    plain = [re.sub(r"[^A-Za-z0-9.]+", "-", chapter.folder) for chapter in chapters]
     tables = []
     for chapter, label in zip(chapters, folders_of(plain, [ALL]), strict=True):
         results = chapter.results
