@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -219,6 +221,32 @@ def test_what_cannot_be_honoured_is_one_line(base, tmp_path, change, message):
         run(replace(TINY, **settings))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("free", r"\(1, 10\) for one image and 3 levels"), ("monotone", "a score")]
+)
+def test_a_network_that_does_not_return_what_it_is_asked_for_is_refused(tmp_path, monkeypatch, kind, message):
+    make = lambda count: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))  # noqa: E731
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=make))
+    save_checkpoint(tmp_path / "own.pt", make(10), arch="mine:make", num_classes=10)
+    settings = replace(TINY, model="mine:make", router_kind=kind, checkpoint=tmp_path / "own.pt", out=tmp_path / "run")
+    with pytest.raises(ValueError, match=f"--model mine:make is no router for digits: .*{message}"):
+        run(settings)
+
+
+def test_a_router_of_a_model_of_ones_own_needs_its_name(tmp_path, monkeypatch):
+    make = lambda count: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, count))  # noqa: E731
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=make))
+    net = make(10)
+    data = digits()
+    fit(net, data.train_images, data.train_labels, stage=Stage(epochs=5, sigma=(0.1, 0.1), lr=0.01, optimizer="adam"))
+    save_checkpoint(tmp_path / "own.pt", net, arch="mine:make", num_classes=10)
+    out = tmp_path / "run"
+    run(replace(TINY, model="mine:make", checkpoint=tmp_path / "own.pt", out=out, epochs=1))
+    with pytest.raises(ValueError, match="is for a model of your own: give arch 'mine:make' if you trust that module"):
+        load_router(out / "checkpoint.pt")
+    assert load_router(out / "checkpoint.pt", arch="mine:make", fallback=False).router is not None
 
 
 def test_a_router_is_no_base_classifier(whole, tmp_path):
