@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -73,10 +74,13 @@ run(replace(ROUTER_PRESETS["digits-router"][1], out=Path(out), checkpoint=Path(b
 """
 
 
-def start(base, out, event="never", count=1):
+def flags_of(settings):
     default = ROUTER_PRESETS["digits-router"][1]
-    flags = {name: value for name, value in vars(TINY).items() if value != getattr(default, name)}
-    return python(PROGRAM, base, out, event, count, repr(flags))
+    return {name: value for name, value in vars(settings).items() if value != getattr(default, name)}
+
+
+def start(base, out, event="never", count=1):
+    return python(PROGRAM, base, out, event, count, repr(flags_of(TINY)))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +144,23 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_numbers(whole, base, 
     torch.testing.assert_close(tensors, others, rtol=0, atol=0)
     assert (about, epochs) == (other_about, other_epochs)
     assert sorted(file.name for file in out.iterdir()) == [".lock", "checkpoint.pt", "config.yaml", "log.tsv"]
+
+
+def test_two_processes_share_the_targets_and_the_comparison(whole, base, tmp_path):
+    program, out = tmp_path / "program.py", tmp_path / "run"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    flags = repr({**flags_of(TINY), "device": "cpu"})
+    command += [str(base), str(out), "never", "1", flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, targets, _, about, epochs = contents(out)
+    _, alone, _, about_alone, epochs_alone = contents(whole[0])
+    torch.testing.assert_close(targets, alone, rtol=0, atol=0)
+    found, other = (entry["validation"] for entry in (about, about_alone))
+    assert found["constant"] == pytest.approx(other["constant"])  # the router saw other noise
+    assert 0 < found["router"] < found["best"]
+    assert [row[:2] for row in epochs] == [row[:2] for row in epochs_alone]
 
 
 def test_targets_are_radii_of_images_that_are_not_held_out(whole, base):
