@@ -9,12 +9,12 @@ from scipy import stats
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from training import Sampling, expected_radii, validate_router
+from training import RouterSampling, expected_radii, validate_router
 from training.chunks import FIRST_INDEX
 
 SIGMAS = np.array([0.1, 0.8])
 ROUTER_SIGMA, ALPHA = 0.5, 0.01
-SAMPLING = Sampling(n0=200, n=1000, n_router=300, alpha=ALPHA)
+SAMPLING = RouterSampling(n0=200, n=1000, n_router=300, alpha=ALPHA)
 
 
 class Halves(nn.Module):
@@ -121,6 +121,15 @@ def test_a_router_that_is_wrong_or_constant_is_not_better(base, data):
     # it costs alpha, and R_S ends some radii: never more than the constant level itself
     assert constant.router <= constant.constant[1]
     assert not constant.better
+
+
+def test_one_image_and_a_router_of_other_levels_are_refused(base, data):
+    images, labels = data
+    how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
+    with pytest.raises(ValueError, match="1 held-out images: too few to tell a gain from chance; give two or more"):
+        validate_router(base, Halves(low=True), images[:1], labels[:1], SIGMAS, **how)
+    with pytest.raises(ValueError, match=r"the model returned \(.*, 2\) for .* images of 3 classes"):
+        validate_router(base, Halves(low=True), images, labels, np.array([0.1, 0.2, 0.3]), **how)
 
 
 def test_a_gain_within_chance_is_no_gain(base, data):
