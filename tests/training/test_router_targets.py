@@ -52,7 +52,7 @@ def test_targets_are_the_radii_of_the_label_at_every_level(base, data):
     wrong = labels.copy()
     wrong[:7] = 1 - wrong[:7]
     names = np.arange(60) * 11
-    found = expected_radii(base, images, wrong, SIGMAS, n0=200, n=1000, alpha=ALPHA, indices=names)
+    found = expected_radii(base, images, wrong, sigmas=SIGMAS, n0=200, n=1000, alpha=ALPHA, indices=names)
     assert found.shape == (60, 2)
     assert (found[:7] == 0).all()
     # near the true radii of a linear classifier, which are its margins, as far as 1,000 samples can show them
@@ -73,7 +73,9 @@ def test_targets_are_the_radii_of_the_label_at_every_level(base, data):
 def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_of_the_certificate(base, data):
     images, labels = data
     router = Halves(low=True)
-    found = validate_router(base, router, images, labels, SIGMAS, router_sigma=ROUTER_SIGMA, sampling=SAMPLING)
+    found = validate_router(
+        base, router, images, labels=labels, sigmas=SIGMAS, router_sigma=ROUTER_SIGMA, sampling=SAMPLING
+    )
     # by hand, image by image
     names = FIRST_INDEX + np.arange(60)
     votes = SmoothedClassifier(router, 2, threads=1, seed=3).predict(images, ROUTER_SIGMA, n=300, indices=names).votes
@@ -111,13 +113,13 @@ def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_o
 def test_a_router_that_is_wrong_or_constant_is_not_better(base, data):
     images, labels = data
     how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
-    swapped = validate_router(base, Halves(low=True, sign=-1), images, labels, SIGMAS, **how)
+    swapped = validate_router(base, Halves(low=True, sign=-1), images, labels=labels, sigmas=SIGMAS, **how)
     assert swapped.difference < 0
     assert not swapped.better
     always = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     nn.init.zeros_(always[1].weight)
     always[1].bias.data = torch.tensor([0.0, 1.0])
-    constant = validate_router(base, always, images, labels, SIGMAS, **how)
+    constant = validate_router(base, always, images, labels=labels, sigmas=SIGMAS, **how)
     # it costs alpha, and R_S ends some radii: never more than the constant level itself
     assert constant.router <= constant.constant[1]
     assert not constant.better
@@ -127,15 +129,15 @@ def test_one_image_and_a_router_of_other_levels_are_refused(base, data):
     images, labels = data
     how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
     with pytest.raises(ValueError, match="1 held-out images: too few to tell a gain from chance; give two or more"):
-        validate_router(base, Halves(low=True), images[:1], labels[:1], SIGMAS, **how)
+        validate_router(base, Halves(low=True), images[:1], labels=labels[:1], sigmas=SIGMAS, **how)
     with pytest.raises(ValueError, match=r"the model returned \(.*, 2\) for .* images of 3 classes"):
-        validate_router(base, Halves(low=True), images, labels, np.array([0.1, 0.2, 0.3]), **how)
+        validate_router(base, Halves(low=True), images, labels=labels, sigmas=np.array([0.1, 0.2, 0.3]), **how)
 
 
 def test_a_gain_within_chance_is_no_gain(base, data):
-    found = validate_router(
-        base, Halves(low=True), *data, SIGMAS, router_sigma=ROUTER_SIGMA, sampling=SAMPLING, unseen=12
-    )
+    images, labels = data
+    how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING, "unseen": 12}
+    found = validate_router(base, Halves(low=True), images, labels=labels, sigmas=SIGMAS, **how)
     assert found.unseen == 12
     vague = type(found)(**{**vars(found), "error": found.difference / 1.6})
     clear = type(found)(**{**vars(found), "error": found.difference / 1.7})
@@ -145,6 +147,6 @@ def test_a_gain_within_chance_is_no_gain(base, data):
 def test_labels_of_held_out_images_count_right_answers_alone(base, data):
     images, labels = data
     how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
-    found = validate_router(base, Halves(low=True), images, 1 - labels, SIGMAS, **how)
+    found = validate_router(base, Halves(low=True), images, labels=1 - labels, sigmas=SIGMAS, **how)
     assert found.router == found.min_radius == 0
     assert max(found.constant) < 0.02  # an image near the border may vote for the other class at the large level
