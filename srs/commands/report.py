@@ -79,6 +79,7 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     from srs.report.names import folders_of, named, names_of
     from srs.report.page import BESIDE, PAGE, write_report
     from srs.report.summary import summarize
+    from srs.report.svg import undrawn
     from srs.run.folder import read_description
     from srs.text import visible
 
@@ -106,6 +107,9 @@ def report(settings: ReportSettings, teller: Teller) -> None:
             sys.stderr.write(f"srs-report: warning: {visible(warning)}\n")
         chapters.append(Chapter(name, inside, run, results, warning, run.day if day is None else day))
     baselines = _baselines(logs, chapters)
+    for name in (*names, *logs) if len(names) + len(logs) > 1 else ():  # one alone is in no figure
+        if letters := undrawn(name):
+            sys.stderr.write(f"srs-report: warning: {name}: figures in PNG and PDF have no letter {letters}\n")
 
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

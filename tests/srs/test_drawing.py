@@ -191,6 +191,13 @@ def test_names_are_words_in_a_figure_whatever_they_hold(rng, results):
     assert not re.search(r"#[0-9a-f]{6}", re.sub(r">[^<]*<", "><", text))
 
 
+def test_letters_that_the_font_lacks_are_told_and_drawn_as_boxes(rng, tmp_path):
+    assert drawing.undrawn("\u4e2d and \u2082\U0001f642\u4e2d") == "\u4e2d\U0001f642"
+    found = comparison(logs(["\u4e2d\u6587", "b"], rng), ON_PAGE)
+    drawing.save(found.figure, tmp_path / "figure.pdf")  # warnings are errors here
+    assert "\u4e2d\u6587" in drawing.inline_svg(found, "c")
+
+
 def test_a_figure_is_drawn_the_same_twice(results):
     first, second = (drawing.inline_svg(curves(results, ON_PAGE), "c") for _ in range(2))
     assert first == second
