@@ -11,6 +11,7 @@ from srs.commands._cli import console, naming_flags, needing, one_line_errors, o
 from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.commands._progress import Teller, loading
 from srs.run.settings import GROUPS, CertifySettings
+from srs.text import visible
 
 if TYPE_CHECKING:
     from srs.run.inputs import ChosenImages, Inputs
@@ -53,7 +54,11 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     from smoothing.drawing.draw import owned
     from srs.run.draw import draw_run
     from srs.run.folder import SUMMARY, check_begun, check_free
-    from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
+    from srs.run.inputs import (
+        choose_images,
+        completed,
+        warn_of_scaling,
+    )  # after the check: PyTorch takes seconds to import
     from srs.run.team import team_of
 
     find_in_current_folder(settings.model, settings.arch)
@@ -86,6 +91,7 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     else:
         with teller.phase(_FINISHING):
             summary = _finish(out, run)
+            warn_of_scaling(run.inputs)
         _print(summary, out, f"written to {out}")
 
 
@@ -116,6 +122,8 @@ def _begin(start: Start, chosen: ChosenImages, teller: Teller, *, wait: bool) ->
             read_description(start.out)  # before anything is done with it
             return _join(replace(start, resume=True), chosen)
         run = _described(load(start, chosen, progress=teller.progress))
+        if run.inputs.loaded is not None:
+            sys.stderr.write(f"srs-certify: {visible(str(run.inputs.loaded))}\n")
         save_own(start.out, run.inputs.settings, run.inputs.base)
         describe(start.out, run.config, run.manifest)
         return run

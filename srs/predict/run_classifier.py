@@ -10,7 +10,7 @@ from smoothing.fingerprint import classifier_difference
 from srs.run.base_classifiers import Bank, bank, named_by_run, own_classifier, smoothed
 from srs.run.folder import Description
 from srs.run.run_settings import RunSettings
-from srs.run.sources import Files
+from srs.run.sources import Files, asked_again, library
 from training.models import is_factory
 
 
@@ -114,13 +114,14 @@ def _found_again(folder: Path, settings: RunSettings, classes: int, files: Files
 def _check_named(folder: Path, name: str, given: str | None, stored: str | None, words: Words) -> None:
     """Raise where a run's model or architecture is one's own code and the user does not name the same."""
     if is_factory(stored) and given is None:
+        whose = "another library's model" if library(stored) else "code of your own"
         raise ValueError(
-            f"{folder}: was certified with code of your own, which a folder alone never runs: add "
-            f"{words.value.format(name, stored)} if you trust that module"
+            f"{folder}: was certified with {whose}, which a folder alone never runs: "
+            f"{asked_again(words.value.format(name, stored), stored)}"
         )
     if given is not None and given != stored:
         remedy = (
-            f"give {words.value.format(name, stored)} if you trust that module"
+            asked_again(words.value.format(name, stored), stored).replace("add", "give", 1)
             if is_factory(stored)
             else "leave it out"
         )

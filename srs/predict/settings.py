@@ -44,8 +44,9 @@ class PredictSettings:
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level: --expert 0.25=a.pt --expert 0.5=b.pt."""
     model: str | None = None
-    """Base classifier of your own, package.module:factory. A run that was certified with one needs it named again,
-    because building it runs its module and a folder alone never runs code. A region map needs --num-classes as well."""
+    """Base classifier as srs-certify's --model. A run that was certified with one needs it named again, because
+    building it may run its module and a folder alone never runs code. A region map needs --num-classes as well for
+    package.module:factory."""
     arch: str | None = None
     """Architecture of a checkpoint that does not name it; for a run only where it is package.module:factory, as with
     --model."""

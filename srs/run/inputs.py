@@ -2,6 +2,7 @@
 
 import math
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -33,8 +34,9 @@ from srs.run.settings import (
     Overlap,
     halved,
 )
-from srs.run.sources import check_factory, files_of
-from training import PRESETS, ImageData, load_data, training_config
+from srs.run.sources import check_factory, files_of, library
+from training import PRESETS, ImageData, LoadedModel, load_data, training_config
+from training.scaling import restoring
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -75,6 +77,8 @@ class Inputs:
         Where to compute.
     batch : int, optional
         Noisy images per pass, as an earlier start of the run found it on this kind of device.
+    loaded : LoadedModel, optional
+        What is known of a base classifier of another library.
     """
 
     settings: RunSettings
@@ -86,6 +90,7 @@ class Inputs:
     images: Float32[np.ndarray, "n c h w"]
     device: str
     batch: int | None = None
+    loaded: LoadedModel | None = None
 
     @cached_property
     def classifier(self) -> SmoothedClassifier:
@@ -112,6 +117,7 @@ class Inputs:
             "router": None,
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
+            **({} if self.loaded is None else {"model": self.loaded.about()}),
         }
 
 
@@ -128,6 +134,8 @@ def completed(given: CertifySettings) -> Start:
     preset = _preset(given.preset)
     files = list(files_of(given.checkpoint, given.expert).values())
     known: dict[str, Any] = {"data_dir": Path("data"), "precision": "float32"}
+    if given.download and not library(given.model):
+        raise ValueError("--download: fetches weights of a --model of another library, such as timm:NAME; name one")
     if given.model is not None:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
@@ -154,7 +162,7 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
         raise ValueError(f"{source} does not say it: give --out")
     if filled.overlap is None:
         filled = replace(filled, overlap=_overlap(filled))
-    return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+    return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share, filled.download)
 
 
 def _overlap(given: CertifySettings) -> Overlap:
@@ -221,9 +229,19 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]
     make_sampler(settings.sampler).check(torch.from_numpy(images))
-    base = base_classifiers(start, data, device=device, progress=progress)
+    base, loaded = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
-    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch)
+    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
+
+
+def warn_of_scaling(inputs: Inputs) -> None:
+    """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
+    bases = inputs.base.values() if isinstance(inputs.base, Mapping) else [inputs.base]
+    for base in bases:
+        found = restoring(base, inputs.images, inputs.labels, device=inputs.device)
+        if found is not None:
+            warnings.warn(str(found), stacklevel=2)
+            return
 
 
 def _found_batch(out: Path, device: str) -> int | None:

@@ -4,7 +4,7 @@ import contextlib
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,7 @@ class ExportedClassifier(nn.Module):
         """Return what the program does."""
         return self.program(images)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "ExportedClassifier":
         """Do nothing: a program refuses to be told. Dropout that is on shows when the model is asked twice."""
         return self
 

@@ -49,7 +49,6 @@ class OnnxClassifier(nn.Module):
         self.register_buffer("content", torch.frombuffer(bytearray(content), dtype=torch.uint8))
         self.output = output
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b classes"]:
         """Return logits."""
         if images.device.type != "cpu":
