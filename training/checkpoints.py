@@ -366,9 +366,8 @@ def _arch(file: Path, given: str | None, stored: Any) -> str:
     """
     if is_factory(stored):
         if given != stored:
-            whose = f"another library's {kind}" if (kind := kind_of(stored)) else "your own"
-            what = "" if kind else " if you trust that module"
-            raise ValueError(f"{file} is for a model of {whose}: give arch {_shown(stored)}{what}")
+            whose, trust = ("another library", "") if kind_of(stored) else ("your own", " if you trust that module")
+            raise ValueError(f"{file} is for a model of {whose}: give arch {_shown(stored)}{trust}")
         return stored
     if is_factory(given):
         return given

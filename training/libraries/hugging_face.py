@@ -68,6 +68,8 @@ def load_hugging_face(name: str, rest: str, download: bool) -> Known:
         One line, where it is not on this machine, keeps its weights in pickles, asks for code or another model, or is
         no image classifier.
     """
+    from transformers import PreTrainedModel
+
     folder = Path(rest)
     if not folder.is_dir():
         if rest.startswith((".", "/", "~")) or rest.count("/") > 1 or not rest.strip("/"):
@@ -82,8 +84,9 @@ def load_hugging_face(name: str, rest: str, download: bool) -> Known:
     if sorted(labels) != list(range(len(labels))):
         raise ValueError(f"{name}: its id2label does not number {len(labels)} classes from 0: correct {_CONFIG}")
     order = [str(labels[k]) for k in range(len(labels))]
-    # where a folder lay is no part of a model
-    model.name_or_path = model.config._name_or_path = ""
+    for part in model.modules():  # where a folder lay is no part of a model
+        if isinstance(part, PreTrainedModel):
+            part.name_or_path = part.config._name_or_path = ""
     return Known(HuggingFaceClassifier(model), _moments(name, folder), named(order))
 
 
