@@ -99,9 +99,10 @@ def run_classifier(
     here = replace(classifier.identity, seed=settings.seed)
     ours = {"classifier": asdict(here), "check": classifier.check_logits(manifest["data"]["shape"])}
     if (what := classifier_difference(ours, manifest)) is not None:
-        raise ValueError(
-            f"{folder}: another classifier was certified: it differs in {what}; name its weights with {words.weights}"
-        )
+        remedy = f"name its weights with {words.weights}"
+        if isinstance(model, str) and library(model):
+            remedy = f"{model}, or what reads it, is not what it was"
+        raise ValueError(f"{folder}: another classifier was certified: it differs in {what}; {remedy}")
     return classifier
 
 

@@ -47,7 +47,9 @@ def load_torchvision(name: str, rest: str, download: bool) -> Known:
     arch, at, wanted = rest.partition("@")
     known = models.get_model_weights(torchvision_name(name, arch))
     if at and wanted not in known.__members__:
-        raise ValueError(f"{name}: torchvision has no weights {wanted!r} of {arch}: choose {', '.join(known.__members__)}")
+        raise ValueError(
+            f"{name}: torchvision has no weights {wanted!r} of {arch}: choose {', '.join(known.__members__)}"
+        )
     weights = known[wanted] if at else known.DEFAULT
     processing = weights.transforms()
     file = _torchvision_file(name, weights.url, download)
