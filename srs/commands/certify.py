@@ -52,13 +52,10 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     loading("srs-certify")
 
     from smoothing.drawing.draw import owned
+    from srs.run.base_classifiers import warn_of_scaling
     from srs.run.draw import draw_run
     from srs.run.folder import SUMMARY, check_begun, check_free
-    from srs.run.inputs import (
-        choose_images,
-        completed,
-        warn_of_scaling,
-    )  # after the check: PyTorch takes seconds to import
+    from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
     from srs.run.team import team_of
 
     find_in_current_folder(settings.model, settings.arch)
@@ -91,7 +88,8 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     else:
         with teller.phase(_FINISHING):
             summary = _finish(out, run)
-            warn_of_scaling(run.inputs)
+            inputs = run.inputs
+            warn_of_scaling(inputs.base, inputs.images, inputs.labels, device=inputs.device)
         _print(summary, out, f"written to {out}")
 
 
@@ -156,15 +154,14 @@ def _finish(out: Path, run: _Run) -> dict[str, Any]:
     """Evaluate the votes of a run that has them all, and write what follows from them."""
     from srs.evaluation.evaluate import evaluate
     from srs.report.summary import write
-    from srs.run.draw import files_of, points_of
+    from srs.run.draw import points_of, record_of
     from srs.run.folder import claimed, read_description
-    from srs.run.votes import read_record
 
     inputs, settings = run.inputs, run.inputs.settings
     with claimed(out, wait=True):
         run.check(out)
         described = read_description(out)  # of the start, which may have been another one
-        record = read_record(files_of(out, inputs))
+        record = record_of(out, inputs)
         results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)
         return write(results, described.config, described.manifest, out)
 

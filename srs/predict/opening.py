@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -45,15 +45,18 @@ class Opened:
         Of images, n and n0.
     query : Query
     seed : int
-    outside : float or None
-        The noise level outside every region, where there is one.
+    outside : float, "router" or None
+        The noise level outside every region, where there is one, or that a router names it.
+    map_hash : str
+        Content hash of the regions: what is said of an image holds for this map.
     """
 
     predict: Ask
     certify: Ask
     query: Query
     seed: int
-    outside: float | None
+    outside: float | Literal["router"] | None
+    map_hash: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         run,
         model=settings.model,
         files=files_of(settings.checkpoint, settings.expert),
+        router=settings.router,
         arch=settings.arch,
         device=settings.device,
         outside=settings.outside,
@@ -87,7 +91,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         seed=settings.seed,
         words=FLAGS,
     )
-    return OpenedRun(G.predict, G.certify, query, G.seed, run.outside, G.register)
+    return OpenedRun(G.predict, G.certify, query, G.seed, run.outside, run.regions.content_hash, G.register)
 
 
 def open_map(settings: PredictSettings) -> Opened:
@@ -108,7 +112,7 @@ def open_map(settings: PredictSettings) -> Opened:
         device=str(usable_device(settings.device)),
     )
     G = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
-    return Opened(G, G.certify, query, seed, named_level(settings.outside))
+    return Opened(G, G.certify, query, seed, named_level(settings.outside), table.content_hash)
 
 
 def _named(settings: PredictSettings, table: RegionMap) -> AllNamed:

@@ -77,7 +77,7 @@ def lost_radius(results: Results) -> Figure:
     with style():
         figure = Figure(figsize=(5.2, 2.8))
         axes = figure.add_subplot()
-        names = [results.main.name, *(name for name in results.allocations if name != results.main.name)]
+        names = sorted(results.allocations, key=lambda name: name != results.main.name)
         n = len(results.record.idx)
         for (colour, dashes), name in zip(SERIES, names, strict=False):
             lost = losses(results.rules[name].R, results.rules[name].r, results.allocations[name]).lost

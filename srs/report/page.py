@@ -127,7 +127,7 @@ def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
             "free": int((degree == 0).sum()),
         },
         "costs": _costs(results, lost),
-        "pairs": _pairs(chapter, lost[results.main.name]),
+        "pairs": _pairs(chapter, lost[results.main.name]) if results.main.name in lost else [],
         "main": title(results.main.name),
         "abstained": _abstained(chapter, main),
         "reasons": {

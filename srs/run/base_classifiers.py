@@ -1,9 +1,12 @@
 """Base classifiers: from checkpoints, of other libraries, from the user's own code, or trained here."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float32, Int64
 from torch import nn
 
 from smoothing import SmoothedClassifier
@@ -26,6 +29,7 @@ from training import (
 )
 from training.libraries.labels import check_order
 from training.models import is_factory
+from training.scaling import restoring
 
 
 class Named(NamedTuple):
@@ -122,6 +126,17 @@ def base_classifiers(
         if loaded is not None:
             check_order(source, loaded.labels, data.class_names, data.name)
     return bank(models), next(iter(models.values())).loaded
+
+
+def warn_of_scaling(
+    base: Bank, images: Float32[np.ndarray, "n c h w"], labels: Int64[np.ndarray, " n"], *, device: str
+) -> None:
+    """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
+    for model in base.values() if isinstance(base, Mapping) else [base]:
+        found = restoring(model, images, labels, device=device)
+        if found is not None:
+            warnings.warn(str(found), stacklevel=2)
+            return
 
 
 def _demonstration(start: Start, data: ImageData, device: str, progress: bool | Progress) -> nn.Module:

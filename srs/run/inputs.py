@@ -2,11 +2,11 @@
 
 import math
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
+from smoothing import Identity, RoutedClassifier, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
 from smoothing.progress import Progress
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
+from srs.run.router import Router, RouterRecord, read_router
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import (
     BESIDE,
@@ -35,8 +36,7 @@ from srs.run.settings import (
     halved,
 )
 from srs.run.sources import check_factory, files_of, library
-from training import PRESETS, ImageData, LoadedModel, load_data, training_config
-from training.scaling import restoring
+from training import PRESETS, ImageData, LoadedModel, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -79,6 +79,8 @@ class Inputs:
         Noisy images per pass, as an earlier start of the run found it on this kind of device.
     loaded : LoadedModel, optional
         What is known of a base classifier of another library.
+    router : Router, optional
+        What names a level for every input, where the settings name one.
     """
 
     settings: RunSettings
@@ -91,6 +93,17 @@ class Inputs:
     device: str
     batch: int | None = None
     loaded: LoadedModel | None = None
+    router: Router | None = None
+
+    @cached_property
+    def routed(self) -> RoutedClassifier | None:
+        """The smoothed classifier with its smoothed router; None without a network that names levels."""
+        return None if self.router is None else self.router.smoothed(self.classifier)
+
+    @property
+    def router_record(self) -> RouterRecord | None:
+        """What the run knows of its router."""
+        return None if self.router is None else self.router.record
 
     @cached_property
     def classifier(self) -> SmoothedClassifier:
@@ -114,7 +127,7 @@ class Inputs:
                 "sha256": hash_arrays(self.images, self.indices, self.labels),
             },
             "classifier": asdict(identity),
-            "router": None,
+            "router": None if self.router is None else self.router.manifest(self.routed, self.images.shape[1:]),
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
             **({} if self.loaded is None else {"model": self.loaded.about()}),
@@ -153,13 +166,16 @@ def completed(given: CertifySettings) -> Start:
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
     known = {**DEFAULTS, **known}
+    if given.router is not None and not given.expert:
+        known |= _levels_of_router(given.router)
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
-    if missing := [name for name in still_open(filled) if name != "overlap"]:
+    if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} does not say it: give --out")
+    filled = _routed(filled)
     if filled.overlap is None:
         filled = replace(filled, overlap=_overlap(filled))
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share, filled.download)
@@ -167,9 +183,29 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
 
 def _overlap(given: CertifySettings) -> Overlap:
     """Return the overlap mode of settings that leave it open."""
+    if given.classifier == "router":  # there are no regions
+        return "sigma"
     if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
         return "sigma"
     return "paper" if given.method == "greedy" else "joint"
+
+
+def _levels_of_router(file: Path) -> dict[str, float]:
+    """Return the levels that a router chooses among, where flags can name them."""
+    levels = load_router(file).levels
+    low, high = levels[0], levels[-1]
+    step = min(upper - lower for lower, upper in pairwise(levels))
+    for found in (step, round(step, 6)):  # 0.45 - 0.3 is not 0.15
+        if (high - low) / found < MOST_LEVELS and sigma_grid(low, high, found).tolist() == list(levels):
+            return dict(zip(GRID, (low, high, found), strict=True))
+    return {}
+
+
+def _routed(given: CertifySettings) -> CertifySettings:
+    """Return settings that say in two words what chooses sigma: `classifier`, and `outside` where it is a router."""
+    if not given.routed:
+        return replace(given, classifier="regions")
+    return replace(given, classifier=given.classifier or "both", outside="router")
 
 
 def _laddered(given: CertifySettings) -> CertifySettings:
@@ -231,17 +267,11 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     make_sampler(settings.sampler).check(torch.from_numpy(images))
     base, loaded = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
-    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
-
-
-def warn_of_scaling(inputs: Inputs) -> None:
-    """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
-    bases = inputs.base.values() if isinstance(inputs.base, Mapping) else [inputs.base]
-    for base in bases:
-        found = restoring(base, inputs.images, inputs.labels, device=inputs.device)
-        if found is not None:
-            warnings.warn(str(found), stacklevel=2)
-            return
+    inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
+    if settings.router is None:
+        return inputs
+    router = read_router(settings.router, sigmas.tolist(), images.shape[1:], inputs.classifier)
+    return replace(inputs, router=router)
 
 
 def _found_batch(out: Path, device: str) -> int | None:
