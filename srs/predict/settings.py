@@ -51,7 +51,8 @@ class PredictSettings:
     """Architecture of a checkpoint that does not name it; for a run only where it is package.module:factory, as with
     --model."""
     normalizer: str | None = None
-    """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    """Normaliser of a checkpoint or a model that does not name it: none, cifar10, imagenet, the same followed by
+    -centered, inception, clip or mnist."""
     router: Path | None = None
     """Where the checkpoint of the run's router is now."""
     num_classes: int | None = None

@@ -117,8 +117,8 @@ class CertifySettings:
     arch: str | None = None
     """Architecture of a checkpoint that does not name it: as srs-train's --model."""
     normalizer: str | None = None
-    """Normaliser of a checkpoint or a model that does not name it: none, cifar10, imagenet, inception, clip or
-    mnist."""
+    """Normaliser of a checkpoint or a model that does not name it: none, cifar10, imagenet, the same followed by
+    -centered, inception, clip or mnist."""
     preset: str | None = None
     """paper: certify as the paper does, --rule max-radius --overlap paper --bound top-class, where flags do not say
     otherwise. Or a preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither
