@@ -230,7 +230,7 @@ def network(arch: str, num_classes: int) -> nn.Module:
         try:
             return architecture(arch, num_classes)
         except ValueError as error:
-            raise ValueError(f"arch = {arch!r}: {error}") from error
+            raise ValueError(f"arch = {arch!r}: {str(error).removeprefix(f'{arch}: ')}") from error
     module, _, name = arch.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name)

@@ -477,3 +477,21 @@ def test_a_batch_of_a_fixed_size_is_filled_up_and_no_answer_is_of_the_filling():
 
     torch.testing.assert_close(logits(FixedBatch(Strict(), 4)), IMAGES.flatten(1) @ WEIGHTS)
     assert asked == [4, 4]
+
+
+def test_parts_of_weights_are_files_beside_their_list(vit):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(vit / "model.safetensors")
+    (vit / "model.safetensors").unlink()
+    halves = {"a.safetensors": sorted(weights)[::2], "b.safetensors": sorted(weights)[1::2]}
+    for file, names in halves.items():
+        save_file({name: weights[name] for name in names}, vit / file, metadata={"format": "pt"})
+    places = {name: file for file, names in halves.items() for name in names}
+    index = vit / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert torch.isfinite(logits(load_model(f"hf:{vit}").module)).all()
+    for part in ("../a.safetensors", "a.bin", "c.safetensors"):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": places | {"classifier.bias": part}}))
+        with pytest.raises(ValueError, match="which is no file of weights beside it"):
+            load_model(f"hf:{vit}")

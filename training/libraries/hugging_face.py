@@ -20,6 +20,9 @@ from training.libraries.names import nearest
 
 _CONFIG, _PROCESSOR, _ADAPTER = "config.json", "preprocessor_config.json", "adapter_config.json"
 
+#: Weights in one file, or which files hold them.
+_WEIGHTS, _PARTS = "model.safetensors", "model.safetensors.index.json"
+
 #: Most bytes of a configuration that is read.
 _MOST = 10**7
 
@@ -103,10 +106,16 @@ def _read(name: str, file: Path) -> dict[str, Any]:
 
 
 def _check_weights(name: str, folder: Path) -> None:
-    if (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file():
+    if (folder / _WEIGHTS).is_file():
+        return
+    if (folder / _PARTS).is_file():
+        parts = _read(name, folder / _PARTS).get("weight_map")
+        for part in set(map(str, parts.values())) if isinstance(parts, dict) else {""}:
+            if Path(part).name != part or not part.endswith(".safetensors") or not (folder / part).is_file():
+                raise ValueError(f"{name}: {_PARTS} names {part[:80]!r}, which is no file of weights beside it")
         return
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-    held = f"only {pickles[0]}, a pickle, which is never read" if pickles else "no model.safetensors"
+    held = f"only {pickles[0]}, a pickle, which is never read" if pickles else f"no {_WEIGHTS}"
     raise ValueError(
         f"{name} has {held}: where you trust it, load it with transformers and write it anew with save_pretrained"
     )
