@@ -181,6 +181,22 @@ def test_nothing_is_fetched_unasked(cache, name):
         load_model(name)
 
 
+@pytest.mark.parametrize("download", [False, True])
+@pytest.mark.parametrize("name", ["hf:nobody/nothing", "timm:test_resnet"])
+def test_the_hub_is_asked_only_where_the_user_says_so(monkeypatch, name, download):
+    asked = []
+
+    def record(*args, local_files_only, **options):
+        asked.append(local_files_only)
+        raise OSError("nothing there")
+
+    for function in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(f"huggingface_hub.{function}", record)
+    with pytest.raises(ValueError, match="nothing there" if download else "nothing is fetched unasked"):
+        load_model(name, download=download)
+    assert asked == [not download]
+
+
 def test_a_name_that_the_network_does_not_answer_is_one_line(cache):
     with pytest.raises(ValueError, match=r"hf:nobody/nothing cannot be fetched \(") as caught:
         load_model("hf:nobody/nothing", download=True)
@@ -287,8 +303,13 @@ def test_weights_alone_of_a_library_s_network_do_not_say_how_pixels_are_normalis
 
 @pytest.mark.parametrize("name", ["hf:somewhere", "onnx:a.onnx", "export:a.pt2"])
 def test_what_comes_with_its_weights_is_no_architecture(name):
-    with pytest.raises(ValueError, match="comes with its weights: it is no architecture"):
+    with pytest.raises(ValueError, match=f"^arch = '{name}': comes with its weights: it is no architecture"):
         build(name, 10)
+
+
+def test_an_architecture_that_is_not_known_is_said_once():
+    with pytest.raises(ValueError, match=r"^arch = 'timm:resnett18': timm has no resnett18; did you mean resnet18"):
+        build("timm:resnett18", 10)
 
 
 def linear(nodes=None, *, batch="b", inputs=None, output=TensorProto.FLOAT, weights=None, **extra):
@@ -491,6 +512,8 @@ def test_parts_of_weights_are_files_beside_their_list(vit):
     index = vit / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert torch.isfinite(logits(load_model(f"hf:{vit}").module)).all()
+    shutil.copy(vit / "a.safetensors", vit.parent / "a.safetensors")
+    shutil.copy(vit / "a.safetensors", vit / "a.bin")
     for part in ("../a.safetensors", "a.bin", "c.safetensors"):
         index.write_text(json.dumps({"metadata": {}, "weight_map": places | {"classifier.bias": part}}))
         with pytest.raises(ValueError, match="which is no file of weights beside it"):

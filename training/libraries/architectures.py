@@ -22,9 +22,10 @@ def architecture(name: str, num_classes: int) -> nn.Module:
     """
     kind, rest = split(name)
     if kind not in ARCHITECTURE_KINDS:
-        raise ValueError(f"{name} comes with its weights: it is no architecture; certify it with --model {name}")
-    with one_line(f"{name} cannot be built for {num_classes} classes"):
-        return (_timm if kind == "timm" else _torchvision)(name, rest, num_classes)
+        raise ValueError(f"{name}: comes with its weights: it is no architecture; certify it with --model {name}")
+    known = timm_name(name, rest) if kind == "timm" else torchvision_name(name, rest)
+    with one_line(f"{name}: cannot be built for {num_classes} classes"):
+        return (_timm if kind == "timm" else _torchvision)(known, num_classes)
 
 
 def timm_name(name: str, rest: str) -> str:
@@ -51,18 +52,16 @@ def torchvision_name(name: str, rest: str) -> str:
     return rest
 
 
-def _timm(name: str, rest: str, num_classes: int) -> nn.Module:
+def _timm(name: str, num_classes: int) -> nn.Module:
     import timm
 
-    net: nn.Module = timm.create_model(timm_name(name, rest), pretrained=False, num_classes=num_classes)
+    net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
     return net
 
 
-def _torchvision(name: str, rest: str, num_classes: int) -> nn.Module:
+def _torchvision(name: str, num_classes: int) -> nn.Module:
     from torchvision import models
 
-    extra = {"aux_logits": False, "init_weights": True} if rest in ("googlenet", "inception_v3") else {}
-    net: nn.Module = models.get_model(
-        torchvision_name(name, rest.partition("@")[0]), weights=None, num_classes=num_classes, **extra
-    )
+    extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    net: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
     return net
