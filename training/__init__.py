@@ -14,7 +14,7 @@ from training.loop import Epoch, fit
 from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.router_checkpoints import RouterCheckpoint, load_router
-from training.router_targets import RouterValidation, Sampling, expected_radii, validate_router
+from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
 from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
@@ -43,8 +43,8 @@ __all__ = [
     "MonotoneRouter",
     "Normalize",
     "RouterCheckpoint",
+    "RouterSampling",
     "RouterValidation",
-    "Sampling",
     "SmoothAdv",
     "Stage",
     "TrainSettings",

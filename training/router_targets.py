@@ -10,7 +10,7 @@ from torch import nn
 from smoothing import SmoothedClassifier, agreeing_radius
 from smoothing.confidence import weighted_alpha
 from smoothing.progress import Progress
-from smoothing.router_bounds import router_clearance
+from smoothing.router_bounds import imagined_votes, router_clearance
 from smoothing.routing import ROUTER_SHARE
 from training.byte_images import ByteImages
 from training.chunks import FIRST_INDEX, in_chunks
@@ -22,7 +22,7 @@ ERRORS = 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class RouterSampling:
     """How many samples radii are expected from, and for which certificates.
 
     Attributes
@@ -30,7 +30,7 @@ class Sampling:
     n0 : int
         Noise samples of the base classifier per image and level.
     n : int
-        For how many final samples radii are expected, if they vote like those.
+        For how many final samples, of both models, radii are expected if they vote like those.
     n_router : int
         Noise samples of the router per held-out image.
     alpha : float
@@ -66,7 +66,7 @@ class RouterValidation:
     images, unseen : int
         Held-out images, and how many of these the base classifier was not trained on, as far as its checkpoint says.
     n0, n, n_router : int
-        As in `Sampling`.
+        As in `RouterSampling`.
     alpha : float
     """
 
@@ -144,6 +144,11 @@ def expected_radii(
     -------
     array of shape (n, K)
         l2 radii in the images' units, as in Eq. 5 but for the rule: by the final samples, not by these.
+
+    Raises
+    ------
+    ValueError
+        What `SmoothedClassifier.select_sigma` refuses.
     """
     names = np.arange(len(labels)) if indices is None else indices
 
@@ -165,7 +170,7 @@ def validate_router(
     sigmas: Float64[np.ndarray, " K"],
     *,
     router_sigma: float,
-    sampling: Sampling,
+    sampling: RouterSampling,
     unseen: int = 0,
     indices: Int64[np.ndarray, " n"] | None = None,
     partial: str | os.PathLike[str] | None = None,
@@ -174,8 +179,8 @@ def validate_router(
     """Compare a router, smoothed at its own level, with each constant level on held-out training images.
 
     Looks at labels: never for test images. The radius of the routed classifier is that of its certificate, with the
-    expected radii at the base classifier's part of alpha, and the clearances that `n_router` votes of the router prove
-    at its own; a constant level has all of alpha.
+    expected radii at the base classifier's part of alpha, and the clearances that n votes of the router would prove at
+    its own part if they fell as `n_router` do; a constant level has all of alpha.
 
     Parameters
     ----------
@@ -189,12 +194,19 @@ def validate_router(
         The levels, increasing, at least two.
     router_sigma : float
         The router's own noise level.
-    sampling : Sampling
+    sampling : RouterSampling
     unseen : int, default=0
         How many of the images the base classifier was not trained on.
     indices, partial, progress
         As in `expected_radii`.
+
+    Raises
+    ------
+    ValueError
+        For less than two images, and what `SmoothedClassifier` refuses: a router with another number of logits, say.
     """
+    if len(labels) < 2:
+        raise ValueError(f"{len(labels)} held-out images: too few to tell a gain from chance; give two or more")
     smoothed = SmoothedClassifier(
         router,
         len(sigmas),
@@ -216,7 +228,7 @@ def validate_router(
         )
         votes = smoothed.predict(pixels, router_sigma, n=sampling.n_router, indices=named).votes
         anchor, every = votes.argmax(axis=1), np.arange(len(rows))
-        clearance = router_clearance(votes, anchor, router_sigma, alpha_router)
+        clearance = router_clearance(imagined_votes(votes, sampling.n), anchor, router_sigma, alpha_router)
         certified = shared.classes[every, anchor]
         radius = np.where(shared.classes == certified[:, None], shared.expected_radius, 0.0)
         radii = agreeing_radius(radius, clearance, anchor), np.minimum(radius[every, anchor], clearance.min(axis=1))

@@ -381,8 +381,9 @@ ROUTER_PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
         replace(
             _MNIST,
             method="router",
-            router_sigma=0.75,
-            sigmas=(0.25, 0.5, 0.75, 1.0),
+            router_sigma=1.0,
+            sigmas=(0.5, 0.75, 1.0),
+            router_loss="best-level",
             n0=100,
             train_images=10_000,
             **{name: value for name, value in _QUICK.items() if name not in ("k", "warmup")},

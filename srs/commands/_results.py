@@ -10,6 +10,7 @@ from srs.commands._cli import Screen, console
 from srs.modes import MEANING, short_title
 from srs.report.numbers import percent, significant
 from srs.report.tables import TerminalTable, rule_table
+from srs.text import visible
 
 
 def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
@@ -27,11 +28,12 @@ def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
     return screen
 
 
-def print_results(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print the results of the run in a folder."""
+def print_results(summary: Mapping[str, Any], folder: Path, *, named: str | None = None) -> None:
+    """Print the results of the run in a folder, with a name that is not the folder's."""
     from srs.report.summary import remarks  # with PyTorch, which `srs-allocate` does without
 
-    screen = print_table(summary, str(folder))
+    caption = str(folder) if named in (None, visible(folder.absolute().name)) else f"{named} ({folder})"
+    screen = print_table(summary, caption)
     settings = summary["settings"]
     for line in (
         f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.router import Router, RouterRecord, read_router
-from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
+from srs.run.run_settings import GRID, Experts, Levels, Listed, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import (
     BESIDE,
     DEFAULTS,
@@ -153,6 +152,8 @@ def completed(given: CertifySettings) -> Start:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
     if files:
+        if len(files) > 1:  # several networks, which may disagree
+            known["rule"] = "anchor"
         known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):
@@ -166,9 +167,10 @@ def completed(given: CertifySettings) -> Start:
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
     known = {**DEFAULTS, **known}
-    if given.router is not None and not given.expert:
-        known |= _levels_of_router(given.router)
-    levels = GRID if given.expert else ()  # then the levels are those of the experts
+    unsaid = not given.expert and not given.sigmas and all(getattr(given, name) is None for name in GRID)
+    if given.router is not None and unsaid:
+        given = replace(given, sigmas=load_router(given.router).levels)
+    levels = GRID if given.expert or given.sigmas else ()  # then these are the levels
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
@@ -188,17 +190,6 @@ def _overlap(given: CertifySettings) -> Overlap:
     if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
         return "sigma"
     return "paper" if given.method == "greedy" else "joint"
-
-
-def _levels_of_router(file: Path) -> dict[str, float]:
-    """Return the levels that a router chooses among, where flags can name them."""
-    levels = load_router(file).levels
-    low, high = levels[0], levels[-1]
-    step = min(upper - lower for lower, upper in pairwise(levels))
-    for found in (step, round(step, 6)):  # 0.45 - 0.3 is not 0.15
-        if (high - low) / found < MOST_LEVELS and sigma_grid(low, high, found).tolist() == list(levels):
-            return dict(zip(GRID, (low, high, found), strict=True))
-    return {}
 
 
 def _routed(given: CertifySettings) -> CertifySettings:
@@ -309,9 +300,11 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _sigmas(levels: Grid | Experts) -> Float64[np.ndarray, " k"]:
+def _sigmas(levels: Levels) -> Float64[np.ndarray, " k"]:
     if isinstance(levels, Experts):
         return np.array(list(levels.files))
+    if isinstance(levels, Listed):
+        return np.array(levels.sigmas)
     low, high, step = map(float, (levels.sigma_min, levels.sigma_max, levels.sigma_step))
     if step > 0 and (high - low) / step > MOST_LEVELS:
         raise ValueError(f"--sigma-step {step}: more than {MOST_LEVELS:,} levels; take larger steps")

@@ -79,7 +79,7 @@ def test_the_table_has_the_router_both_ways_and_marks_the_regions_around_it(run)
     assert summary["main"] == "joint-lp+router"
     assert summary["router"]["sigma"] == 0.5
     assert summary["seconds"].keys() == {"select", "certify", "route"}
-    assert summary["settings"]["sigma_step"] == 0.2  # the levels are the router's where nobody says others
+    assert summary["settings"]["sigmas"] == [0.2, 0.4]  # the levels are the router's where nobody says others
     assert "or outside every region with the sigma that a router names" in (out / "README.md").read_text()
     stored = load_run(out)
     assert stored.disagreement(stored.evaluate()) is None
@@ -141,7 +141,7 @@ def test_a_router_that_names_one_level_needs_no_samples(folder):
 REFUSED = {
     "levels": (
         ["levels.pt", "--sigma-min", "0.2", "--sigma-max", "0.4", "--sigma-step", "0.2"],
-        "--router levels.pt: chooses among the levels 0.2 0.6, and certificates are made at 0.2 0.4",
+        "--router levels.pt: chooses among the levels 0.2 0.6, and certificates are made at 0.2 0.4; give --sigmas",
     ),
     "shape": (["shape.pt"], "--router shape.pt is a router for images of 3x8x8, not 1x8x8"),
     "base": (["base-changed.pt"], "--router base-changed.pt is a router for the base classifier 000000000000"),
