@@ -44,9 +44,11 @@ class TrainSettings:
     train_images: int | None = None
     """Train on this many images, drawn at random with the seed. Default: all."""
     model: str = "digits_cnn"
-    """Architecture: lenet, cifar_resnet20, cifar_resnet56, cifar_resnet110, resnet50, digits_cnn, or your own
-    package.module:factory, called with the number of classes."""
-    normalizer: Literal["none", "cifar10", "imagenet"] = "none"
+    """Architecture: lenet, cifar_resnet20, cifar_resnet56, cifar_resnet110, resnet50, digits_cnn, timm:NAME,
+    torchvision:NAME, or your own package.module:factory, called with the number of classes."""
+    normalizer: Literal[
+        "none", "cifar10", "imagenet", "cifar10-centered", "imagenet-centered", "inception", "clip", "mnist"
+    ] = "none"
     """Mean and standard deviation that a first layer takes out of the pixels."""
     augment: Literal["none", "crop-flip"] = "none"
     """crop-flip: shift by up to an eighth of the width (CIFAR: padding 4) and mirror."""
