@@ -37,3 +37,23 @@ def agreeing_radius(
     """
     own = radius[np.arange(len(level)), level]
     return np.asarray(np.minimum(own, np.maximum(radius, clearance).min(axis=1)))
+
+
+def outside_clearance(
+    near: Float64[np.ndarray, "n K"], leaving: Float64[np.ndarray, " n"], named: Float64[np.ndarray, "n K"]
+) -> Float64[np.ndarray, "n K"]:
+    """Return t_k = min(D_k, max(m_k, D_out)) for regions with levels of their own, and another rule outside them.
+
+    Level k is used in a region of level k, none of which is nearer than D_k, or outside every region, which is no
+    nearer than D_out, where the other rule names k, which it does no nearer than m_k.
+
+    Parameters
+    ----------
+    near : array of shape (n, K)
+        D_k: distance to the nearest region of each level, rounded down.
+    leaving : array of shape (n,)
+        D_out: distance to leave all regions, rounded down; 0 outside.
+    named : array of shape (n, K)
+        m_k: the other rule names level k nowhere nearer; 0 for the level that it names at the image.
+    """
+    return np.asarray(np.minimum(near, np.maximum(named, leaving[:, None])))

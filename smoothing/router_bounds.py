@@ -47,6 +47,12 @@ def router_clearance(
     return found
 
 
+def imagined_routes(votes: Int64[np.ndarray, "n K"], n: int) -> Int64[np.ndarray, "n K"]:
+    """Return about n votes that fall as selection votes did, half a vote added to each level: none is impossible."""
+    share = (votes + 0.5) / (votes.sum(axis=1, keepdims=True) + 1)
+    return np.asarray(np.ceil(share * n).astype(np.int64))
+
+
 def levels_not_rejected(votes: Int64[np.ndarray, "n K"], alpha: float) -> Bool[np.ndarray, "n K"]:
     """Return which levels may be the one that the smoothed router names at each image.
 

@@ -19,7 +19,7 @@ from smoothing.bounds import counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
 from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value, weighted_alpha
 from smoothing.results import ABSTAIN, Identity
-from smoothing.router_bounds import levels_not_rejected, router_clearance
+from smoothing.router_bounds import imagined_routes, levels_not_rejected, router_clearance
 from smoothing.routing_results import RoutedCertificates, RoutedIdentity, RoutedPredictions
 from smoothing.selection import Plan
 
@@ -65,6 +65,11 @@ class RoutedClassifier:
         if router is not None:
             self.router_sigma = _validate.check_number("router_sigma", router_sigma, 0, strict=True)
             self._router = _smoothed_router(classifier, router, levels)
+
+    @property
+    def router(self) -> SmoothedClassifier | None:
+        """The smoothed router, whose classes are the levels; None where there is one level."""
+        return self._router
 
     @property
     def identity(self) -> RoutedIdentity:
@@ -124,18 +129,18 @@ class RoutedClassifier:
         pixels = _validate_inputs.check_images(images)
         names = _validate.check_indices(indices, len(pixels))
         n0, n = _validate.check_count("n0", n0), _validate.check_count("n", n)
-        alpha_base, alpha_router = self._alphas(alpha, router_share)
+        alpha_base, alpha_router = self.alphas(alpha, router_share)
         drawn = self._router_samples(n_router)
-        identity = self._begin(pixels)
+        identity = self.begin(pixels)
 
         plan = Plan(n0, "expected-radius", alpha_base, n)
         grid = np.tile(self.sigmas, (len(pixels), 1))
-        selecting = self._route(pixels, names, n0, "select")
+        selecting = self.route(pixels, names, n0, "select")
         found, _ = self._classifier.select_votes(pixels, names, grid, plan=plan)
         anchor, every = selecting.argmax(axis=1), np.arange(len(pixels))
         classes = np.repeat(found.classes[every, anchor][:, None], len(self.sigmas), axis=1)
         promised = np.where(found.classes == classes, found.expected_radius, 0.0)
-        imagined = self._clearance(_imagine(selecting, drawn), anchor, alpha_router)
+        imagined = self._clearance(imagined_routes(selecting, drawn), anchor, alpha_router)
         sampled = _worth_sampling(promised, imagined, anchor)
 
         ladder = as_ladder(n)
@@ -144,7 +149,7 @@ class RoutedClassifier:
         )
         bounds = counted_bounds(tally.counted(classes), alpha_base, found.share, ladder.weights)
         level_radius = certified_radius(grid, *bounds)
-        clearance = self._clearance(self._route(pixels, names, drawn, "estimate"), anchor, alpha_router)
+        clearance = self._clearance(self.route(pixels, names, drawn, "estimate"), anchor, alpha_router)
         radius = agreeing_radius(level_radius, clearance, anchor)
         passes = 0 if self._router is None else n0 + drawn
         return RoutedCertificates(
@@ -192,13 +197,13 @@ class RoutedClassifier:
         pixels = _validate_inputs.check_images(images)
         names = _validate.check_indices(indices, len(pixels))
         n = _validate.check_count("n", n)
-        alpha_base, alpha_router = self._alphas(alpha, router_share)
+        alpha_base, alpha_router = self.alphas(alpha, router_share)
         drawn = self._router_samples(n_router)
         if self._router is not None:
             shared_alpha(alpha_router, len(self.sigmas) - 1)  # refused before the work
-        identity = self._begin(pixels)
+        identity = self.begin(pixels)
 
-        votes = self._route(pixels, names, drawn, "predict")
+        votes = self.route(pixels, names, drawn, "predict")
         kept = levels_not_rejected(votes, alpha_router) if self._router is not None else votes > 0
         grid = np.tile(self.sigmas, (len(pixels), 1))
         counted = self._classifier.count_votes(pixels, names, grid, wanted=kept, start=0, stop=n, stage="predict")
@@ -211,12 +216,16 @@ class RoutedClassifier:
             level=level,
             kept=kept,
             answers=answers,
+            count=counted[np.arange(len(pixels)), level].max(axis=1),
             alpha=_validate.check_alpha(alpha),
             identity=identity,
         )
 
-    def _alphas(self, alpha: float, share: float | None) -> tuple[float, float]:
-        """Return the base classifier's part of alpha and the router's; together they do not exceed it."""
+    def alphas(self, alpha: float, share: float | None = None) -> tuple[float, float]:
+        """Return the base classifier's part of alpha and the router's; together they do not exceed it.
+
+        :meta private:
+        """
         alpha = _validate.check_alpha(alpha)
         if self._router is None:
             if share is not None:
@@ -236,18 +245,24 @@ class RoutedClassifier:
             raise ValueError(f"n_router = {n_router}: there is no router; leave it out")
         return 1
 
-    def _begin(self, pixels: Float32[Tensor, "n c h w"]) -> RoutedIdentity:
-        """See that both models may vote on these images."""
+    def begin(self, pixels: Float32[Tensor, "n c h w"]) -> RoutedIdentity:
+        """See that both models may vote on these images, and return what they are now.
+
+        :meta private:
+        """
         base = self._classifier.begin(pixels)
         return self._named(base, None if self._router is None else self._router.begin(pixels))
 
     def _named(self, base: Identity, router: Identity | None) -> RoutedIdentity:
         return RoutedIdentity(base, router, tuple(self.sigmas.tolist()), self.router_sigma)
 
-    def _route(
+    def route(
         self, pixels: Float32[Tensor, "n c h w"], names: Int64[np.ndarray, " n"], n: int, stage: str
     ) -> Int64[np.ndarray, "n K"]:
-        """Count the router's votes over samples 0 to n - 1 of a stage."""
+        """Count how many of the samples 0 to n - 1 of a stage name which level, for checked images.
+
+        :meta private:
+        """
         if self._router is None:
             return np.full((len(pixels), 1), n)
         sigma = np.full((len(pixels), 1), self.router_sigma)
@@ -264,10 +279,15 @@ class RoutedClassifier:
         return router_clearance(votes, anchor, self.router_sigma, alpha)
 
 
+def router_seed(seed: int) -> int:
+    """Return the seed of a router's noise, a hash of the base classifier's: the two never share a sample."""
+    digest = hashlib.sha256(f"router {seed}".encode()).digest()
+    return int.from_bytes(digest[:16], "big")
+
+
 def _smoothed_router(classifier: SmoothedClassifier, router: nn.Module, levels: int) -> SmoothedClassifier:
     """Smooth a router as the base classifier is smoothed, with noise of its own."""
     base = classifier.identity
-    digest = hashlib.sha256(f"router {base.seed}".encode()).digest()
     with _naming_the_router(levels):
         return SmoothedClassifier(
             router,
@@ -276,7 +296,7 @@ def _smoothed_router(classifier: SmoothedClassifier, router: nn.Module, levels: 
             stream=base.stream,
             precision=base.precision,
             threads=classifier.threads,
-            seed=int.from_bytes(digest[:16], "big"),
+            seed=router_seed(base.seed),
             device=classifier.device,
         )
 
@@ -288,12 +308,6 @@ def _naming_the_router(levels: int) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"router, one logit for each of {levels} levels: {error}") from error
-
-
-def _imagine(votes: Int64[np.ndarray, "n K"], n: int) -> Int64[np.ndarray, "n K"]:
-    """Return about n votes that fall as selection votes did, half a vote added to each level: none is impossible."""
-    share = (votes + 0.5) / (votes.sum(axis=1, keepdims=True) + 1)
-    return np.asarray(np.ceil(share * n).astype(np.int64))
 
 
 def _worth_sampling(

@@ -96,6 +96,8 @@ class RoutedPredictions:
         The levels that may be the right one.
     answers : int array of shape (n, K)
         What each of them says; -1 where it abstains, and at levels that are not kept.
+    count : int array of shape (n,)
+        Votes for the most voted class at that level.
     alpha : float
         Failure probability per image.
     identity : RoutedIdentity
@@ -106,5 +108,6 @@ class RoutedPredictions:
     level: Int64[np.ndarray, " n"]
     kept: Bool[np.ndarray, "n K"]
     answers: Int64[np.ndarray, "n K"]
+    count: Int64[np.ndarray, " n"]
     alpha: float
     identity: RoutedIdentity

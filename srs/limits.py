@@ -26,3 +26,8 @@ def named_level(text: str) -> float | None:
     except ValueError:
         return None
     return sigma if 0 < sigma < math.inf else None
+
+
+def named_outside(outside: float | str) -> str:
+    """Return what decides outside every region, for readers: "sigma = 0.25" or "a router"."""
+    return "a router" if isinstance(outside, str) else f"sigma = {outside:g}"

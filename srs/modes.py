@@ -1,7 +1,7 @@
 """Ways to size regions: which pairs conflict, and how the radii are found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,23 +35,25 @@ class Mode:
 
     Attributes
     ----------
-    overlap : {"paper", "sigma", "joint", "class"}
-        Which pairs conflict.
+    overlap : {"paper", "sigma", "joint", "class", "router"}
+        Which pairs conflict. "router": there are no regions.
     how : str
-        "lp", "matching", or the order of greedy.
-    outside : float or "auto", optional
-        The noise level outside every region; "auto": the one that promises most, by selection samples. None: nothing is
-        answered there.
+        "lp", "matching", or the order of greedy; "agreeing" where there are no regions.
+    outside : float, "auto" or "router", optional
+        The noise level outside every region; "auto": the one that promises most, by selection samples; "router": the
+        one that a router names. None: nothing is answered there.
     """
 
     overlap: str
     how: str
-    outside: float | Literal["auto"] | None = None
+    outside: float | Literal["auto", "router"] | None = None
 
     @classmethod
     def of(cls, overlap: str, method: str, order: str | None, outside: str = "abstain") -> "Mode":
-        """Return the mode that settings name; `outside` is "abstain", "auto", or "sigma=" and a level."""
+        """Return the mode that settings name; `outside` is "abstain", "auto", "router", or "sigma=" and a level."""
         how = method if method != "greedy" else order or "ascending"
+        if outside == "router":
+            return cls(overlap, how, "router")
         if outside == "auto":
             return cls(overlap, how, "auto")
         return cls(overlap, how, None if outside == "abstain" else float(outside.removeprefix("sigma=")))
@@ -59,11 +61,22 @@ class Mode:
     @property
     def name(self) -> str:
         """What files call it."""
-        return f"{self.overlap}-{self.how}" + ("" if self.outside is None else f"+{self.outside}")
+        beside = "" if self.outside is None or not self.has_regions else f"+{self.outside}"
+        return f"{self.overlap}-{self.how}{beside}"
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether images get regions."""
+        return self.overlap != ROUTED.overlap
+
+    @property
+    def inside(self) -> "Mode":
+        """The same, with nothing answered outside."""
+        return replace(self, outside=None)
 
     def check_outside(self, sigmas: Sequence[float]) -> None:
         """Raise `ValueError` where the level outside every region is none of these."""
-        if self.outside not in (None, "auto", *sigmas):
+        if self.outside not in (None, "auto", "router", *sigmas):
             there = " ".join(f"{sigma:g}" for sigma in sigmas)
             given = f"--outside sigma={self.outside}"
             raise ValueError(f"{given}: certificates are made at the levels {there}; take one of them")
@@ -89,6 +102,12 @@ class Mode:
         return GROUPS[self.overlap](level, predict)
 
 
+#: No regions: a router names the level of every input.
+ROUTED = Mode("router", "agreeing", "router")
+
+ROUTER = "router"
+"""The rule min(R_S, R_c): a router's certificate where its level may not change at all."""
+
 #: What every run is compared with.
 COMPARED = (
     Mode("paper", "ascending"),
@@ -104,7 +123,7 @@ OVERLAPPING = "overlapping"
 
 def short_title(rule: str) -> str:
     """Return how a rule is named where there is little room: overlap modes as `--overlap` does."""
-    if rule == OVERLAPPING or rule.startswith("sigma=") or "+" in rule:
+    if rule in (OVERLAPPING, ROUTER, ROUTED.name) or rule.startswith("sigma=") or "+" in rule:
         return title(rule)
     overlap, _, how = rule.partition("-")
     return f"{overlap}, {_METHODS.get(how, how)}"
@@ -123,7 +142,13 @@ def title(rule: str) -> str:
         return "overlapping (unsound)"
     if rule.startswith("sigma="):
         return rule.replace("=", " = ")
+    if rule == ROUTER:
+        return "router, min(R_S, R_c)"
+    if rule == ROUTED.name:
+        return "router, levels agree"
     sized, _, outside = rule.partition("+")
+    if outside == "router":
+        return "regions, router outside"
     if outside:
         return f"sigma = {outside} outside regions"
     overlap, _, how = sized.partition("-")

@@ -10,10 +10,13 @@ from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, im
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
-from training.losses import Loss, Macer, cross_entropy
+from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
+from training.router_checkpoints import RouterCheckpoint, load_router
+from training.router_targets import RouterValidation, Sampling, expected_radii, validate_router
+from training.routers import MonotoneRouter, router_network
 from training.runs import run
-from training.settings import PRESETS, TrainSettings
+from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
 from training.stage import Engine, Stage
 
 __version__ = version("srs-certify")
@@ -24,6 +27,7 @@ __all__ = [
     "DATASETS",
     "NORMALIZERS",
     "PRESETS",
+    "ROUTER_PRESETS",
     "ByteImages",
     "CifarResNet",
     "DigitsCNN",
@@ -34,26 +38,36 @@ __all__ = [
     "LeNet",
     "Loss",
     "Macer",
+    "MonotoneRouter",
     "Normalize",
+    "RouterCheckpoint",
+    "RouterValidation",
+    "Sampling",
     "SmoothAdv",
     "Stage",
     "TrainSettings",
     "accuracy",
     "as_bytes",
+    "best_level",
     "build",
     "check_fit",
     "choose_levels",
     "cifar10",
     "cross_entropy",
     "digits",
+    "expected_radii",
     "fit",
     "image_folder",
     "load_checkpoint",
     "load_data",
+    "load_router",
     "mnist",
     "normalized",
+    "router_network",
     "run",
     "save_checkpoint",
     "smoothed_loss",
+    "soft_radius",
     "training_config",
+    "validate_router",
 ]

@@ -40,12 +40,15 @@ class Batches:
     ----------
     images : array of shape (n, C, H, W), ByteImages or FolderImages
         Pixels in [0, 1].
-    labels : int64 array of shape (n,)
+    labels : int64 array of shape (n,), or float32 array of shape (n, k)
     device : torch.device
     """
 
     def __init__(
-        self, images: np.ndarray | ByteImages | FolderImages, labels: Int64[np.ndarray, " n"], device: torch.device
+        self,
+        images: np.ndarray | ByteImages | FolderImages,
+        labels: Int64[np.ndarray, " n"] | Float32[np.ndarray, "n k"],
+        device: torch.device,
     ) -> None:
         away = not _is_host(device)
         if away and isinstance(images, np.ndarray):
@@ -59,7 +62,11 @@ class Batches:
 
     def epoch(
         self, parts: Sequence[Int64[np.ndarray, " _"]], sigma: Float32[Tensor, " n"]
-    ) -> Generator[tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"], Float32[Tensor, " b"]], None, None]:
+    ) -> Generator[
+        tuple[Float32[Tensor, "b c h w"], Int64[Tensor, " b"] | Float32[Tensor, "b k"], Float32[Tensor, " b"]],
+        None,
+        None,
+    ]:
         """Give images, labels and noise levels of each part, in order. To be closed, which ends the thread.
 
         An image that cannot be read raises its error where its part's turn has come.

@@ -21,6 +21,9 @@ from training.models import ARCHITECTURES, NORMALIZERS, Normalize, is_factory, n
 from training.settings import TrainSettings
 from training.weights import DEVIATIONS, MEANS, Reading, is_counter, misfit, readings, same, state_dicts
 
+#: The entry of a checkpoint that says what a router is for.
+ROUTER = "router"
+
 #: How files of that format end.
 SAFETENSORS = ".safetensors"
 
@@ -84,9 +87,13 @@ def load_checkpoint(
     """
     file = Path(path)
     content = read_file(file)
+    if holds_router(content):
+        raise ValueError(
+            f"{file} is a router, which names noise levels and no classes: give the base classifier's checkpoint"
+        )
     if not any(state_dicts(content)):
         raise ValueError(f"{file} holds no weights: expected a state_dict, alone or under a name such as 'state_dict'")
-    arch = _arch(file, arch, content.get("arch"))
+    arch = named_arch(file, arch, content.get("arch"))
     classes = _classes(file, num_classes, content.get("num_classes"))
     with torch.random.fork_rng(devices=[]):
         reading, net = (_read_factory if is_factory(arch) else _read_ours)(file, content, arch, classes)
@@ -164,8 +171,18 @@ def read_state(path: str | os.PathLike[str], net: nn.Module) -> dict[str, Any]:
     OSError
         Where it cannot be opened.
     """
-    file = Path(path)
-    content = {key: value for key, value in read_file(file).items() if isinstance(key, str)}
+    return take_state(Path(path), read_file(Path(path)), net)
+
+
+def take_state(file: Path, found: Mapping[Any, Any], net: nn.Module) -> dict[str, Any]:
+    """Load the weights among what `read_file` found into their network, and return the other entries; see `read_state`.
+
+    Raises
+    ------
+    ValueError
+        Where the file is not ours, or belongs to another network.
+    """
+    content = {key: value for key, value in found.items() if isinstance(key, str)}
     state = content.pop("state_dict", None)
     if not isinstance(state, Mapping) or "normalizer" not in content:
         raise ValueError(f"{file} was not written by srs-train: restore it, or begin in another folder")
@@ -178,6 +195,12 @@ def read_state(path: str | os.PathLike[str], net: nn.Module) -> dict[str, Any]:
         raise ValueError(f"{file} belongs to another network: {_first(wrong)}; restore it, or begin in another folder")
     _load(file, "the network", net, weights)
     return content
+
+
+def holds_router(content: Mapping[Any, Any]) -> bool:
+    """Whether what a file holds is a router's checkpoint, whatever else may be wrong with it."""
+    about = content.get(ROUTER)
+    return isinstance(about, Mapping) and "router_sigma" in about
 
 
 def training_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -355,7 +378,7 @@ def _named(file: Path, what: str, given: str | None, stored: Any, known: Mapping
     return name
 
 
-def _arch(file: Path, given: str | None, stored: Any) -> str:
+def named_arch(file: Path, given: str | None, stored: Any) -> str:
     """Return the architecture's name; a factory only where the caller names it, since naming it runs its module.
 
     A name in the file that is none of ours binds nobody: the weights decide whether what the caller names fits.
@@ -388,12 +411,14 @@ def _classes(file: Path, given: int | None, stored: Any) -> int | None:
 
 def _is(value: Any, kind: Any) -> bool:
     """Whether a value from a file is what a setting of this type is written as."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and len(value) <= 4096 and all(_is(one, get_args(kind)[0]) for one in value)
+    if isinstance(kind, UnionType):
+        return any(_is(value, part) for part in get_args(kind))
     if not isinstance(value, bool | int | float | str | None):
         return False
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    if isinstance(kind, UnionType):
-        return any(_is(value, part) for part in get_args(kind))
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and -1e100 < value < 1e100
     if kind is int:

@@ -62,7 +62,7 @@ class Epoch:
 def fit(
     model: nn.Module,
     images: Float32[np.ndarray, "n c h w"] | ByteImages | FolderImages,
-    labels: Int64[np.ndarray, " labels"],
+    labels: Int64[np.ndarray, " labels"] | Float32[np.ndarray, "labels k"],
     *,
     stage: Stage,
     engine: Engine | None = None,
@@ -83,8 +83,9 @@ def fit(
         Maps (b, C, H, W) to logits; moved to the device and left in evaluation mode.
     images : float32 array of shape (n, C, H, W), ByteImages or FolderImages
         Pixels in [0, 1]. On an accelerator they are kept as `training.batches.Batches` says.
-    labels : int64 array of shape (n,)
-        True classes, one per image.
+    labels : int64 array of shape (n,), or float32 array of shape (n, k)
+        True classes, one per image; or what each of k answers is worth, for a loss that takes that, and the answer of
+        the largest worth is the right one.
     stage : Stage
         What to compute.
     engine : Engine, optional
@@ -118,7 +119,7 @@ def fit(
     device = usable_device(accelerator.device if engine.device == "auto" else engine.device)
     if not isinstance(images, ByteImages | FolderImages):
         images = check_array("images", images)
-    labels = check_labels(labels)
+    labels = labels if labels.ndim == 2 else check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
     learner = _Learner(model, stage, engine, accelerator, device)
     batches = Batches(images, labels, device)
@@ -208,7 +209,7 @@ class _Learner:
     def backward(
         self,
         x: Float32[Tensor, "b c h w"],
-        y: Int64[Tensor, " b"],
+        y: Int64[Tensor, " b"] | Float32[Tensor, "b k"],
         level: Float32[Tensor, " b"],
         *,
         attack: SmoothAdv | None,
@@ -243,7 +244,8 @@ class _Learner:
             logits = rows.reshape(stage.m, len(x), -1)
             loss = stage.loss(logits, y, level)
             torch.autograd.backward(loss.sum() * share)
-        return loss.detach(), logits.argmax(dim=2) == y
+        truth = y.argmax(dim=1) if y.ndim == 2 else y
+        return loss.detach(), logits.argmax(dim=2) == truth
 
     def share_buffers(self) -> None:
         """Give all processes the buffers of the first, such as running means: each had those of its own images."""

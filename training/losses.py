@@ -15,9 +15,13 @@ class Loss(Protocol):
     """A loss per image, differentiable in the logits."""
 
     def __call__(
-        self, logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
+        self,
+        logits: Float[Tensor, "m b classes"],
+        labels: Int64[Tensor, " b"] | Float[Tensor, "b classes"],
+        sigma: Float[Tensor, " b"],
+        /,
     ) -> Float[Tensor, " b"]:
-        """Return the loss of every image from its m noisy copies, its label and its noise level."""
+        """Return the loss of every image from its m noisy copies, its label, as `fit` was given it, and its noise."""
 
 
 def cross_entropy(
@@ -29,6 +33,31 @@ def cross_entropy(
     """
     m, b = logits.shape[:2]
     return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(m), reduction="none").reshape(m, b).mean(dim=0)
+
+
+def soft_radius(
+    logits: Float[Tensor, "m b levels"], radii: Float[Tensor, "b levels"], sigma: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Return what a router's soft choice loses of each image's largest radius, max_k R_k - sum_k p_k R_k.
+
+    p is the softmax, averaged over the copies. Minimising this maximises the expected certified radius of a level that
+    is drawn with the router's probabilities (Dual Randomized Smoothing, ICLR 2026). It is 0 where all probability is at
+    the best level, and has no slope for an image whose radii are all equal. In the unit of `radii`.
+    """
+    choice = functional.softmax(logits, dim=2).mean(dim=0)
+    return radii.max(dim=1).values - (choice * radii).sum(dim=1)
+
+
+def best_level(
+    logits: Float[Tensor, "m b levels"], radii: Float[Tensor, "b levels"], sigma: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Return the cross-entropy of a router's choice to the level of the largest radius, in nats, mean over the copies.
+
+    The smallest level where several have it. 0 for an image that has no radius at any level: there is nothing to choose
+    (Dual Randomized Smoothing, ICLR 2026). Whatever `sigma` is.
+    """
+    best, level = radii.max(dim=1)
+    return torch.where(best > 0, cross_entropy(logits, level, sigma), 0.0)
 
 
 @dataclass(frozen=True)

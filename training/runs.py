@@ -3,23 +3,18 @@
 The folder holds `config.yaml`, `checkpoint.pt` and `log.tsv` (one row an epoch), and `tensorboard/` where asked for.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import fields
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from filelock import FileLock, Timeout
 from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.progress import Progress
-from smoothing.reading import read_yaml
-from smoothing.storage import check_folder, forget_partial, replacing
 from training.byte_images import as_bytes
 from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, load_data
@@ -27,20 +22,20 @@ from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
 from training.models import build, normalized
-from training.settings import CIRCUMSTANCES, TrainSettings
-from training.tracking import check_tracker, started
-
-#: What a run's folder holds.
-CHECKPOINT, CONFIG, LOG, LOCK = "checkpoint.pt", "config.yaml", "log.tsv", ".lock"
+from training.router_runs import RouterRun
+from training.run_folder import CHECKPOINT, Logs, are_epochs, check_run_folder, check_same, claimed
+from training.settings import TrainSettings
+from training.tracking import check_tracker
 
 
 def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[Epoch, ...]:
     """Train by the method that the settings name.
 
     sample-wise is Algorithm 1: pretrain with sigma drawn anew per image and epoch, choose each image's sigma (Eq. 5),
-    finetune there. The others have one stage at one sigma. After each epoch the checkpoint is replaced, whole or not at
-    all; a run that was killed, at any moment, and goes on with `resume` ends with the weights it would have had (bit
-    for bit on one CPU, with the same number of threads).
+    finetune there. gaussian, smooth-adv and macer have one stage at one sigma. router learns which level an image
+    should have, for a base classifier that is there. After each epoch the checkpoint is replaced, whole or not at all;
+    a run that was killed, at any moment, and goes on with `resume` ends with the weights it would have had (bit for bit
+    on one CPU, with the same number of threads).
 
     Parameters
     ----------
@@ -64,24 +59,20 @@ def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[
     main = group.is_main_process
     if main:
         check_tracker(settings.tracker)
-        _check_folder(settings)
+        check_run_folder(settings)
     data = load_data(settings.dataset, settings.data_dir, download=settings.download, image_size=settings.image_size)
     with ExitStack() as open_things:
         if settings.threads is not None:
             open_things.enter_context(threads_each(settings.threads))
-        training = _Run(settings, data, progress)
+        training = (RouterRun if settings.method == "router" else _Run)(settings, data, progress)
         del data  # the run keeps what it trains on, as bytes where it can
         if main:
-            open_things.enter_context(_claimed(settings))
+            open_things.enter_context(claimed(settings))
         group.wait_for_everyone()
         training.resume()
-        with _Logs(settings, training.epochs) if main else nullcontext() as logs:
+        with Logs(settings, training.epochs) if main else nullcontext() as logs:
             training.logs = logs
-            chosen = training.chosen
-            if chosen is None:
-                training.fit(None)
-            if settings.method == "sample-wise":
-                training.fit(training.choose() if chosen is None else chosen)
+            training.train()
     return tuple(Epoch(**row) for row in training.epochs)
 
 
@@ -100,7 +91,7 @@ class _Run:
         check_fit(self.model, data, f"--model {settings.model}")
         self.chosen: Float64[np.ndarray, " n"] | None = None
         self.epochs: list[dict[str, Any]] = []
-        self.logs: _Logs | None = None
+        self.logs: Logs | None = None
         self._state: dict[str, Any] | None = None
 
     def resume(self) -> None:
@@ -110,13 +101,21 @@ class _Run:
             return
         saved = read_state(file, self.net)
         names = {"model": self.settings.model, "normalizer": self.settings.normalizer}
-        _check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
-        _check_same(file, training_config(file), self.settings.to_dict())
+        check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
+        check_same(file, training_config(file), self.settings.to_dict())
         self._state, self.epochs, chosen = _progress(file, saved)
-        grid = self.settings.sigmas
+        grid = self.settings.levels
         if chosen is not None and (chosen.shape != self.labels.shape or not np.isin(chosen, grid).all()):
             raise ValueError(f"{file} holds no noise level of this run for each image: begin in another folder")
         self.chosen = chosen
+
+    def train(self) -> None:
+        """Train through all stages of the method, from where the checkpoint stands."""
+        chosen = self.chosen
+        if chosen is None:
+            self.fit(None)
+        if self.settings.method == "sample-wise":
+            self.fit(self.choose() if chosen is None else chosen)
 
     def fit(self, chosen: Float64[np.ndarray, " n"] | None) -> None:
         """Train through a stage, finetuning where sigmas are given, from where the checkpoint stands."""
@@ -159,7 +158,7 @@ class _Run:
             classifier,
             self.images,
             self.labels,
-            sigmas=self.settings.sigmas,
+            sigmas=self.settings.levels,
             n0=self.settings.n0,
             racing=self.settings.racing,
             partial=partial,
@@ -183,43 +182,6 @@ class _Run:
                 partial.unlink()
 
 
-class _Logs:
-    """The table of a run and what a tracker shows: they say what the checkpoint says, whatever was interrupted when."""
-
-    def __init__(self, settings: TrainSettings, epochs: list[dict[str, Any]]) -> None:
-        self._settings, self._file = settings, settings.out / LOG
-        self._earlier = epochs
-        self._written = 0
-
-    def __enter__(self) -> "_Logs":
-        self._trackers = started(self._settings.tracker, self._settings.out, self._settings.to_dict())
-        if self._earlier:
-            self.add(self._earlier)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for tracker in self._trackers:
-            tracker.finish()
-
-    def add(self, epochs: list[dict[str, Any]]) -> None:
-        names = [f.name for f in fields(Epoch)]
-        with replacing(self._file) as stream:
-            lines = [
-                names,
-                *(
-                    [f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-                    for row in epochs
-                ),
-            ]
-            stream.write("".join("\t".join(line) + "\n" for line in lines).encode())
-        for step in range(self._written, len(epochs)):
-            shown = ("loss", "accuracy", "lr", "images_per_second")
-            values = {f"{epochs[step]['stage']}/{name}": epochs[step][name] for name in shown}
-            for tracker in self._trackers:
-                tracker.log(values, step=step)
-        self._written = len(epochs)
-
-
 def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray | FolderImages, Int64[np.ndarray, " n"]]:
     images, labels = data.train_images, data.train_labels
     if count is None:
@@ -230,77 +192,14 @@ def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray |
     return images.subset(which) if isinstance(images, FolderImages) else images[which], labels[which]
 
 
-def _check_folder(settings: TrainSettings) -> None:
-    """Raise where --out cannot be begun, or cannot be gone on with; nothing is written."""
-    out = settings.out
-    check_folder(out, "--out", (LOCK,))
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not (out / CONFIG).is_file():
-        raise ValueError(f"--out {out}: holds files but no training run; name another folder")
-    if not settings.resume:
-        raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
-    before = read_yaml(out / CONFIG, "restore it, or begin in another folder")
-    _check_same(out / CONFIG, before, settings.to_dict())
-
-
-def _check_same(file: Path, before: Mapping[Any, Any], now: Mapping[str, Any]) -> None:
-    """Raise where a file is of a run with other settings; only where and how it is computed may differ."""
-    for name, value in now.items():
-        there = before.get(name)
-        plain = isinstance(there, str | int | float | None)
-        if name not in CIRCUMSTANCES and not (plain and there == value):
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value}: the run in {file.parent} has {_brief(there)}; give the same, or "
-                "begin in another folder"
-            )
-    unknown = [name for name in before if name not in now]
-    if unknown:
-        raise ValueError(f"{file} holds {_brief(unknown[0])}, which is no setting here: begin in another folder")
-
-
-def _brief(value: Any) -> str:
-    """Return a short text of whatever a file holds."""
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return f"an integer of {value.bit_length()} bits"
-    return str(value)[:100] if isinstance(value, str | float | int | None) else f"a {type(value).__name__}"
-
-
 def _progress(
     file: Path, saved: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Float64[np.ndarray, " n"] | None]:
     """Return a stage's state, the epochs so far, and the sigma of each image if there is one, from a checkpoint."""
     state, epochs, chosen = (saved.get(name) for name in ("state", "epochs", "chosen"))
-    if isinstance(state, dict) and isinstance(epochs, list) and all(map(_are_epochs, (epochs, state.get("history")))):
+    if isinstance(state, dict) and isinstance(epochs, list) and all(map(are_epochs, (epochs, state.get("history")))):
         if chosen is None:
             return state, epochs, None
         if isinstance(chosen, torch.Tensor) and chosen.dtype == torch.float64 and chosen.layout == torch.strided:
             return state, epochs, chosen.numpy()
     raise ValueError(f"{file} does not say how far training came: restore it, or begin in another folder")
-
-
-def _are_epochs(rows: Any) -> bool:
-    """Whether these are what `Epoch` holds, as plain values."""
-    kinds = get_type_hints(Epoch)
-    return isinstance(rows, list) and all(
-        isinstance(row, dict) and row.keys() == kinds.keys() and all(type(row[k]) is kinds[k] for k in kinds)
-        for row in rows
-    )
-
-
-@contextmanager
-def _claimed(settings: TrainSettings) -> Iterator[None]:
-    """Make the folder this process's own, and describe the run in it."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.out / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise ValueError(f"--out {settings.out}: another process trains there; let it finish, or stop it") from error
-    with lock:
-        for name in (CHECKPOINT, CONFIG, LOG):
-            forget_partial(settings.out / name)
-        if not (settings.out / CONFIG).exists():
-            with replacing(settings.out / CONFIG) as stream:
-                stream.write(yaml.safe_dump(settings.to_dict(), sort_keys=False).encode())
-        yield

@@ -1,7 +1,8 @@
 """What a training run can be told, and presets: the paper's settings, and quick ones for two CPU cores."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +12,18 @@ from jaxtyping import Float64
 
 from smoothing import sigma_grid
 from training.attack import SmoothAdv
-from training.losses import Loss, Macer, cross_entropy
+from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
 from training.stage import Engine, Stage
 
 #: Settings that say where and how a run is done, not what it computes: a run may go on with other ones.
-CIRCUMSTANCES = frozenset({"data_dir", "download", "out", "resume", "tracker"})
+CIRCUMSTANCES = frozenset({"checkpoint", "data_dir", "download", "out", "resume", "tracker"})
+
+#: Settings of routers alone: no other run's configuration has them.
+ROUTER_ONLY = frozenset({"checkpoint", "router_sigma", "sigmas", "router_kind", "router_loss", "validation_images"})
+ROUTER_ONLY |= {"n", "n_router", "alpha"}
+
+#: Losses of routers by name.
+ROUTER_LOSSES: Mapping[str, Loss] = {"soft-radius": soft_radius, "best-level": best_level}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +50,9 @@ class TrainSettings:
     """Mean and standard deviation that a first layer takes out of the pixels."""
     augment: Literal["none", "crop-flip"] = "none"
     """crop-flip: shift by up to an eighth of the width (CIFAR: padding 4) and mirror."""
-    method: Literal["sample-wise", "gaussian", "smooth-adv", "macer"] = "sample-wise"
-    """sample-wise: Algorithm 1, pretrain, choose each image's sigma, finetune. The others at one --sigma."""
+    method: Literal["sample-wise", "gaussian", "smooth-adv", "macer", "router"] = "sample-wise"
+    """sample-wise: Algorithm 1, pretrain, choose each image's sigma, finetune. gaussian, smooth-adv and macer at one
+    --sigma. router: learn which level a new image should have, for the base classifier in --checkpoint."""
     sigma: float | None = None
     """Noise level of gaussian, smooth-adv and macer."""
     sigma_min: float = 0.12
@@ -53,7 +62,7 @@ class TrainSettings:
     sigma_step: float = 0.05
     """sample-wise: sigma_interval; images choose among its multiples within [sigma_min, sigma_max] (Eq. 5)."""
     n0: int = 500
-    """sample-wise: noise samples per image and level for that choice."""
+    """sample-wise: noise samples per image and level for that choice. router: for the radii that it learns from."""
     racing: bool = True
     """sample-wise: draw no more samples at levels that cannot win."""
     m: int = 2
@@ -74,6 +83,25 @@ class TrainSettings:
     """macer: inverse temperature beta of the radius."""
     macer_gamma: float = 8.0
     """macer: hinge gamma."""
+    checkpoint: Path | None = None
+    """router: checkpoint of the base classifier, of the architecture that --model names."""
+    router_sigma: float | None = None
+    """router: noise level of the router's own votes."""
+    sigmas: tuple[float, ...] | None = None
+    """router: levels to choose from, increasing. Default: those that the base classifier was trained for."""
+    router_kind: Literal["free", "monotone"] = "free"
+    """free: a logit for each level. monotone: one score and ordered thresholds, so that only neighbours compete."""
+    router_loss: Literal["soft-radius", "best-level"] = "soft-radius"
+    """soft-radius: the expected radius of a level drawn with the router's probabilities. best-level: cross-entropy to
+    the level of the largest radius."""
+    validation_images: int | None = None
+    """router: training images that are held out, to compare it with one level for all. Default: a fifth."""
+    n: int = 10_000
+    """router: final samples of the certificates whose radii are expected."""
+    n_router: int = 1000
+    """router: noise samples of the router per held-out image."""
+    alpha: float = 0.001
+    """router: failure probability of those certificates."""
     epochs: int = 150
     """Epochs of pretraining; of the whole training where there is one stage."""
     finetune_epochs: int = 150
@@ -117,6 +145,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("data_dir", "out"):
             object.__setattr__(self, name, Path(getattr(self, name)))
+        if self.method == "router":
+            self._check_router()
+            return
+        for name in ("checkpoint", "router_sigma", "sigmas", "validation_images"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} {_shown(getattr(self, name))}: needs --method router")
         single = self.method != "sample-wise"
         if single and self.sigma is None:
             raise ValueError(f"--method {self.method} trains at one noise level: give it with --sigma")
@@ -126,20 +160,41 @@ class TrainSettings:
             )
         if self.sigma is not None and not 0 <= self.sigma < math.inf:
             raise ValueError(f"--sigma {self.sigma}: must be finite and >= 0")
-        for name in ("train_images", "image_size", "n0", "macer_samples", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed {self.seed}: must be in [0, 2**63)")
-        self.sigmas  # noqa: B018 - raises where the grid is empty
+        self._check_counts("train_images", "image_size", "n0", "macer_samples", "threads")
+        self.levels  # noqa: B018 - raises where the grid is empty
         self.engine  # noqa: B018 - raises likewise
         self.stage()
         if not single:
             self.stage(np.array([self.sigma_min], dtype=np.float32))
 
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed {self.seed}: must be in [0, 2**63)")
+
+    def _check_router(self) -> None:
+        """Check what a router needs, but for its base classifier, which a preset leaves open."""
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", Path(self.checkpoint))
+        if self.sigma is not None:
+            raise ValueError(f"--sigma {self.sigma}: a router has --sigmas to choose from and --router-sigma")
+        if self.router_sigma is not None and not 0 < self.router_sigma < math.inf:
+            raise ValueError(f"--router-sigma {self.router_sigma}: must be finite and > 0")
+        self.router_stage  # noqa: B018 - raises where it cannot be
+        if self.sigmas is not None:
+            object.__setattr__(self, "sigmas", check_router_levels("--sigmas", self.sigmas))
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
+        if self.validation_images == 1:
+            raise ValueError("--validation-images 1: too few to tell a gain from chance; hold out two or more")
+        self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n", "n_router")
+        self.engine  # noqa: B018 - raises likewise
+
     @property
-    def sigmas(self) -> Float64[np.ndarray, " k"]:
+    def levels(self) -> Float64[np.ndarray, " k"]:
         """Noise levels that the model is made for: Eq. 5's grid, or the one level."""
         if self.sigma is not None:
             return np.array([self.sigma])
@@ -154,6 +209,15 @@ class TrainSettings:
             accumulate=self.accumulate,
             compile=self.compile,
             channels_last=self.channels_last,
+        )
+
+    @property
+    def router_stage(self) -> Stage:
+        """The one stage of a router: the radii at all levels are its labels."""
+        if self.router_sigma is None:
+            raise ValueError("--method router votes under noise of its own: give its level with --router-sigma")
+        return replace(
+            self.stage(), name="router", sigma=(self.router_sigma,) * 2, loss=ROUTER_LOSSES[self.router_loss]
         )
 
     def stage(self, chosen: np.ndarray | None = None) -> Stage:
@@ -193,9 +257,40 @@ class TrainSettings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, without `out` and `resume`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "resume")}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        """Return the settings as plain values, without `out` and `resume`, and those of routers only for a router."""
+        left_out = {"out", "resume"} | (set() if self.method == "router" else ROUTER_ONLY)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def check_router_levels(name: str, sigmas: Sequence[float]) -> tuple[float, ...]:
+    """Return levels that a router may choose among; `name` is what a message calls them.
+
+    Raises
+    ------
+    ValueError
+        One line, where they are not two or more, positive and increasing.
+    """
+    levels = tuple(map(float, sigmas))
+    if len(levels) < 2:
+        raise ValueError(f"{name} {_shown(levels)}: a router chooses among two levels or more; one needs no router")
+    if not all(0 < level < math.inf for level in levels):
+        raise ValueError(f"{name} {_shown(levels)}: levels must be finite and > 0")
+    if not all(a < b for a, b in itertools.pairwise(levels)):
+        raise ValueError(f"{name} {_shown(levels)}: levels must increase, each once")
+    return levels
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as files keep it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as the command line has it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 _MNIST = TrainSettings(dataset="mnist", model="lenet")
@@ -263,5 +358,32 @@ PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
     "cifar10-paper-0.25": (
         "CIFAR-10, sigma in [0.12, 0.25], Table 4.",
         replace(_CIFAR, sigma_max=0.25, m=4, k=4, epsilon=0.25),
+    ),
+}
+
+#: Presets of routers, for base classifiers that the presets of the same data set train.
+ROUTER_PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
+    "digits-router": (
+        "A router for a base classifier of digits (--checkpoint): some 20 seconds on a CPU.",
+        replace(
+            PRESETS["digits"][1],
+            method="router",
+            router_sigma=0.5,
+            sigmas=(0.15, 0.3, 0.45, 0.6),
+            n0=200,
+            epochs=30,
+        ),
+    ),
+    "mnist-router": (
+        "A router for a base classifier of MNIST (--checkpoint), 10,000 images: some 10 minutes on two CPU cores.",
+        replace(
+            _MNIST,
+            method="router",
+            router_sigma=0.75,
+            sigmas=(0.25, 0.5, 0.75, 1.0),
+            n0=100,
+            train_images=10_000,
+            **{name: value for name, value in _QUICK.items() if name not in ("k", "warmup")},
+        ),
     ),
 }

@@ -5,6 +5,8 @@
    selection samples of all images.
 3. *estimate*: fresh samples at the levels that are certified (`estimation.tsv`), more where more would help.
 
+Where a router chooses among the levels, it votes as well, after each of the first and the third (`files.ROUTES`).
+
 Each process does its share of the images in every stage (`stages.Share`). Whichever process finds all shares of a stage
 on disk puts them together. Rows depend neither on interruptions nor on the number of processes, but for their time.
 """
@@ -24,8 +26,11 @@ from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share, Stage
 from smoothing.progress import Counter, Progress
 from smoothing.results import Identity
+from smoothing.routing import RoutedClassifier
+from smoothing.routing_results import RoutedIdentity
 from smoothing.storage import locked
 from smoothing.tables import time_text
+from smoothing.votes import Tally
 
 #: Taken while parts are put together.
 LOCK = ".lock"
@@ -80,6 +85,7 @@ def draw(
     share: Share,
     *,
     joint: Callable[[Float64[np.ndarray, "n k"]], Int64[np.ndarray, " n"]] | None = None,
+    router: RoutedClassifier | None = None,
     wait: bool = False,
     progress: bool | Progress = False,
 ) -> Missing | None:
@@ -97,6 +103,8 @@ def draw(
         Nobody else may draw the share of this number in the meantime.
     joint : callable, optional
         Chooses the levels of all images together, from the radii that the rule ranks by.
+    router : RoutedClassifier, optional
+        The classifier with its router, where the design has one.
     wait : bool, default=False
         Wait for the shares of other processes, which are running.
     progress : bool or callable, default=False
@@ -112,20 +120,23 @@ def draw(
     ValueError
         Where rows on disk are damaged, and where the classifier was changed meanwhile.
     """
-    work = _Work(files, classifier, images, labels, share, classifier.identity, progress)
+    work = _Work(files, classifier, router, images, labels, share, (router or classifier).identity, progress)
     work.select()
+    work.route("select")
     if joint is not None and (lacking := _lacking(files.selection, wait)).size:
         return Missing("selection", lacking)
     level = _choose(files, joint)
     work.estimate(level)
-    for stage, name in ((files.estimation, "estimation"), (files.selection, "selection")):
+    work.route("estimate")
+    for name, stage in reversed(files.stages.items()):
         if (lacking := _lacking(stage, wait)).size:
-            return Missing(name, lacking)
+            return Missing(name.removesuffix(".tsv"), lacking)
     with locked(files.folder / LOCK, files.folder, wait=True):
         files.selection.merge()
         if files.levels() is None:
             files.write_levels(files.selected().outcome.level)
-        files.estimation.merge()
+        for stage in files.stages.values():
+            stage.merge()
     return None
 
 
@@ -162,10 +173,11 @@ class _Work:
 
     files: VoteFiles
     classifier: SmoothedClassifier
+    router: RoutedClassifier | None
     images: Callable[[Int64[np.ndarray, " b"]], Tensor]
     labels: Int64[np.ndarray, " n"]
     share: Share
-    identity: Identity
+    identity: Identity | RoutedIdentity
     progress: bool | Progress
 
     def select(self) -> None:
@@ -211,13 +223,29 @@ class _Work:
                 for i, j in np.argwhere(wanted).tolist()
             )
 
+    def route(self, name: str) -> None:
+        """Draw the router's votes that the share lacks of a stage; nothing without a router."""
+        if self.router is None:
+            return
+        design, stage = self.files.design, self.files.routes[name]
+        n = design.routes(name)
+        for positions, append in self._chunks(stage, n):
+            began = time.perf_counter()
+            votes = self.router.route(self._begin(positions), design.idx[positions], n, name)
+            each = time_text((time.perf_counter() - began) / len(positions))
+            rows = Tally((n,), votes[None, :, None], np.ones((len(positions), 1), dtype=np.int64))
+            append((str(idx), *rows.text(i, 0), each) for i, idx in enumerate(design.idx[positions].tolist()))
+
     def _begin(self, positions: Int64[np.ndarray, " b"]) -> Tensor:
         pixels = self.images(positions)
-        if self.classifier.begin(pixels) != self.identity:
+        if self._identity(pixels) != self.identity:
             raise ValueError(
                 f"{self.files.folder}: the model was changed while it was certified: begin again in another folder"
             )
         return pixels
+
+    def _identity(self, pixels: Tensor) -> Identity | RoutedIdentity:
+        return self.classifier.begin(pixels) if self.router is None else self.router.begin(pixels)
 
     def _chunks(
         self, stage: Stage, samples: int
@@ -229,7 +257,7 @@ class _Work:
             return
         full = FULL_BATCHES * self.classifier.batch_size * self.classifier.threads
         together = max(1, min(MOST_TOGETHER, full // samples))
-        what = "select" if stage is self.files.selection else "certify"
+        what = {self.files.selection: "select", self.files.estimation: "certify"}.get(stage, "route")
         with (
             stage.appending(self.share) as append,
             Counter(self.progress, what, len(mine), len(mine) - len(left)) as counter,

@@ -17,9 +17,13 @@ from smoothing.votes import Votes, read_votes
 
 SELECTION, LEVELS, ESTIMATION = "selection.tsv", "levels.tsv", "estimation.tsv"
 
+#: The votes of a router, by what its samples are for.
+ROUTES = {"select": "router_selection.tsv", "estimate": "router_estimation.tsv"}
+
 _SELECTION = ("idx", "label", "sigma", "clean", "n", "votes", "time")
 _LEVELS = ("idx", "sigma")
 _ESTIMATION = ("idx", "sigma", "n", "votes", "time")
+_ROUTE = ("idx", "n", "votes", "time")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,8 @@ class Design:
         Estimation samples.
     chosen_only : bool
         Draw estimation samples at each image's own level alone.
+    routed : bool, default=False
+        A router votes as well, `plan.n0` times and then, with fresh samples, as often as the last of the ladder.
     """
 
     idx: Int64[np.ndarray, " n"]
@@ -47,6 +53,11 @@ class Design:
     plan: Plan
     ladder: Ladder
     chosen_only: bool
+    routed: bool = False
+
+    def routes(self, stage: str) -> int:
+        """Return how many of the router's samples a stage has, "select" or "estimate"."""
+        return self.plan.n0 if stage == "select" else self.ladder.rungs[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +106,23 @@ class Estimated:
     seconds: Float64[np.ndarray, "p k"]
 
 
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """How often a router named which level.
+
+    Attributes
+    ----------
+    images : int array of shape (p,)
+        Which images of the run, increasing.
+    votes : int array of shape (p, k)
+    seconds : array of shape (p,)
+    """
+
+    images: Int64[np.ndarray, " p"]
+    votes: Int64[np.ndarray, "p k"]
+    seconds: Float64[np.ndarray, " p"]
+
+
 class VoteFiles:
     """The rows of a run in its folder. They may come from somebody else: all that is read is checked."""
 
@@ -103,6 +131,18 @@ class VoteFiles:
         k = design.sigma.shape[1]
         self.selection = Stage(folder / SELECTION, _SELECTION, design.idx, k)
         self.estimation = Stage(folder / ESTIMATION, _ESTIMATION, design.idx, 1 if design.chosen_only else k)
+        self.routes = {
+            stage: Stage(folder / name, _ROUTE, design.idx, 1) for stage, name in ROUTES.items() if design.routed
+        }
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Every table of votes by its name, in the order in which they are drawn."""
+        found = {SELECTION: self.selection}
+        for stage, name in ROUTES.items():
+            if stage in self.routes:
+                found[name] = self.routes[stage]
+        return {**found, ESTIMATION: self.estimation}
 
     def selected(self) -> Selected:
         """Return the selection samples that are on disk."""
@@ -168,6 +208,19 @@ class VoteFiles:
         images, order = _joined(parts, 0), _first_of_each(_joined(parts, 0))
         votes = Votes.joined(rungs, k, [part[1] for part in parts]).take(order)
         return Estimated(images[order], votes, _joined(parts, 2, np.float64).reshape(-1, k)[order])
+
+    def routed(self, stage: str) -> Routed:
+        """Return the router's votes of a stage that are on disk."""
+        k, rungs = self.design.sigma.shape[1], (self.design.routes(stage),)
+        parts = [
+            (images, _votes(table, rungs, k, 1), table.durations("time"))
+            for table, images in self.routes[stage].tables()
+        ]
+        images = _joined(parts, 0)
+        order = _first_of_each(images)
+        votes = Votes.joined(rungs, 1, [part[1] for part in parts]).take(order)
+        counts = votes.dense(slice(None), k).votes[0, :, 0]
+        return Routed(images[order], counts, _joined(parts, 2, np.float64)[order])
 
     def _check_sigma(self, table: Table, sigma: Float64[np.ndarray, "p each"]) -> None:
         if not np.array_equal(table.floats("sigma"), sigma.ravel()):

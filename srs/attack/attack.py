@@ -122,6 +122,7 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
             run,
             model=settings.model,
             files=files_of(settings.checkpoint, settings.expert),
+            router=settings.router,
             arch=settings.arch,
             device=settings.device,
             outside="abstain",
@@ -133,7 +134,12 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
         rng = np.random.default_rng([seed, 1])
         target = read_target(run, settings.images, rng)
     white = White(
-        predictor.classifier, target, samples=settings.samples, steps=settings.steps, seed=int(rng.integers(2**63))
+        predictor.classifier,
+        target,
+        samples=settings.samples,
+        steps=settings.steps,
+        seed=int(rng.integers(2**63)),
+        router=predictor.router,
     )
     grid = _GRID[run.described.settings.sampler]
     reach = max(_LEAST, _REACH * float(target.radius.max(initial=0)))

@@ -21,6 +21,9 @@ PER_IMAGE = 1 + INSIDE + BEYOND
 #: Noise samples that rank points, and that find where on a line the class changes.
 _RANKING, _LOCATING = 256, 1024
 
+#: Random lines from an image along which a point that no region holds is looked for.
+_LINES = 12
+
 #: How often the budget of an attack beyond the balls is bisected, and a line.
 _BUDGETS, _HALVINGS = 5, 10
 
@@ -83,28 +86,28 @@ class Starts:
         return Starts(*(np.concatenate(pair) for pair in zip(mine, theirs, strict=True)))
 
 
-#: Ways to find starts: (the target, which of its images have a ball, how many random ones, the random generator).
-Finder = Callable[[Target, Int64[np.ndarray, " k"], int, np.random.Generator], Starts]
+#: Ways to find starts: (the adversary's view, which images have a ball, how many random ones, the random generator).
+Finder = Callable[[White, Int64[np.ndarray, " k"], int, np.random.Generator], Starts]
 
 
-def at_centres(target: Target, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
+def at_centres(white: White, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
     """Begin at the certified images."""
-    return _free(balls, target.x[balls])
+    return _free(balls, white.target.x[balls])
 
 
-def at_random(target: Target, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
+def at_random(white: White, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
     """Begin at points drawn uniformly from the balls."""
-    owner = np.repeat(balls, restarts)
+    target, owner = white.target, np.repeat(balls, restarts)
     direction = rng.normal(size=(len(owner), target.x.shape[1]))
     length = target.radius[owner] * rng.random(len(owner)) ** (1 / direction.shape[1])
     direction *= (length / np.linalg.norm(direction, axis=1))[:, None]
     return _free(owner, target.x[owner] + direction)
 
 
-def at_borders(target: Target, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
+def at_borders(white: White, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
     """Begin where regions of other levels begin inside the balls, and stay there with that level."""
-    x, table = target.x, target.table
-    own = target.levels(target.centre[balls])
+    target, x, table = white.target, white.target.x, white.target.table
+    own = white.levels(target.centre[balls])
     owner, points, sigma, region = [], [], [], []
     for j, level in zip(balls.tolist(), own.tolist(), strict=True):
         apart = np.linalg.norm(table.centres - x[j], axis=1)
@@ -122,22 +125,48 @@ def at_borders(target: Target, balls: Int64[np.ndarray, " k"], restarts: int, rn
     )
 
 
-def under_the_level_outside(
-    target: Target, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator
+def under_levels_outside(
+    white: White, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator
 ) -> Starts:
-    """Walk with the level outside every region, from images whose balls leave their region."""
+    """Walk with each level that may decide outside every region, from images whose balls leave their region."""
+    target = white.target
+    leaves = _leaving(target, balls)
+    levels = target.sigmas if white.has_router else np.array([target.outside], np.float64)
     if target.outside is None:
-        return _free(balls[:0], target.x[:0])
-    leaves = balls[target.table.locate(target.centre[balls]).margin < target.radius[balls]]
-    return replace(_free(leaves, target.x[leaves]), sigma=np.full(len(leaves), target.outside))
+        levels = levels[:0]
+    owner = np.tile(leaves, len(levels))
+    return replace(_free(owner, target.x[owner]), sigma=np.repeat(levels, len(leaves)))
+
+
+def at_router_ties(white: White, balls: Int64[np.ndarray, " k"], restarts: int, rng: np.random.Generator) -> Starts:
+    """Begin where a router comes to name another level than at the image, as near to the tie as its votes tell."""
+    target = white.target
+    owner = _leaving(target, balls) if white.has_router else balls[:0]
+    if not owner.size:
+        return _free(owner, target.x[owner])
+    centre, x = target.centre[owner], target.x[owner]
+    named = white.named(centre)
+    end = _flat(white.walk_to_another_level(centre, target.radius[owner])).astype(np.float64)
+    low, high = np.zeros(len(owner)), np.ones(len(owner))
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        trial = (x + share[:, None] * (end - x)).astype(np.float32).reshape(centre.shape)
+        other = white.named(trial) != named
+        low, high = np.where(other, low, share), np.where(other, share, high)
+    return _free(np.tile(owner, 2), np.concatenate([x + high[:, None] * (end - x), end]))
+
+
+def _leaving(target: Target, balls: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " leaving"]:
+    """Return those whose certified ball is not all inside a region."""
+    margin = target.table.locate(target.centre[balls]).margin
+    return np.asarray(balls[margin < target.radius[balls]])
 
 
 def _free(owner: Int64[np.ndarray, " m"], points: Float64[np.ndarray, "m d"]) -> Starts:
     return Starts(owner, points, np.full(len(owner), np.nan), np.full(len(owner), -1))
 
 
-#: All of them. Where something else than regions decides about levels, its borders are one more.
-FINDERS: tuple[Finder, ...] = (at_centres, at_random, at_borders, under_the_level_outside)
+FINDERS: tuple[Finder, ...] = (at_centres, at_random, at_borders, under_levels_outside, at_router_ties)
 
 
 def inside(white: White, restarts: int, rng: np.random.Generator, grid: int | None) -> Points:
@@ -159,10 +188,10 @@ def inside(white: White, restarts: int, rng: np.random.Generator, grid: int | No
     """
     target = white.target
     shape, balls = target.centre.shape[1:], np.flatnonzero(target.radius > 0)
-    starts = at_centres(target, balls[:0], 0, rng)
+    starts = at_centres(white, balls[:0], 0, rng)
     for find in FINDERS:
-        starts += find(target, balls, restarts, rng)
-    owner, own = starts.owner, _usable(target)
+        starts += find(white, balls, restarts, rng)
+    owner, own = starts.owner, _usable(white)
     x, radius = target.x[owner], target.radius[owner]
 
     def kept(points: Float32[np.ndarray, "m c h w"]) -> Float32[np.ndarray, "m c h w"]:
@@ -176,10 +205,10 @@ def inside(white: White, restarts: int, rng: np.random.Generator, grid: int | No
         return settled(x, flat, radius, grid).reshape(points.shape)
 
     def levels(points: Float32[np.ndarray, "m c h w"]) -> Float64[np.ndarray, " m"]:
-        found = np.where(np.isnan(starts.sigma), target.levels(points), starts.sigma)
+        found = np.where(np.isnan(starts.sigma), white.levels(points), starts.sigma)
         return np.where(np.isnan(found), own[owner], found)
 
-    begin = kept(starts.points.astype(np.float32).reshape(-1, *shape))
+    begin = kept(starts.points.astype(np.float32).reshape(len(owner), *shape))
     classes = target.predict[owner]
     found = white.walk(begin, target.centre[owner], radius, classes, levels, kept) if len(owner) else begin
     points = Points.of(target, np.tile(owner, 2), np.concatenate([begin, found]))
@@ -211,13 +240,13 @@ def beyond(
     """
     target = white.target
     shape, k = target.centre.shape[1:], len(target.idx)
-    everyone, own = np.arange(k), _usable(target)
+    everyone, own = np.arange(k), _usable(white)
     lower, upper = target.radius.copy(), np.full(k, reach)
     ends = everyone[:0], target.centre[:0]
     tried, begin = np.full(k, reach), target.centre
 
     def levels(points: Float32[np.ndarray, "m c h w"]) -> Float64[np.ndarray, " m"]:
-        found = target.levels(points)
+        found = white.levels(points)
         return np.where(np.isnan(found), own, found)
 
     for _ in range(_BUDGETS):
@@ -228,13 +257,13 @@ def beyond(
         upper, lower = np.where(good, np.minimum(upper, tried), upper), np.where(good, lower, tried)
         tried = np.where(upper > lower, (lower + upper) / 2, upper)
     owner, points = _other_regions(target, reach)
-    points = settled(target.x[owner], points, np.full(len(owner), np.inf), grid).reshape(-1, *shape)
+    points = settled(target.x[owner], points, np.full(len(owner), np.inf), grid).reshape(len(owner), *shape)
     good = _misled(white, points, target.label[owner], clear)
     ends = np.concatenate([ends[0], owner[good]]), np.concatenate([ends[1], points[good]])
     wrong = Points.of(target, *ends)
     wrong = wrong[_first(wrong.owner, wrong.distance, BEYOND)]
     wrong += Points.of(target, wrong.owner, _nearer(white, wrong.owner, wrong.pixels, clear, grid))
-    return wrong[_first(wrong.owner, wrong.distance, BEYOND)], _unanswered(target, reach, rng, grid)
+    return wrong[_first(wrong.owner, wrong.distance, BEYOND)], _unanswered(white, reach, rng, grid)
 
 
 def _misled(
@@ -282,10 +311,11 @@ def _other_regions(target: Target, reach: float) -> tuple[Int64[np.ndarray, " m"
     return np.array(owner, np.int64), np.array(points).reshape(-1, x.shape[1])
 
 
-def _unanswered(target: Target, reach: float, rng: np.random.Generator, grid: int | None) -> Points:
+def _unanswered(white: White, reach: float, rng: np.random.Generator, grid: int | None) -> Points:
     """Return for each image the nearest point found that no region holds, along random lines; no vote is needed."""
+    target = white.target
     shape, k = target.centre.shape[1:], len(target.idx)
-    owner = np.repeat(np.arange(k), 1 + 4 * BORDERS)
+    owner = np.repeat(np.arange(k if target.outside is None else 0), _LINES)
     x = target.x[owner]
     direction = rng.normal(size=x.shape)
     direction *= np.where((x + 1e-3 * direction < 0) | (x + 1e-3 * direction > 1), -1, 1)
@@ -294,10 +324,10 @@ def _unanswered(target: Target, reach: float, rng: np.random.Generator, grid: in
 
     def along(length: Float64[np.ndarray, " m"]) -> Float32[np.ndarray, "m c h w"]:
         flat = settled(x, x + length[:, None] * unit, np.full(len(owner), np.inf), grid)
-        return flat.reshape(-1, *shape)
+        return flat.reshape(len(owner), *shape)
 
     for length in np.linspace(0, reach, 17).tolist():
-        lost = np.isnan(target.levels(along(np.full(len(owner), length)))) & np.isnan(high)
+        lost = np.isnan(white.levels(along(np.full(len(owner), length)))) & np.isnan(high)
         high = np.where(lost, length, high)
         low = np.where(np.isnan(high), length, low)
     found = np.flatnonzero(~np.isnan(high))
@@ -305,7 +335,7 @@ def _unanswered(target: Target, reach: float, rng: np.random.Generator, grid: in
     best = along(high)
     for _ in range(2 * _HALVINGS):
         trial = along((low + high) / 2)
-        lost = np.isnan(target.levels(trial))
+        lost = np.isnan(white.levels(trial))
         best = np.where(lost[:, None, None, None], trial, best)
         low, high = np.where(lost, low, (low + high) / 2), np.where(lost, (low + high) / 2, high)
     points = Points.of(target, owner[found], best[found])
@@ -316,10 +346,10 @@ def _flat(pixels: Float32[np.ndarray, "m c h w"]) -> Float32[np.ndarray, "m d"]:
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
-def _usable(target: Target) -> Float64[np.ndarray, " K"]:
+def _usable(white: White) -> Float64[np.ndarray, " K"]:
     """Return each image's noise level, and where G has no answer one of the run, to have gradients at all."""
-    found = target.levels(target.centre)
-    return np.where(np.isnan(found), target.fallback, found)
+    found = white.levels(white.target.centre)
+    return np.where(np.isnan(found), white.target.sigmas[0], found)
 
 
 def _projected(

@@ -13,7 +13,7 @@ from srs.run.sources import check_factory, check_one
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "attack": ("images", "steps", "samples", "restarts", "seed"),
     "verdict": ("n", "significance"),
-    "classifier": ("checkpoint", "expert", "model", "arch", "device"),
+    "classifier": ("checkpoint", "expert", "router", "model", "arch", "device"),
     "output": ("out", "overwrite"),
 }
 
@@ -43,6 +43,8 @@ class AttackSettings:
     """Where the weights of the base classifier are now. Default: where the run found them."""
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level."""
+    router: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the checkpoint of the run's router is now. Default: where the run found it."""
     model: str | None = None
     """Base classifier of your own, package.module:factory, where the run was certified with one: a folder alone never
     runs code, so name it again if you trust that module."""

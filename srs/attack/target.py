@@ -1,6 +1,7 @@
 """What is attacked: the balls that a run certified, and the map that says with which noise level G votes."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -27,10 +28,10 @@ class Target:
     radius : array of shape (K,)
         Of the certified balls, which are open; 0 where nothing is certified.
     table : RegionMap
-    outside : float or None
-        The noise level outside every region.
-    fallback : float
-        A noise level of the run, to follow gradients where G has no answer.
+    outside : float, "router" or None
+        The noise level outside every region, or that a router names it; None where G has no answer there.
+    sigmas : array of shape (L,)
+        The run's noise levels, increasing.
     """
 
     idx: Int64[np.ndarray, " K"]
@@ -39,18 +40,13 @@ class Target:
     centre: Float32[np.ndarray, "K c h w"]
     radius: Float64[np.ndarray, " K"]
     table: RegionMap
-    outside: float | None
-    fallback: float
+    outside: float | Literal["router"] | None
+    sigmas: Float64[np.ndarray, " L"]
 
     @property
     def x(self) -> Float64[np.ndarray, "K d"]:
         """The images, flattened."""
         return self.centre.reshape(len(self.centre), -1).astype(np.float64)
-
-    def levels(self, points: Float32[np.ndarray, "m c h w"]) -> Float64[np.ndarray, " m"]:
-        """Return the noise level with which G votes at points, NaN where it has no answer."""
-        sigma = self.table.locate(points).sigma
-        return sigma if self.outside is None else np.where(np.isnan(sigma), self.outside, sigma)
 
 
 def read_target(run: FinishedRun, most: int | None, rng: np.random.Generator) -> Target:
@@ -88,5 +84,5 @@ def read_target(run: FinishedRun, most: int | None, rng: np.random.Generator) ->
         radius,
         run.regions,
         run.outside,
-        float(manifest["sigmas"][0]),
+        np.array(manifest["sigmas"], dtype=np.float64),
     )

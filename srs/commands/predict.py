@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from srs.commands._cli import naming_flags, needing, one_line_errors, one_line_warnings, parse, printing
 from srs.commands._config import find_in_current_folder
+from srs.limits import named_outside
 from srs.predict.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _rows(
     return rows
 
 
-def _print(rows: list[dict[str, Any]], cut: int, around: float | None, settings: PredictSettings) -> None:
+def _print(rows: list[dict[str, Any]], cut: int, around: float | str | None, settings: PredictSettings) -> None:
     from rich.table import Table
 
     from srs.commands._cli import console
@@ -117,7 +118,7 @@ def _print(rows: list[dict[str, Any]], cut: int, around: float | None, settings:
     lines = []
     if lost and settings.online is None:
         if around is not None:
-            how = f"they vote with sigma = {around:g}"
+            how = f"they vote with {'the sigma that a router names' if around == 'router' else named_outside(around)}"
         elif settings.outside == "abstain":
             how = "it abstains"
         else:

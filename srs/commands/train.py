@@ -1,15 +1,14 @@
 """`srs-train`: train a base classifier by any of the methods, from a preset and overrides."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srs.commands._cli import naming_flags, needing, one_line_errors, one_line_warnings, parse_preset, printing
+from srs.commands._cli import console, naming_flags, needing, one_line_errors, one_line_warnings, parse_preset, printing
 from srs.commands._config import find_in_current_folder
 from srs.commands._progress import Teller
 
 if TYPE_CHECKING:
-    from training import Epoch
+    from training import Epoch, TrainSettings
 
 _DESCRIPTION = """Train a base classifier for certification: sample-wise (Algorithm 1), or a baseline at one sigma.
 
@@ -22,7 +21,7 @@ A run that was stopped, in whatever way, goes on with the same command and --res
 #: What the parts of training call the values of some flags.
 _FLAGS = {
     "arch": "--model", "batch_size": "--batch", "steps": "--k", "lam": "--macer-lambda", "beta": "--macer-beta",
-    "gamma": "--macer-gamma",
+    "gamma": "--macer-gamma", "kind": "--router-kind",
 }  # fmt: skip
 
 
@@ -32,23 +31,25 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train", "go on after the last whole epoch with --resume"), one_line_warnings("srs-train"):
         from smoothing.machine import processes
-        from training import PRESETS, run
-        from training.runs import CHECKPOINT
+        from training import PRESETS, ROUTER_PRESETS, run
+        from training.run_folder import CHECKPOINT
         from training.settings import TrainSettings
 
         with naming_flags(TrainSettings, **_FLAGS), Teller("srs-train") as teller:
-            settings = parse_preset(PRESETS, "srs-train", _DESCRIPTION)
+            settings = parse_preset({**PRESETS, **ROUTER_PRESETS}, "srs-train", _DESCRIPTION)
             find_in_current_folder(settings.model)
             epochs = run(settings, progress=teller.progress)
 
         if processes(settings.device).is_main_process:
-            _print(epochs, settings.out / CHECKPOINT)
+            _print(epochs)
+            if settings.method == "router":
+                _print_router(settings)
+            console().print(f"written to {settings.out / CHECKPOINT}", soft_wrap=True)
 
 
-def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
+def _print(epochs: Sequence["Epoch"]) -> None:
     from rich.table import Table
 
-    from srs.commands._cli import console
     from srs.report.numbers import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -64,6 +65,38 @@ def _print(epochs: Sequence["Epoch"], checkpoint: Path) -> None:
             f"{row.seconds:.1f}",
             f"{row.images_per_second:.0f}",
         )
+    console().print(table)
+
+
+def _print_router(settings: "TrainSettings") -> None:
+    """Print what held-out training images say of a router, from its checkpoint."""
+    from rich.table import Table
+
+    from training import load_router
+    from training.models import is_factory
+    from training.run_folder import CHECKPOINT
+
+    arch = settings.model if is_factory(settings.model) else None
+    found = load_router(settings.out / CHECKPOINT, arch=arch).validation
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("held-out images", "radius"):
+        table.add_column(name, justify="left" if name != "radius" else "right")
+    for sigma, radius in zip(found.sigmas, found.constant, strict=True):
+        table.add_row(f"sigma = {sigma:g} for all", f"{radius:.4f}")
+    table.add_row("each its own best", f"{found.best:.4f}")
+    table.add_row("router, min(R_S, R_c)", f"{found.min_radius:.4f}")
+    table.add_row("router, levels that agree", f"{found.router:.4f}")
     screen = console()
+    screen.print()
     screen.print(table)
-    screen.print(f"written to {checkpoint}", soft_wrap=True)
+    level = found.sigmas[found.level]
+    verdict = "the router answers" if found.better else f"not clearly more, so sigma = {level:g} answers for all"
+    screen.print(
+        f"router - sigma = {level:g}: {found.difference:+.4f}, standard error {found.error:.4f}: {verdict}",
+        soft_wrap=True,
+    )
+    screen.print(
+        f"mean expected radii of {found.images} held-out training images, {found.unseen} of them new to the base "
+        f"classifier; {found.passes:,} passes; labels were used",
+        soft_wrap=True,
+    )

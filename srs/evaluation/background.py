@@ -1,4 +1,4 @@
-"""Regions with a background: outside every region G votes with one noise level, the same everywhere.
+"""Regions with a background: outside every region G votes with one noise level, or with that which a router names.
 
 An image keeps a region only where its own level promises more than the background, by selection samples. The map is
 made of selection samples alone. So the samples that certify afterwards decide nothing about it, and the distances from
@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 import regions
 from smoothing import agreeing_radius
+from smoothing.agreement import outside_clearance
 from srs.evaluation.sizing import Sizer
 from srs.modes import Mode
 
@@ -28,35 +29,77 @@ ROOM = 0.1
 
 
 @dataclass(frozen=True, eq=False)
+class Outside:
+    """What decides outside every region.
+
+    Attributes
+    ----------
+    level : int array of shape (n,)
+        The level that is named at each image.
+    clearance : array of shape (n, K)
+        Within this distance of an image no other level is named: for each level, 0 for the one at the image.
+    """
+
+    level: Int64[np.ndarray, " n"]
+    clearance: Float64[np.ndarray, "n K"]
+
+    @classmethod
+    def constant(cls, level: int, images: int, levels: int) -> "Outside":
+        """Return one level, the same for every input."""
+        clearance = np.full((images, levels), np.inf)
+        clearance[:, level] = 0.0
+        return cls(np.full(images, level), clearance)
+
+    def radius(
+        self, classes: Int64[np.ndarray, "n K"], radius: Float64[np.ndarray, "n K"]
+    ) -> Float64[np.ndarray, " n"]:
+        """Return up to where no level decides that does not agree, where there are no regions."""
+        agree = np.where(classes == classes[np.arange(len(classes)), self.level][:, None], radius, 0.0)
+        return agreeing_radius(agree, self.clearance, self.level)
+
+
+@dataclass(frozen=True, eq=False)
 class Background:
-    """A map of regions, and the level around them.
+    """A map of regions, and what decides around them.
 
     Attributes
     ----------
     sigmas : array of shape (K,)
         Noise levels, increasing.
-    outside : int
-        The level outside every region.
+    outside : Outside
+        As selection samples promise it.
     table : regions.RegionMap
         The regions, around all images; of radius 0 where an image has none.
-    allocation : regions.Allocation
-        How they were sized.
+    allocation : regions.Allocation or None
+        How they were sized; None where nobody wanted any.
     """
 
     sigmas: Float64[np.ndarray, " K"]
-    outside: int
+    outside: Outside
     table: regions.RegionMap
-    allocation: regions.Allocation
+    allocation: regions.Allocation | None
+
+    @classmethod
+    def alone(
+        cls, points: Float64[np.ndarray, "n d"], sigmas: Float64[np.ndarray, " K"], outside: Outside
+    ) -> "Background":
+        """Return a map without regions."""
+        return cls(sigmas, outside, regions.RegionMap(points, np.zeros(len(points)), sigmas[outside.level]), None)
 
     @cached_property
     def level(self) -> Int64[np.ndarray, " n"]:
         """The level that G uses at each image."""
+        if self.allocation is None:
+            return self.outside.level
         where = self.table.locate(self.table.centres)
-        sigma = np.where(where.held, where.sigma, self.sigmas[self.outside])
+        sigma = np.where(where.held, where.sigma, self.sigmas[self.outside.level])
         return np.searchsorted(self.sigmas, sigma)
 
     def radii(
-        self, classes: Int64[np.ndarray, "n K"], radius: Float64[np.ndarray, "n K"]
+        self,
+        classes: Int64[np.ndarray, "n K"],
+        radius: Float64[np.ndarray, "n K"],
+        outside: Outside | None = None,
     ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Return the radius at each image's level, and up to where no level decides that does not agree, each (n,).
 
@@ -68,14 +111,15 @@ class Background:
             The class that each level certifies.
         radius : array of shape (n, K)
             Up to where.
+        outside : Outside, optional
+            As other samples prove it, of the same levels at the images. Default: as selection samples promise it.
         """
         at = np.arange(len(self.level))
         agree = np.where(classes == classes[at, self.level][:, None], radius, 0.0)
         own = agree[at, self.level]
         # no region beyond the image's own radius can change the minimum: up to there the distances are those of the map
         around = self.table.surroundings(self.table.centres, self.sigmas, own)
-        clearance = around.clearance
-        clearance[:, self.outside] = np.minimum(clearance[:, self.outside], around.exit)
+        clearance = outside_clearance(around.clearance, around.exit, (outside or self.outside).clearance)
         return own, agreeing_radius(agree, clearance, self.level)
 
 
@@ -100,11 +144,19 @@ class Promised:
     radius: Float64[np.ndarray, "n K"]
     samples: Int64[np.ndarray, "n K"]
 
+    def best_constant(self) -> int:
+        """Return the level that promises most as the only one."""
+        return int(self.radius.mean(axis=0).argmax())
+
 
 def with_background(
-    points: Float64[np.ndarray, "n d"], sigmas: Float64[np.ndarray, " K"], promised: Promised, mode: Mode
+    points: Float64[np.ndarray, "n d"],
+    sigmas: Float64[np.ndarray, " K"],
+    promised: Promised,
+    mode: Mode,
+    outside: Outside,
 ) -> Background:
-    """Make regions where they promise more than the level outside. No label is looked at.
+    """Make regions where they promise more than what decides outside. No label is looked at.
 
     Parameters
     ----------
@@ -114,24 +166,20 @@ def with_background(
         Noise levels, increasing.
     promised : Promised
     mode : Mode
-        Its `outside` is one of the levels, or "auto": the one that promises most as the only one.
+        How regions are sized.
+    outside : Outside
+        By selection samples.
 
     Returns
     -------
     Background
         Among maps for several `HEDGES`, the one that promises most for all images together. One of them has no region:
-        so by what selection samples promise, nothing is lost against the level outside, for all images together.
-
-    Raises
-    ------
-    ValueError
-        Where the level outside is none of the levels.
+        so by what selection samples promise, nothing is lost against having none, for all images together.
     """
     radius, level, at = promised.radius, promised.level, np.arange(len(points))
-    mode.check_outside(sigmas.tolist())
-    outside = int(radius.mean(axis=0).argmax() if mode.outside == "auto" else (sigmas == mode.outside).argmax())
     own = radius[at, level]
-    gain, error = own - radius[:, outside], _standard_error(own, sigmas[level], promised.samples[at, level])
+    error = _standard_error(own, sigmas[level], promised.samples[at, level])
+    gain = own - outside.radius(promised.classes, radius)
     bound = own + np.minimum(error, ROOM * own)
     size = Sizer.among(points, [bound], {})
     found = []

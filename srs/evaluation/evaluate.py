@@ -14,7 +14,8 @@ import regions
 from smoothing import certified_radius, make_sampler
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import shared_alpha
-from srs.evaluation.background import Promised, with_background
+from srs.evaluation.background import Outside, Promised, with_background
+from srs.evaluation.routed import Routed
 from srs.evaluation.rules import Choice, Proofs, RuleAnswers, answer, at, certified
 from srs.evaluation.sizing import Sizer
 from srs.modes import COMPARED, Mode
@@ -53,6 +54,8 @@ class Results:
         The same as published tables have it: with one-sided certificates, levels that are chosen for them, and regions
         of their own; at the run's levels where images were certified at these alone. Each of the two holds by itself;
         the larger radius of both, image by image, does not.
+    routed : Routed, optional
+        How alpha is split where a router names levels.
     """
 
     record: Record
@@ -62,6 +65,7 @@ class Results:
     proofs: Proofs
     rules: Mapping[str, RuleAnswers]
     one_sided: Mapping[str, RuleAnswers]
+    routed: Routed | None = None
 
     @property
     def answers(self) -> RuleAnswers:
@@ -76,13 +80,15 @@ class Results:
     @property
     def radii(self) -> Float64[np.ndarray, " n"]:
         """The radii r of the main mode's regions."""
-        return self.allocations[self.main.name].radii
+        allocation = self.answers.allocation
+        return np.zeros(len(self.points)) if allocation is None else allocation.radii
 
     @cached_property
     def bounds(self) -> Bounds:
         """The main mode's certificates, before regions cut them."""
         level, R = self.answers.level, self.answers.R
-        share = self.main.share(self.alpha, len(level))
+        alpha = self.alpha if self.routed is None else self.routed.alphas[0]
+        share = self.main.share(alpha, len(level))
         split = self.record.share[np.arange(len(level)), level][:, None]
         p_lower, p_upper = (bound[:, 0] for bound in counted_bounds(self.record.counts.at(level), share, split))
         return Bounds(certified(self.proofs, level, R), R, p_lower, p_upper)
@@ -128,18 +134,22 @@ def evaluate(
     """
     lost = make_sampler(sampler).lookup_error(points.shape[1])
     main, choice = choice_of(record, main, record.level, points)
-    columns = [(proofs_from_votes(record, main, alpha, record.share), choice)]
+    columns = [(record, choice, proofs_from_votes(record, main, alpha, record.share))]
     if record.share.any():
         alone = record
         if record.certified.all():
             alone = replace(record, expected_radius=record.expected_radius_one_sided)
         _, choice = choice_of(alone, main, level_one_sided(record, main, points), points)
-        columns.append((proofs_from_votes(record, main, alpha, np.zeros_like(record.share)), choice))
-    size = Sizer.among(points, [R for proofs, choice in columns for R in choice.to_size(proofs)], {})
-    rules, *other = (
-        answer(points, record.sigmas, proofs, choice, record.label, lost=lost, size=size) for proofs, choice in columns
-    )
-    return Results(record, points, alpha, main, columns[0][0], rules, other[0] if other else rules)
+        columns.append((alone, choice, proofs_from_votes(record, main, alpha, np.zeros_like(record.share))))
+    size = Sizer.among(points, [R for _, choice, proofs in columns for R in choice.to_size(proofs)], {})
+    found = []
+    routed = None if record.routing is None else Routed.of(record, record.routing, points, main, alpha)
+    for number, (_, choice, proofs) in enumerate(columns):
+        rules = answer(points, record.sigmas, proofs, choice, record.label, lost=lost, size=size)
+        if routed is not None:
+            rules |= routed.rules(choice.modes[main.inside] if main.has_regions else None, lost, one_sided=number > 0)
+        found.append(rules)
+    return Results(record, points, alpha, main, columns[0][2], found[0], found[-1], routed)
 
 
 def level_one_sided(record: Record, main: Mode, points: Float64[np.ndarray, "n d"]) -> Int64[np.ndarray, " n"]:
@@ -161,7 +171,10 @@ def proofs_from_votes(record: Record, main: Mode, alpha: float, share: Float64[n
     each = certified_radius(record.sigmas, *counted_bounds(record.counts, alpha, share))
     simultaneous = certified_radius(record.sigmas, *counted_bounds(record.counts, at_once, share))
     guarantee = f"each certificate holds with probability at least 1 - {alpha:g}, per image"
-    if main.outside is not None:
+    if main.outside == "router":
+        where = " outside every region" if main.has_regions else ""
+        guarantee += f", for G with the sigma that the router names{where}"
+    elif main.outside is not None:
         guarantee += f", for G with sigma = {main.outside:g} outside every region"
     if main.simultaneous:
         guarantee = (
@@ -182,10 +195,16 @@ def choice_of(
     """
     everywhere = np.flatnonzero(record.certified.all(axis=0)).tolist()
     own = record.own_level  # of largest expected radius
+    if main.outside == "router":
+        modes = dict.fromkeys(COMPARED, own) | ({main.inside: level} if main.has_regions else {})
+        return main, Choice(tuple(everywhere), own, modes)
     if main.outside is not None:
         promised = Promised(level, record.classes, record.expected_radius, record.samples)
-        background = with_background(points, record.sigmas, promised, main)
-        main = replace(main, outside=float(record.sigmas[background.outside]))
+        main.check_outside(record.sigmas.tolist())
+        k = promised.best_constant() if main.outside == "auto" else (record.sigmas == main.outside).argmax()
+        main = replace(main, outside=float(record.sigmas[k]))
+        outside = Outside.constant(int(k), len(points), len(record.sigmas))
+        background = with_background(points, record.sigmas, promised, main, outside)
         return main, Choice(tuple(everywhere), own, dict.fromkeys(COMPARED, own), backgrounds={main: background})
     if not at(record.certified, own).all():
         return main, Choice(tuple(everywhere), level, {main: level})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 
 from regions import OnlineAllocator, RegionMap
 from smoothing.machine import usable_device
-from srs.limits import OUTSIDE
+from srs.limits import OUTSIDE, named_outside
 from srs.predict.images import as_images, decode
 from srs.predict.online import Arrivals, arrive, identity_of, open_state
 from srs.predict.predictor import Answers, Predictor
-from srs.predict.run_classifier import ARGUMENTS, Words, fresh_seed, run_classifier
+from srs.predict.run_classifier import ARGUMENTS, Words, fresh_seed, run_classifier, run_router
 from srs.run.base_classifiers import Bank
 from srs.run.folder import REGIONS, SUMMARY, Description, read_description
 from srs.run.map import check_apart, read_summary, run_map
+from srs.run.router import router_record
 from srs.run.sources import Files
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -41,14 +42,14 @@ class FinishedRun:
     described : Description
     regions : RegionMap
         The run's own, in which regions that must not overlap do not.
-    outside : float or None
-        The noise level outside every region; None where G abstains there.
+    outside : float, "router" or None
+        The noise level outside every region, or that a router names it; None where G abstains there.
     """
 
     folder: Path
     described: Description
     regions: RegionMap
-    outside: float | None
+    outside: float | Literal["router"] | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,14 +72,18 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder, described, table, _outside(folder, described, summary))
 
 
-def _outside(folder: Path, described: Description, summary: Mapping[str, Any]) -> float | None:
-    """Return the run's noise level outside every region."""
+def _outside(folder: Path, described: Description, summary: Mapping[str, Any]) -> float | Literal["router"] | None:
+    """Return what decides outside every region of the run."""
     said = described.settings.mode.outside
     if said is None:
         return None
     level: Any = summary.get("outside")
-    if level not in described.manifest["sigmas"] or isinstance(level, bool) or said not in ("auto", level):
+    levels = ["router"] if said == "router" else described.manifest["sigmas"]
+    if level not in levels or isinstance(level, bool) or said not in ("auto", level):
         raise ValueError(f"{folder / SUMMARY} is damaged: outside = {level!s:.40} is not the run's level; restore it")
+    if said == "router":
+        router = router_record(described.manifest)
+        return "router" if router is None or router.level is None else router.level
     return float(level)
 
 
@@ -95,8 +100,8 @@ class LoadedRun:
         The run's regions.
     identity : dict
         Which classifier this is, as JSON has it: `classifier`, what was certified but for the run's seed;
-        `regions`, the content hash of the map; `overlap`; and `outside`, the run's level outside every region. Equal
-        for two loads of the same run; log it with every answer.
+        `regions`, the content hash of the map; `overlap`; and `outside`, the run's level outside every region, or
+        "router". Equal for two loads of the same run; log it with every answer.
     shape : tuple (C, H, W)
         Of an image.
     num_classes : int
@@ -212,8 +217,8 @@ class LoadedRun:
         """
         if self._outside is not None:
             raise ValueError(
-                f"the run has sigma = {self._outside:g} outside every region: a new region could end a certificate "
-                "that was given; register with a run that has none"
+                f"the run has {named_outside(self._outside)} outside every region: a new region could end a "
+                "certificate that was given; register with a run that has none"
             )
         if self._stated:
             seed = self._words.name.format("seed")
@@ -277,6 +282,7 @@ def load_run(
     model: str | nn.Module | Mapping[float, nn.Module] | None = None,
     *,
     checkpoint: PathLike | Mapping[float, PathLike] | None = None,
+    router: PathLike | None = None,
     arch: str | None = None,
     device: str = "auto",
     outside: str = "abstain",
@@ -299,6 +305,8 @@ def load_run(
         `device` and put in evaluation mode, and must not be changed afterwards.
     checkpoint : path, or mapping of noise level to path, optional
         Where the weights are now. Default: where the run found them; relative paths are relative to the current folder.
+    router : path, optional
+        Where the checkpoint of the run's router is now. Default: where the run found it.
     arch : str, optional
         A run with an architecture of one's own, `package.module:factory`, needs that name again.
     device : str, default="auto"
@@ -340,6 +348,7 @@ def load_run(
         read_run(Path(folder)),
         model=model,
         files=files,
+        router=None if router is None else Path(router),
         arch=arch,
         device=device,
         outside=outside,
@@ -354,6 +363,7 @@ def open_classifier(
     *,
     model: str | Bank | None,
     files: Files | None,
+    router: Path | None,
     arch: str | None,
     device: str,
     outside: str,
@@ -363,7 +373,16 @@ def open_classifier(
 ) -> LoadedRun:
     """Load the classifier of a run that was read; `load_run` names the arguments, `words` those of errors."""
     predictor, stated = open_predictor(
-        run, model=model, files=files, arch=arch, device=device, outside=outside, alpha=alpha, seed=seed, words=words
+        run,
+        model=model,
+        files=files,
+        router=router,
+        arch=arch,
+        device=device,
+        outside=outside,
+        alpha=alpha,
+        seed=seed,
+        words=words,
     )
     return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)
 
@@ -373,6 +392,7 @@ def open_predictor(
     *,
     model: str | Bank | None,
     files: Files | None,
+    router: Path | None,
     arch: str | None,
     device: str,
     outside: str,
@@ -398,8 +418,10 @@ def open_predictor(
     if run.outside is not None:
         if outside != "abstain":
             given = words.value.format("outside", outside)
-            raise ValueError(f"{given}: the run was certified with sigma = {run.outside:g} outside; leave it out")
-        outside = f"sigma={run.outside!r}"
+            raise ValueError(f"{given}: the run was certified with {named_outside(run.outside)} outside; leave it out")
+        outside = "abstain" if run.outside == "router" else f"sigma={run.outside!r}"
     elif outside not in OUTSIDE:
         raise ValueError(f"{words.value.format('outside', outside)}: choose {', '.join(OUTSIDE)}")
-    return Predictor(classifier, run.regions, sigmas=sigmas, outside=outside, alpha=alpha), stated
+    routed = run_router(run.folder, run.described, classifier, file=router, words=words)
+    predictor = Predictor(classifier, run.regions, sigmas=sigmas, outside=outside, alpha=alpha, router=routed)
+    return predictor, stated

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -45,15 +45,15 @@ class Opened:
         Of images, n and n0.
     query : Query
     seed : int
-    outside : float or None
-        The noise level outside every region, where there is one.
+    outside : float, "router" or None
+        The noise level outside every region, where there is one, or that a router names it.
     """
 
     predict: Ask
     certify: Ask
     query: Query
     seed: int
-    outside: float | None
+    outside: float | Literal["router"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         run,
         model=settings.model,
         files=files_of(settings.checkpoint, settings.expert),
+        router=settings.router,
         arch=settings.arch,
         device=settings.device,
         outside=settings.outside,

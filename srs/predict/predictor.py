@@ -6,12 +6,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from regions import Location, RegionMap
-from smoothing import ABSTAIN, Certificates, Predictions, SmoothedClassifier, agreeing_radius, make_sampler
+from smoothing import (
+    ABSTAIN,
+    Certificates,
+    Predictions,
+    RoutedClassifier,
+    RoutedIdentity,
+    SmoothedClassifier,
+    agreeing_radius,
+    make_sampler,
+)
 from smoothing._validate_inputs import check_images
+from smoothing.agreement import outside_clearance
 from smoothing.confidence import shared_alpha
+from smoothing.router_bounds import router_clearance
 from srs.evaluation.rules import less
 from srs.limits import OUTSIDE, named_level
 from srs.predict.numbers import Numbers
@@ -54,6 +66,16 @@ class Answers:
     cut: Bool[np.ndarray, " m"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Outside:
+    """What decides outside every region: levels, that at each of m inputs, how far others are, and alpha left."""
+
+    levels: Float64[np.ndarray, " K"]
+    sigma: Float64[np.ndarray, " m"]
+    clearance: Float64[np.ndarray, "m K"]
+    alpha: float
+
+
 class Predictor:
     """The classifier G (Eq. 9) over a frozen map of regions.
 
@@ -73,6 +95,9 @@ class Predictor:
         "sigma=0.25", say, G has this level outside every region, and is certified there too.
     alpha : float, default=0.001
         Failure probability of every answer.
+    router : RoutedClassifier, optional
+        The classifier with a router in front: outside every region G has the level that this names, and is certified
+        there too. `outside` is then left at its default.
 
     Notes
     -----
@@ -91,8 +116,10 @@ class Predictor:
         sigmas: Sequence[float] = (),
         outside: str = "abstain",
         alpha: float = 0.001,
+        router: RoutedClassifier | None = None,
     ) -> None:
-        self._around = named_level(outside)
+        self._around, self.router = named_level(outside), router
+        self._routed = None if router is None else router.identity
         if outside not in OUTSIDE and self._around is None:
             raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}, or a level as in sigma=0.25")
         self.classifier, self.table, self.outside = classifier, table, outside
@@ -117,6 +144,13 @@ class Predictor:
         where, sigma, names = self._levels(images, n0)
         answered = np.flatnonzero(~np.isnan(sigma))
         answers = _nothing(where, sigma)
+        routed = np.flatnonzero(np.isnan(sigma))
+        if self.router is not None and routed.size:
+            with self.voting():
+                named = self.router.predict(images[routed], n=n, n_router=n, alpha=self.alpha, indices=names[routed])
+            self._check_same_router(named.identity)
+            answers.predict[routed], answers.sigma[routed] = named.predict, self.router.sigmas[named.level]
+            answers.count[routed], answers.n[routed] = named.count, n
         if answered.size:
             with self.voting() as classifier:
                 found = classifier.predict(
@@ -136,35 +170,37 @@ class Predictor:
         fresh samples alone and never on the map's certificates, whatever alpha they were made at.
         Inputs outside every region are answered as by a call, with a radius of 0.
 
-        Where G has a level outside every region, levels that agree do no harm (`smoothing.agreeing_radius`): the ball
-        goes on where another level decides as far as that certifies the same class, by samples of its own.
+        Where G has a level outside every region, or a router, levels that agree do no harm
+        (`smoothing.agreeing_radius`): the ball goes on where another level decides as far as that certifies the same
+        class, by samples of its own.
 
         Parameters
         ----------
         images : float32 array of shape (m, C, H, W)
             Pixels in [0, 1].
         n : int, default=10_000
-            Estimation samples per image, fresh.
+            Estimation samples per image, fresh; of the router, if there is one, as many.
         n0 : int, default=1000
             Selection samples per image, which guess the class.
         """
         where, sigma, names = self._levels(images, n0)
+        alpha, outside = self.alpha, self._outside_of(images, names, n=n, n0=n0)
+        if outside is not None:
+            sigma, alpha = np.where(np.isnan(sigma), outside.sigma, sigma), outside.alpha
         answered = np.flatnonzero(~np.isnan(sigma))
         answers = _nothing(where, sigma)
         if answered.size:
             level = sigma[answered]
             with self.voting() as classifier:
-                found = classifier.certify(
-                    images[answered], level, n0=n0, n=n, alpha=self.alpha, indices=names[answered]
-                )
+                found = classifier.certify(images[answered], level, n0=n0, n=n, alpha=alpha, indices=names[answered])
             self.check_same(found)
             answers.predict[answered] = found.predict
             answers.count[answered] = found.counts
             answers.n[answered] = n
             answers.R[answered] = found.radius
             lost = make_sampler(found.identity.sampler).lookup_error(self.table.centres.shape[1])
-            if self._around is not None:
-                same = self._agreeing(images, sigma, names, found, n=n, n0=n0)
+            if outside is not None:
+                same = self._agreeing(images, sigma, names, found, outside, n=n, n0=n0)
                 answers.radius[:] = less(same, lost)
                 return replace(answers, cut=same < answers.R)
             constant = self.table.same_sigma(images, where)  # 0 outside every region
@@ -173,12 +209,39 @@ class Predictor:
             return replace(answers, cut=nearer)
         return answers
 
+    def _outside_of(
+        self, images: Float32[np.ndarray, "m c h w"], names: Int64[np.ndarray, " m"], *, n: int, n0: int
+    ) -> _Outside | None:
+        """Return what decides outside every region, and up to where; None where nothing is certified there.
+
+        Of a router: its own selection samples say which level it names at an image, and fresh ones up to where no
+        other. The base classifier is left the rest of alpha.
+        """
+        if self.router is not None:
+            alpha, router_alpha = self.router.alphas(self.alpha)
+            pixels = torch.from_numpy(images)
+            with self.voting():
+                self._check_same_router(self.router.begin(pixels))
+                named = self.router.route(pixels, names, n0, "select").argmax(axis=1)
+                votes = self.router.route(pixels, names, n, "estimate")
+            assert self.router.router_sigma is not None  # who has a router has its noise level
+            clearance = router_clearance(votes, named, self.router.router_sigma, router_alpha)
+            clearance[np.arange(len(named)), named] = 0.0
+            return _Outside(self.router.sigmas, self.router.sigmas[named], clearance, alpha)
+        if self._around is None:
+            return None
+        levels = np.unique([*self.table.sigma[self.table.radii > 0], self._around])
+        clearance = np.full((len(images), len(levels)), np.inf)
+        clearance[:, levels == self._around] = 0.0
+        return _Outside(levels, np.full(len(images), self._around), clearance, self.alpha)
+
     def _agreeing(
         self,
         images: Float32[np.ndarray, "m c h w"],
         sigma: Float64[np.ndarray, " m"],
         names: Int64[np.ndarray, " m"],
         found: Certificates,
+        outside: _Outside,
         *,
         n: int,
         n0: int,
@@ -187,19 +250,19 @@ class Predictor:
 
         Levels that are farther away than an input's own radius are not asked: they could not change the minimum.
         """
-        filled = self.table.radii > 0
-        levels = np.unique([*self.table.sigma[filled], self._around])
+        levels = outside.levels
         around = self.table.surroundings(images, levels, found.radius)
-        clearance, radius = around.clearance, np.zeros((len(images), len(levels)))
-        outside = levels == self._around
-        clearance[:, outside] = np.minimum(clearance[:, outside], around.exit[:, None])
+        clearance = outside_clearance(around.clearance, around.exit, outside.clearance)
+        radius = np.zeros((len(images), len(levels)))
         own = np.searchsorted(levels, sigma)
         radius[np.arange(len(images)), own] = found.radius
         for k, level in enumerate(levels.tolist()):
             asked = np.flatnonzero((own != k) & (clearance[:, k] < found.radius))
             if asked.size:
                 with self.voting() as classifier:
-                    other = classifier.certify(images[asked], level, n0=n0, n=n, alpha=self.alpha, indices=names[asked])
+                    other = classifier.certify(
+                        images[asked], level, n0=n0, n=n, alpha=outside.alpha, indices=names[asked]
+                    )
                 self.check_same(other)
                 radius[asked, k] = np.where(other.predict == found.predict[asked], other.radius, 0.0)
         return agreeing_radius(radius, clearance, own)
@@ -227,6 +290,10 @@ class Predictor:
         """
         if found.identity != self._identity:
             raise RuntimeError("the base classifier was changed after it was loaded: load it again")
+
+    def _check_same_router(self, found: RoutedIdentity) -> None:
+        if found != self._routed:
+            raise RuntimeError("a network was changed after it was loaded: load the run again")
 
     def _levels(
         self, images: Float32[np.ndarray, "m c h w"], n0: int

@@ -5,10 +5,12 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from smoothing import SmoothedClassifier
+from smoothing import RoutedClassifier, SmoothedClassifier
 from smoothing.fingerprint import classifier_difference
+from smoothing.routing import router_seed
 from srs.run.base_classifiers import Bank, bank, named_by_run, own_classifier, smoothed
 from srs.run.folder import Description
+from srs.run.router import read_router, router_difference, router_record
 from srs.run.run_settings import RunSettings
 from srs.run.sources import Files
 from training.models import is_factory
@@ -103,6 +105,44 @@ def run_classifier(
             f"{folder}: another classifier was certified: it differs in {what}; name its weights with {words.weights}"
         )
     return classifier
+
+
+def run_router(
+    folder: Path, described: Description, classifier: SmoothedClassifier, *, file: Path | None, words: Words = FLAGS
+) -> RoutedClassifier | None:
+    """Load the router of a run that a network names levels for, in front of the run's classifier; None without one.
+
+    Parameters
+    ----------
+    folder, described, words
+        As in `run_classifier`, which loaded `classifier`.
+    file : Path or None
+        Where the router's checkpoint is now; unless given, where the run found it.
+
+    Raises
+    ------
+    ValueError
+        Where another router was certified, and where a file is named and the run has no router.
+    OSError
+        Where the checkpoint cannot be opened.
+    """
+    settings, manifest = described.settings, described.manifest
+    record = router_record(manifest)
+    if record is None or settings.router is None:
+        if file is not None:
+            raise ValueError(f"{words.value.format('router', file)}: the run in {folder} has no router; leave it out")
+        return None
+    router = read_router(file or settings.router, manifest["sigmas"], manifest["data"]["shape"], classifier)
+    routed = router.smoothed(classifier)
+    here = router.manifest(routed, manifest["data"]["shape"])
+    if here["classifier"] is not None:
+        here["classifier"]["seed"] = router_seed(settings.seed)
+    if (what := router_difference(here, manifest["router"])) is not None:
+        named = words.value.format("router", "FILE") if words is FLAGS else words.name.format("router")
+        raise ValueError(
+            f"{folder}: another router was certified: it differs in {what}; name its checkpoint with {named}"
+        )
+    return routed
 
 
 def _found_again(folder: Path, settings: RunSettings, classes: int, files: Files | None, words: Words) -> Bank:

@@ -51,6 +51,8 @@ class PredictSettings:
     --model."""
     normalizer: str | None = None
     """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    router: Path | None = None
+    """Where the checkpoint of the run's router is now."""
     num_classes: int | None = None
     """For a region map: number of classes. Default: as many as the checkpoint has."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -96,6 +98,8 @@ class PredictSettings:
         check_one(checkpoint=self.checkpoint, expert=self.expert, model=self.model)
         if self.model is not None:
             check_factory(self.model, arch=self.arch, normalizer=self.normalizer)
+        if self.router is not None and self.run.suffix == ".npz":
+            raise ValueError(f"--router {self.router}: a map has none; name the folder of a run")
         if self.run.suffix != ".npz":
             for name, default in (("arch", None), ("normalizer", None), ("num_classes", None),
                                   ("precision", "float32"), ("sampler", "gaussian")):  # fmt: skip

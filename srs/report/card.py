@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srs.modes import title
+from srs.modes import ROUTED, ROUTER, title
 from srs.report.numbers import floored, percent, raised
 from srs.run.settings import EARLIER
 
@@ -37,21 +37,16 @@ def card(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
 def checked_part(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
     """Return what stands between the marks, with them."""
     data, guarantee, made_by = summary["data"], summary["guarantee"], summary["versions"].get("srs-certify", "0.1")
-    outside = summary.get("outside")
-    around = "" if outside is None else f", or with sigma = {outside:g} outside every region,"
-    nothing = ", or of inputs outside every region" if outside is None else ""
     parts = [
         f"# Certified classifier of {_code(data['name'])}",
-        "An image classifier by randomized smoothing with a noise level for each region of its input space "
+        f"An image classifier by randomized smoothing with a noise level for each {_where(summary)} "
         f"(sample-wise randomized smoothing), made by srs-certify {_code(made_by)}.",
         _table(_facts(summary, shape)),
         "## Result",
         _result(summary),
         "## What is guaranteed",
         f"{guarantee[:1].upper()}{guarantee[1:]}, over the noise that was drawn: within the certified l2 radius, in "
-        "units of pixels in [0, 1], the classifier that looks up the region of its input and votes with that region's "
-        f"sigma{around} returns the certified class. The images were known, without labels, when the regions were "
-        f"made. Nothing is claimed of the base classifier alone{nothing}.",
+        f"units of pixels in [0, 1], {_promise(summary)}",
         "## Use",
         _use(_settings(summary)),
         "## Verify",
@@ -60,6 +55,32 @@ def checked_part(summary: Mapping[str, Any], shape: Sequence[int]) -> str:
         "run's folder it also checks what stands between the two marks of this file, and nothing around them.",
     ]
     return "\n\n".join([BEGIN, *parts, END])
+
+
+def _where(summary: Mapping[str, Any]) -> str:
+    return "input, named by a router" if summary["main"] == ROUTED.name else "region of its input space"
+
+
+def _promise(summary: Mapping[str, Any]) -> str:
+    """Return what the classifier does, and what is not claimed of it."""
+    outside, certified = summary.get("outside"), "returns the certified class."
+    if summary["main"] == ROUTED.name:
+        return (
+            f"the classifier that votes with the sigma which a router names {certified} The images need not have been "
+            "known before. Nothing is claimed of the base classifier alone."
+        )
+    around, nothing = "", ""
+    if outside == ROUTER:
+        around = ", or outside every region with the sigma that a router names,"
+    elif outside is not None:
+        around = f", or with sigma = {outside:g} outside every region,"
+    else:
+        nothing = ", or of inputs outside every region"
+    return (
+        f"the classifier that looks up the region of its input and votes with that region's sigma{around} {certified} "
+        "The images were known, without labels, when the regions were made. Nothing is claimed of the base classifier "
+        f"alone{nothing}."
+    )
 
 
 def _facts(summary: Mapping[str, Any], shape: Sequence[int]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from srs.modes import Mode
 from srs.report.summary import summarize
 from srs.run.folder import REGIONS, SUMMARY, read_description
 from srs.run.map import read_summary, run_map
+from srs.run.router import router_record
 from srs.run.run_settings import RunSettings
 from srs.run.version_1 import OldRows
 from srs.run.votes import Record, images_of, read_record, vote_files
@@ -109,7 +110,8 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     if manifest["format"] == 1:
         record = OldRows(folder, idx, sigmas, settings.chosen_only, classes, settings.n0, settings.n).read()
     else:
-        record = read_record(vote_files(folder, settings, idx, sigmas, classes))
+        router = router_record(manifest)
+        record = read_record(vote_files(folder, settings, idx, sigmas, classes, router), router)
     points = run_map(folder, manifest, summary).centres
     stored = StoredRun(folder, described.config, manifest, settings, record, points, summary)
     images = stored.images

@@ -13,6 +13,7 @@ from smoothing.tables import CertificateTable, floor_text, write_certificates, w
 from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
+from srs.evaluation.routed import Routed
 from srs.modes import title
 from srs.report.card import card
 from srs.report.numbers import floored, raised
@@ -68,12 +69,19 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "guarantee": results.proofs.guarantee,
         "regions": results.table.content_hash,
         **({} if results.main.outside is None else {"outside": results.main.outside}),
+        **({} if results.routed is None else {"router": _router(results.routed, manifest)}),
         "clean_accuracy_base": float((clean == record.label).mean()),
         **describe(results.rules, results.main.name, results.one_sided),
         "wrong_at_most": {"certificates": wrong_at_most(n, results.alpha), "probability": 1 - DELTA},
         "levels": describe_levels(results),
         "seconds": record.stages,
     }
+
+
+def _router(routed: Routed, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a router: its own noise level, or the one level that it names, and its part of alpha."""
+    said = manifest["router"]
+    return {"sigma": said["sigma"], "level": said["level"], "share_of_alpha": routed.share}
 
 
 def describe_levels(results: Results) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from srs.run.router import check_router
 from srs.run.run_settings import RunSettings
 from srs.run.settings import MOST, MOST_BATCH, MOST_LEVELS
 
@@ -20,8 +21,6 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
 
     Of `classifier`, names that are not known here are left to the comparison with the classifier itself.
     """
-    if manifest.get("router") is not None:
-        raise ValueError("it names a router, which a newer version knows; update srs-certify")
     data, classifier = (_part(manifest, name, dict) for name in ("data", "classifier"))
     sigmas = _part(manifest, "sigmas", list)
     _part(manifest, "device", str)
@@ -52,6 +51,7 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
         raise ValueError(f"sigmas = {_short(sigmas)} are no noise levels")
     if not all(low < high for low, high in pairwise(sigmas)):
         raise ValueError(f"sigmas = {_short(sigmas)} do not increase")
+    check_router(manifest.get("router"), sigmas, named=settings.router is not None)
 
 
 def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -16,7 +16,7 @@ from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share
 from smoothing.progress import Progress
 from srs.run.inputs import Inputs
-from srs.run.votes import vote_files
+from srs.run.votes import Record, read_record, vote_files
 
 
 def draw_run(
@@ -46,6 +46,7 @@ def draw_run(
         inputs.labels,
         share or Share(),
         joint=joint if inputs.settings.overlap == "joint" else None,
+        router=inputs.routed,
         wait=wait,
         progress=progress,
     )
@@ -53,7 +54,14 @@ def draw_run(
 
 def files_of(folder: Path, inputs: Inputs) -> VoteFiles:
     """Return the files of a run's votes."""
-    return vote_files(folder, inputs.settings, inputs.indices, inputs.sigmas, inputs.data.num_classes)
+    return vote_files(
+        folder, inputs.settings, inputs.indices, inputs.sigmas, inputs.data.num_classes, inputs.router_record
+    )
+
+
+def record_of(folder: Path, inputs: Inputs) -> Record:
+    """Return all votes of a run, which must be there."""
+    return read_record(files_of(folder, inputs), inputs.router_record)
 
 
 def points_of(inputs: Inputs) -> Float64[np.ndarray, "n d"]:

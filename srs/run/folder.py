@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from smoothing.drawing.draw import LOCK, owned_by_nobody_else
-from smoothing.drawing.files import ESTIMATION, LEVELS, SELECTION
+from smoothing.drawing.files import ESTIMATION, LEVELS, ROUTES, SELECTION
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
 from smoothing.storage import check_folder, forget_partial, locked, replacing
 from srs.run.description import check_manifest
+from srs.run.router import router_difference
 from srs.run.run_settings import RunSettings, settings_of
 from srs.run.settings import CIRCUMSTANCES, EARLIER
 
@@ -34,11 +35,13 @@ EXTRA = (*OLD_EXTRA, "p_upper", "runner_up", "runner_up_counts", "share")
 
 RUN_FILES = frozenset(
     {CONFIG, MANIFEST, MODEL, SELECTION, LEVELS, ESTIMATION, CERTIFICATES, COMPARISON, REGIONS, *CURVES, CARD, SUMMARY}
-    | {OLD_MODEL, LOCK}
+    | {OLD_MODEL, LOCK, *ROUTES.values()}
 )
 """What a finished run may hold."""
 
-_WORKING = re.compile(rf"({re.escape(SELECTION)}|{re.escape(ESTIMATION)})\.part[0-9]+|{re.escape(LOCK)}[0-9]+")
+_VOTES = "|".join(map(re.escape, (SELECTION, ESTIMATION, *ROUTES.values())))
+
+_WORKING = re.compile(rf"({_VOTES})\.part[0-9]+|{re.escape(LOCK)}[0-9]+")
 """Names of the files that each process writes until a run is finished."""
 
 #: What there may be before `config.yaml`, which is written last of a run's description.
@@ -211,6 +214,8 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
             )
     if (what := classifier_difference(manifest, described)) is not None:
         raise ValueError(f"--out {out}: belongs to a run with another {what}; name another --out")
+    if (what := router_difference(manifest.get("router"), described.get("router"))) is not None:
+        raise ValueError(f"--out {out}: belongs to a run whose router has another {what}; name another --out")
     differs = difference({key: manifest[key] for key in IDENTITY}, {key: described.get(key) for key in IDENTITY})
     if differs is not None:
         key, here, there = differs

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from smoothing import Identity, SmoothedClassifier, make_sampler, sigma_grid
+from smoothing import Identity, RoutedClassifier, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.fingerprint import hash_arrays
 from smoothing.machine import usable_device
 from smoothing.progress import Progress
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
+from srs.run.router import Router, RouterRecord, read_router
 from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import (
     BESIDE,
@@ -75,6 +76,8 @@ class Inputs:
         Where to compute.
     batch : int, optional
         Noisy images per pass, as an earlier start of the run found it on this kind of device.
+    router : Router, optional
+        What names a level for every input, where the settings name one.
     """
 
     settings: RunSettings
@@ -86,6 +89,17 @@ class Inputs:
     images: Float32[np.ndarray, "n c h w"]
     device: str
     batch: int | None = None
+    router: Router | None = None
+
+    @cached_property
+    def routed(self) -> RoutedClassifier | None:
+        """The smoothed classifier with its smoothed router; None without a network that names levels."""
+        return None if self.router is None else self.router.smoothed(self.classifier)
+
+    @property
+    def router_record(self) -> RouterRecord | None:
+        """What the run knows of its router."""
+        return None if self.router is None else self.router.record
 
     @cached_property
     def classifier(self) -> SmoothedClassifier:
@@ -109,7 +123,7 @@ class Inputs:
                 "sha256": hash_arrays(self.images, self.indices, self.labels),
             },
             "classifier": asdict(identity),
-            "router": None,
+            "router": None if self.router is None else self.router.manifest(self.routed, self.images.shape[1:]),
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
         }
@@ -148,10 +162,11 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     levels = GRID if given.expert else ()  # then the levels are those of the experts
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
-    if missing := [name for name in still_open(filled) if name != "overlap"]:
+    if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} does not say it: give --out")
+    filled = _routed(filled)
     if filled.overlap is None:
         filled = replace(filled, overlap=_overlap(filled))
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
@@ -159,9 +174,18 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
 
 def _overlap(given: CertifySettings) -> Overlap:
     """Return the overlap mode of settings that leave it open."""
+    if given.classifier == "router":  # there are no regions
+        return "sigma"
     if len(_sigmas(levels_of(given))) == 1:  # regions need not be kept apart
         return "sigma"
     return "paper" if given.method == "greedy" else "joint"
+
+
+def _routed(given: CertifySettings) -> CertifySettings:
+    """Return settings that say in two words what chooses sigma: `classifier`, and `outside` where it is a router."""
+    if not given.routed:
+        return replace(given, classifier="regions")
+    return replace(given, classifier=given.classifier or "both", outside="router")
 
 
 def _laddered(given: CertifySettings) -> CertifySettings:
@@ -223,7 +247,11 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     make_sampler(settings.sampler).check(torch.from_numpy(images))
     base = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
-    return Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch)
+    inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch)
+    if settings.router is None:
+        return inputs
+    router = read_router(settings.router, sigmas.tolist(), images.shape[1:], inputs.classifier)
+    return replace(inputs, router=router)
 
 
 def _found_batch(out: Path, device: str) -> int | None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from srs.modes import Mode
+from srs.modes import ROUTED, Mode
 from srs.run.settings import (
     EARLIER,
     INVOCATION,
     MOST,
     Bound,
     CertifySettings,
+    Classifier,
     Compile,
     ImageOrder,
     Method,
@@ -86,6 +87,7 @@ class RunSettings:
     levels: Grid | Experts
     checkpoint: Path | None
     model: str | None
+    router: Path | None
     arch: str | None
     normalizer: str | None
     dataset: str
@@ -95,6 +97,7 @@ class RunSettings:
     racing: bool
     chosen_only: bool
     overlap: Overlap
+    classifier: Classifier
     outside: str
     method: Method
     order: Order | None
@@ -120,6 +123,8 @@ class RunSettings:
     @property
     def mode(self) -> Mode:
         """How regions are sized."""
+        if self.classifier == "router":
+            return ROUTED
         return Mode.of(self.overlap, self.method, self.order, self.outside)
 
     @property
@@ -168,7 +173,17 @@ class Start:
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
-    names = ("dataset", "data_dir", *(() if given.expert else GRID), "n", "rule", "overlap", "bound", "precision")
+    names = (
+        "dataset",
+        "data_dir",
+        *(() if given.expert else GRID),
+        "n",
+        "rule",
+        "overlap",
+        "classifier",
+        "bound",
+        "precision",
+    )
     return tuple(name for name in names if getattr(given, name) is None)
 
 

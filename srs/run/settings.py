@@ -23,7 +23,7 @@ MOST_LEVELS = 1000
 
 MOST_BATCH = 10**6
 
-CIRCUMSTANCES = frozenset({"checkpoint", "expert", "data_dir", "indices", "device", "batch"})
+CIRCUMSTANCES = frozenset({"checkpoint", "expert", "router", "data_dir", "indices", "device", "batch"})
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
@@ -45,6 +45,8 @@ EARLIER: Mapping[str, Any] = {
     "stream": "sfc64",
     "compile": "no",
     "outside": "abstain",
+    "classifier": "regions",
+    "router": None,
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
 
@@ -60,14 +62,14 @@ DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "most used": ("checkpoint", "dataset", "n", "out", "resume"),
     "what is certified": (
-        "model", "expert", "arch", "normalizer", "preset", "data_dir", "image_size", "image_order", "indices", "skip",
-        "max",
+        "model", "expert", "arch", "normalizer", "router", "preset", "data_dir", "image_size", "image_order", "indices",
+        "skip", "max",
     ),
     "noise levels": ("sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
     "certification": (
         "alpha", "bound", "chosen_only", "rungs", "min_gain", "max_n", "target_loss", "sampler", "stream",
     ),
-    "regions": ("overlap", "outside", "method", "order"),
+    "regions": ("classifier", "overlap", "outside", "method", "order"),
     "run": ("config", "overwrite", "shard", "seed", "device", "precision", "batch", "compile"),
 }  # fmt: skip
 """In which order, and below which headings, the help has the settings."""
@@ -76,6 +78,7 @@ Rule = Literal["max-radius", "expected-radius", "anchor"]
 Overlap = Literal["paper", "sigma", "joint", "class"]
 Method = Literal["lp", "matching", "greedy"]
 Order = Literal["ascending", "descending", "arrival"]
+Classifier = Literal["regions", "router", "both"]
 Bound = Literal["runner-up", "top-class"]
 Sampler = Literal["gaussian", "discrete"]
 Stream = Literal["philox4x32", "sfc64"]
@@ -105,6 +108,9 @@ class CertifySettings:
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """One checkpoint for one noise level sigma, as in --expert 0.25=a.pt --expert 0.5=b.pt; these levels are the
     grid."""
+    router: Path | None = None
+    """Checkpoint of a router, as srs-train --method router writes it: it names a noise level for every input, also for
+    images that nobody has seen."""
     arch: str | None = None
     """Architecture of a checkpoint that does not name it: as srs-train's --model."""
     normalizer: str | None = None
@@ -143,10 +149,14 @@ class CertifySettings:
     no two. class: those that differ in sigma and in class; one certificate then relies on its neighbours', so each is
     made at alpha / number of images and all hold at once. Default: joint; paper with --method greedy; sigma where the
     grid has one level."""
+    classifier: Classifier | None = None
+    """What chooses sigma. regions: a map of regions around these images. router: --router, for every input. both:
+    regions, and the router outside them. Default: both with --router, else regions."""
     outside: str = "abstain"
     """What G answers outside every region. abstain: nothing. sigma=S: a vote with noise level S of the grid. auto: the
-    level that promises most as the only one, by selection samples. An image then gets a region only where its own sigma
-    promises more, and a region of another sigma ends no certificate where both levels agree."""
+    level that promises most as the only one, by selection samples. router: the level that --router names. An image then
+    gets a region only where its own sigma promises more, and a region of another sigma ends no certificate where both
+    levels agree."""
     method: Method = "lp"
     """How the radii r are found. lp: the optimum of Eq. 10. matching: the same, faster on large sets. greedy: Eq. 11,
     one region after the other."""
@@ -271,15 +281,41 @@ class CertifySettings:
             if getattr(self, name) is not None and getattr(self, name) != PAPER:
                 raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
 
+    @property
+    def routed(self) -> bool:
+        """Whether a router names levels."""
+        return self.router is not None or self.classifier in ("router", "both") or self.outside == "router"
+
     def _check_outside(self) -> None:
-        if self.outside == "abstain":
+        given = f"--outside {self.outside}" if self.outside != "abstain" else f"--classifier {self.classifier}"
+        if self.routed:
+            given = self._check_router()
+        elif self.outside == "abstain":
             return
-        given = f"--outside {self.outside}"
-        if self.outside != "auto" and named_level(self.outside) is None:
-            raise ValueError(f"{given}: expected abstain, auto, or a noise level as in sigma=0.25")
+        elif self.outside != "auto" and named_level(self.outside) is None:
+            raise ValueError(f"{given}: expected abstain, auto, router, or a noise level as in sigma=0.25")
         if self.overlap == "class":
             raise ValueError(f"{given}: levels that agree need no --overlap class; take paper, sigma or joint")
         if self.chosen_only:
             raise ValueError(f"{given}: needs certificates at every level; drop --chosen-only")
         if self.racing:
             raise ValueError(f"{given}: compares levels that --racing leaves out; drop one of them")
+
+    def _check_router(self) -> str:
+        """See that flags about the router go together, and return the one that asks for it."""
+        asked = f"--router {self.router}"
+        if self.outside == "router":
+            asked = "--outside router"
+        if self.classifier in ("router", "both"):
+            asked = f"--classifier {self.classifier}"
+        if self.router is None:
+            raise ValueError(f"{asked}: there is none; name its checkpoint with --router, which srs-train writes")
+        if self.classifier == "regions":
+            raise ValueError(f"--router {self.router}: has no effect with --classifier regions; drop one of them")
+        if self.outside not in ("abstain", "router"):
+            raise ValueError(f"--outside {self.outside}: the router decides there; drop it, or drop --router")
+        if self.classifier == "router":
+            for name in ("overlap", "order"):
+                if getattr(self, name) not in (None, *(("sigma",) if name == "overlap" else ())):
+                    raise ValueError(f"--{name} {getattr(self, name)}: --classifier router has no regions; drop it")
+        return asked

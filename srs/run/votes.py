@@ -1,21 +1,54 @@
 """The votes of a run, and what its rule made of them. Everything that a run reports is computed from these."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from smoothing import Ladder
-from smoothing.drawing.files import LEVELS, Design, VoteFiles
+from smoothing.confidence import weighted_alpha
+from smoothing.drawing.files import LEVELS, ROUTES, Design, Selected, VoteFiles
 from smoothing.drawing.stages import Table
-from smoothing.selection import Plan
+from smoothing.selection import Outcome, Plan, select_again
 from smoothing.storage import whole_lines
 from smoothing.votes import Counts
+from srs.run.router import RouterRecord
 from srs.run.run_settings import RunSettings
 
 #: What is said of a run whose rows are not all there.
 NOT_FINISHED = "the run has not come to its end; go on with srs-certify --resume"
+
+
+#: What part of alpha a router may get; selection samples choose among them.
+ROUTER_SHARES = (0.1, 0.25, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """What a router named around n images, among k levels, and what the levels promise beside it.
+
+    Attributes
+    ----------
+    sigma : float or None
+        The router's own noise level. None: it names one level for every input, and no sample of it was drawn.
+    level : int array of shape (n,)
+        The level that it named most often among selection samples.
+    selected, estimated : int arrays of shape (n, k)
+        How often it named each level, among selection samples and among fresh ones.
+    outcomes : mapping of float to Outcome
+        What selection samples of the classifier let expect where the router gets such a part of alpha.
+    seconds : float
+        Time of its votes.
+    """
+
+    sigma: float | None
+    level: Int64[np.ndarray, " n"]
+    selected: Int64[np.ndarray, "n k"]
+    estimated: Int64[np.ndarray, "n k"]
+    outcomes: Mapping[float, Outcome]
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +76,9 @@ class Record:
     seconds : array of shape (n,)
         Each image's share of the wall time of choosing its level and certifying it there.
     stages : dict of str to float
-        Time of "select" and "certify", of all images and processes together.
+        Time of "select" and "certify", of all images and processes together; of "route" where a router voted.
+    routing : Routing, optional
+        None where the run has no router.
     """
 
     sigmas: Float64[np.ndarray, " k"]
@@ -59,6 +94,7 @@ class Record:
     counts: Counts
     seconds: Float64[np.ndarray, " n"]
     stages: dict[str, float]
+    routing: Routing | None = None
 
     @property
     def own_level(self) -> Int64[np.ndarray, " n"]:
@@ -77,6 +113,7 @@ def vote_files(
     idx: Int64[np.ndarray, " n"],
     sigmas: Float64[np.ndarray, " k"],
     num_classes: int,
+    router: RouterRecord | None = None,
 ) -> VoteFiles:
     """Return the files of a run's votes, as its settings lay them out."""
     ladder = ladder_of(settings)
@@ -96,6 +133,7 @@ def vote_files(
         plan=plan,
         ladder=ladder,
         chosen_only=settings.chosen_only,
+        routed=router is not None and router.sigma is not None,
     )
     return VoteFiles(folder, design)
 
@@ -110,7 +148,7 @@ def ladder_of(settings: RunSettings) -> Ladder:
     return Ladder(rungs, settings.min_gain, target_loss=loss)
 
 
-def read_record(files: VoteFiles) -> Record:
+def read_record(files: VoteFiles, router: RouterRecord | None = None) -> Record:
     """Read all votes of a run; `ValueError` where they are damaged, and where the run has not come to its end."""
     n = len(files.design.idx)
     selected, level = files.selected(), files.levels()
@@ -119,8 +157,12 @@ def read_record(files: VoteFiles) -> Record:
     estimated = files.estimated(level)
     if len(estimated.images) < n:
         raise ValueError(f"{files.folder}: {NOT_FINISHED}")
+    routing = None if router is None else _routing(files, router, selected)
     for image in files.design.idx[selected.label < 0].tolist()[:1]:
         raise ValueError(f"{files.selection.file} is damaged: image {image} has no label; restore it")
+    stages = {"select": float(selected.seconds.sum()), "certify": float(estimated.seconds.sum())}
+    if routing is not None and routing.sigma is not None:
+        stages["route"] = routing.seconds
     return Record(
         sigmas=files.design.sigma[0],
         idx=files.design.idx,
@@ -134,8 +176,32 @@ def read_record(files: VoteFiles) -> Record:
         level=level,
         counts=estimated.votes.counted(selected.outcome.classes),
         seconds=selected.seconds + estimated.seconds[np.arange(n), level],
-        stages={"select": float(selected.seconds.sum()), "certify": float(estimated.seconds.sum())},
+        stages=stages,
+        routing=routing,
     )
+
+
+def _routing(files: VoteFiles, router: RouterRecord, selected: Selected) -> Routing:
+    """Read what the router of a run named, and see what levels promise beside it."""
+    design = files.design
+    n, k = design.sigma.shape
+    if router.sigma is None:
+        votes = np.zeros((n, k), dtype=np.int64)
+        votes[:, design.sigma[0].tolist().index(router.level)] = 1
+        return Routing(None, votes.argmax(axis=1), votes, votes, {0.0: selected.outcome}, 0.0)
+    drawn = [files.routed(stage) for stage in ROUTES]
+    if any(len(part.images) < n for part in drawn):
+        raise ValueError(f"{files.folder}: {NOT_FINISHED}")
+    outcomes = {}
+    for share in ROUTER_SHARES:
+        plan = replace(design.plan, alpha=weighted_alpha(design.plan.alpha, (1 - share, share))[0])
+        outcome = select_again(selected.votes, design.num_classes, design.sigma, plan)
+        assert outcome is not None  # nothing is left out by racing, so alpha does not change what is drawn
+        outcomes[share] = outcome
+    selecting, estimating = drawn
+    seconds = float(selecting.seconds.sum() + estimating.seconds.sum())
+    level = selecting.votes.argmax(axis=1)
+    return Routing(router.sigma, level, selecting.votes, estimating.votes, outcomes, seconds)
 
 
 def images_of(folder: Path) -> Int64[np.ndarray, " n"]:

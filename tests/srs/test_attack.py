@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import regions
-from smoothing import SmoothedClassifier
+from smoothing import RoutedClassifier, SmoothedClassifier
 from srs.attack.attack import attack
 from srs.attack.gradients import White
 from srs.attack.inside import distance_above, settled
@@ -227,7 +227,7 @@ def target(radii, sigma, centres, *, radius, predict=0, outside=None):
         radius=np.array([radius]),
         table=regions.RegionMap(centres, radii, sigma),
         outside=outside,
-        fallback=0.2,
+        sigmas=np.array([0.2, 0.5]),
     )
 
 
@@ -242,9 +242,11 @@ class Flat(torch.nn.Module):
         return self.logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
 
 
-def searched(model, attacked_target, restarts=1):
+def searched(model, attacked_target, restarts=1, router=None):
     classifier = SmoothedClassifier(model, 2, seed=1)
-    white = White(classifier, attacked_target, samples=8, steps=8, seed=2)
+    if router is not None:
+        router = RoutedClassifier(classifier, router, [0.2, 0.5], router_sigma=0.3)
+    white = White(classifier, attacked_target, samples=8, steps=8, seed=2, router=router)
     return inside(white, restarts, np.random.default_rng(4), None)
 
 
@@ -264,6 +266,15 @@ def test_the_level_outside_leads_out_of_the_region():
     assert (found.distance < 0.2).all()
     assert found.pixels[:, 0, 0, 0].max() > 0.68
     assert np.isnan(one.table.locate(found.pixels).sigma).any()
+
+
+def test_a_border_of_a_router_is_crossed():
+    """No base classifier has a gradient; beyond an edge 0.15 away the router names the level of the other class."""
+    one = target([0.0], [0.2], [[0.5] * 4], radius=0.2, outside="router")
+    edge = Halfspace(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), -0.65)
+    found = searched({0.2: Flat(1.0, 0.0), 0.5: Flat(0.0, 1.0)}, one, restarts=0, router=edge)
+    assert (found.distance < 0.2).all()
+    assert (found.pixels[:, 0, 0, 0] > 0.65).any()
 
 
 def test_points_of_a_ball_smaller_than_rounding_are_its_centre():

@@ -8,7 +8,7 @@ from torch import nn
 import regions
 from smoothing import SmoothedClassifier
 from srs.evaluation import background as module
-from srs.evaluation.background import Promised, with_background
+from srs.evaluation.background import Outside, Promised, with_background
 from srs.evaluation.evaluate import evaluate
 from srs.modes import Mode, short_title, title
 from srs.run.draw import draw_run, files_of, points_of
@@ -27,9 +27,16 @@ def invented(rng, n=60, classes=2):
     return points, Promised(radius.argmax(axis=1), voted, radius, np.full((n, 3), 400))
 
 
+def made(points, promised, mode):
+    """The map of a mode with a level outside, and that level's number."""
+    k = promised.best_constant() if mode.outside == "auto" else SIGMAS.tolist().index(mode.outside)
+    outside = Outside.constant(k, len(points), len(SIGMAS))
+    return with_background(points, SIGMAS, promised, mode, outside), k
+
+
 def level_of(found, inputs):
     """The level that G uses, looked up one by one in exact arithmetic: the first region that holds the input."""
-    level, table = np.full(len(inputs), found.outside), found.table
+    level, table = np.full(len(inputs), found.outside.level[0]), found.table
     for row, x in enumerate(inputs):
         for i in np.flatnonzero(table.radii > 0):
             if oracles.squared_distance(x, table.centres[i]) < oracles.Fraction(float(table.radii[i])) ** 2:
@@ -42,7 +49,7 @@ def level_of(found, inputs):
 @pytest.mark.parametrize("outside", ["auto", 0.25, 1.0])
 def test_every_level_that_decides_within_the_radius_is_certified_beyond_it(overlap, outside, rng):
     points, promised = invented(rng)
-    found = with_background(points, SIGMAS, promised, Mode(overlap, "lp", outside))
+    found, _ = made(points, promised, Mode(overlap, "lp", outside))
     # what is proved in the end is not what was promised, and may be more
     proved = np.where(rng.random((60, 3)) < 0.1, 0.0, promised.radius * rng.uniform(0.5, 1.5, (60, 3)))
     R, r = found.radii(promised.classes, proved)
@@ -69,19 +76,19 @@ def test_every_level_that_decides_within_the_radius_is_certified_beyond_it(overl
 def test_by_what_was_promised_nothing_is_lost_against_the_level_outside(rng):
     for outside in ("auto", *SIGMAS):
         points, promised = invented(rng)
-        found = with_background(points, SIGMAS, promised, Mode("sigma", "lp", outside))
+        found, k = made(points, promised, Mode("sigma", "lp", outside))
         _, r = found.radii(promised.classes, promised.radius)
-        alone = promised.radius[:, found.outside].sum()
+        alone = promised.radius[:, k].sum()
         assert r.sum() >= alone * (1 - 1e-12)
         if outside == "auto":
-            assert found.outside == promised.radius.sum(axis=0).argmax()
+            assert k == promised.radius.sum(axis=0).argmax()
             assert r.sum() > alone  # here regions pay
 
 
-def test_a_level_that_there_is_not_is_refused(rng):
-    points, promised = invented(rng)
-    with pytest.raises(ValueError, match=r"--outside sigma=0\.3: certificates are made at the levels 0\.25 0\.5 1"):
-        with_background(points, SIGMAS, promised, Mode("paper", "lp", 0.3))
+def test_a_level_that_there_is_not_is_refused(run):
+    inputs, record = run
+    with pytest.raises(ValueError, match=r"--outside sigma=0\.3: certificates are made at the levels 0\.1 0\.25"):
+        evaluate(record, points_of(inputs), Mode("paper", "lp", 0.3), 0.01)
 
 
 @pytest.mark.parametrize(("samples", "room"), [(100, 0.0401), (10_000, 0.0070570)])
@@ -90,7 +97,7 @@ def test_a_level_that_promises_nothing_more_makes_no_region(samples, room):
     points = np.array([[0.0, 0.0], [9.0, 0.0]])
     radius = np.array([[0.4, 0.4, 0.1], [0.400, 0.401, 0.1]])
     promised = Promised(np.array([0, 1]), np.zeros((2, 3), int), radius, np.full((2, 3), samples))
-    found = with_background(points, SIGMAS, promised, Mode("paper", "lp", 0.25))
+    found, _ = made(points, promised, Mode("paper", "lp", 0.25))
     # the second is free to have its region: nobody loses by it, and it promises 0.001 more
     # and room for a tenth, or for a standard error: 0.5 sqrt(p (1 - p) / n) / density(0.802), p = Phi(0.802) = 0.78872
     np.testing.assert_allclose(found.table.radii, [0.0, 0.401 + room], rtol=1e-4)
@@ -106,7 +113,7 @@ def test_a_promise_within_chance_gives_way_where_others_lose_by_it():
     radius = np.tile([0.4, 0.0, 0.0], (101, 1))
     radius[0, 1] = 0.41
     promised = Promised(radius.argmax(axis=1), np.zeros((101, 3), int), radius, np.full((101, 3), 100))
-    found = with_background(points, SIGMAS, promised, Mode("paper", "lp", 0.25))
+    found, _ = made(points, promised, Mode("paper", "lp", 0.25))
     assert not found.table.radii.any()
     np.testing.assert_array_equal(found.radii(promised.classes, radius)[1], 0.4)
 

@@ -72,10 +72,12 @@ def test_how_many_samples_there_are_is_said_once(here):
         assert (found.n, found.rungs) == (320, (10, 20, 40, 80, 160))
 
 
-@pytest.mark.parametrize("name", ["dataset", "data_dir", "sigma_step", "n", "rule", "overlap", "bound", "precision"])
+@pytest.mark.parametrize(
+    "name", ["dataset", "data_dir", "sigma_step", "n", "rule", "overlap", "classifier", "bound", "precision"]
+)
 def test_settings_of_a_run_leave_nothing_open(name):
     said = {"data_dir": Path("data"), "rule": "anchor", "overlap": "paper", "bound": "runner-up", **GRID}
-    said |= {"n": 100, "precision": "float32"}
+    said |= {"n": 100, "precision": "float32", "classifier": "regions"}
     assert settled(CertifySettings(**said)).levels == Grid(0.2, 0.4, 0.2)
     with pytest.raises(ValueError, match=f"it lacks {name}"):
         settled(CertifySettings(**{**said, name: None}))

@@ -44,7 +44,7 @@ def make_inputs(sigmas=SIGMAS, base=None, num_classes=2, **settings):
     images = (0.5 + spread * generator.uniform(-0.5, 0.5, (n, 1, 2, 2))).astype(np.float32)
     labels = np.arange(n) % 2
     known = {"n0": N0, "n": N, "alpha": ALPHA, "overlap": "paper", "precision": "float32"}
-    known |= {"rule": "max-radius", "bound": "runner-up"}
+    known |= {"rule": "max-radius", "bound": "runner-up", "classifier": "regions"}
     known |= {"dataset": "balls", "data_dir": Path("data"), "sigma_min": 0.1, "sigma_max": 0.5, "sigma_step": 0.05}
     settings = settled(CertifySettings(**(known | settings)))
     data = ImageData(

@@ -6,7 +6,7 @@ from torch import nn
 
 from smoothing import SmoothedClassifier
 from training import choose_levels
-from training.levels import CHUNK_IMAGES, FIRST_INDEX
+from training.chunks import CHUNK_IMAGES, FIRST_INDEX
 
 GRID = np.array([0.1, 0.15, 0.25])
 N0, ALPHA = 100, 0.01

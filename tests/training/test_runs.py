@@ -41,12 +41,12 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-import smoothing.storage, training.levels, training.runs
+import smoothing.storage, training.chunks, training.runs
 from smoothing import SmoothedClassifier
 from training import PRESETS, TrainSettings, run
 
 out, event, count, flags = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4])
-training.levels.CHUNK_IMAGES = 64
+training.chunks.CHUNK_IMAGES = 64
 left = iter(range(count - 1, -1, -1))
 
 def die_at(wanted):
@@ -61,11 +61,11 @@ def half(content, stream):
     save(content, stream)
 def chosen(self, *a, **k):
     die_at("choose"); return select(self, *a, **k)
-class Logs(training.runs._Logs):
+class Logs(training.runs.Logs):
     def add(self, epochs):
         die_at("saved"); super().add(epochs)
 torch.optim.Adam.step, torch.save, SmoothedClassifier.select_training_sigma = stepped, half, chosen
-training.runs._Logs = Logs
+training.runs.Logs = Logs
 run(replace(PRESETS["digits"][1], out=Path(out), **flags))
 """
 

@@ -32,7 +32,7 @@ def test_sample_wise_draws_levels_then_keeps_the_chosen_ones():
     np.testing.assert_array_equal(finetune.sigma, chosen.astype(np.float32))
     assert settings.stage().name != finetune.name  # other random streams
     assert finetune.attack == settings.stage().attack
-    assert settings.sigmas.tolist() == [0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+    assert settings.levels.tolist() == [0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
 
 
 def test_the_baselines_are_one_stage_at_one_sigma():
@@ -42,7 +42,7 @@ def test_the_baselines_are_one_stage_at_one_sigma():
     assert (adv.m, adv.attack.steps, adv.attack.epsilon) == (3, 7, 0.5)
     macer = TrainSettings(method="macer", sigma=0.25).stage()
     assert (macer.m, macer.attack, macer.loss) == (16, None, Macer(16.0, 16.0, 8.0))
-    assert TrainSettings(method="macer", sigma=0.25).sigmas.tolist() == [0.25]
+    assert TrainSettings(method="macer", sigma=0.25).levels.tolist() == [0.25]
 
 
 @pytest.mark.parametrize(

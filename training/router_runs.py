@@ -1,0 +1,254 @@
+"""Training a router in a folder: radii of training images, the network, and the comparison on held-out ones."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import nn
+
+from smoothing import SmoothedClassifier, sigma_grid
+from smoothing.machine import processes, usable_device
+from smoothing.progress import Progress
+from training.byte_images import ByteImages, as_bytes
+from training.checkpoints import ROUTER, check_savable, load_checkpoint, read_state, save_checkpoint, training_config
+from training.data import FolderImages, ImageData
+from training.evaluate import check_fit
+from training.loop import fit
+from training.models import is_factory, normalized
+from training.router_checkpoints import RouterFacts
+from training.router_targets import RouterValidation, Sampling, expected_radii, validate_router
+from training.routers import router_network
+from training.run_folder import CHECKPOINT, Logs, are_epochs, check_same
+from training.settings import TrainSettings, check_router_levels
+
+Images = np.ndarray | ByteImages | FolderImages
+
+
+class RouterRun:
+    """Where the training of a router stands: the targets once there are any, the network, and the epochs so far."""
+
+    def __init__(self, settings: TrainSettings, data: ImageData, progress: bool | Progress) -> None:
+        self.settings, self.progress = settings, progress
+        base, config = _base(settings, data)
+        levels = _levels(settings, config)
+        self.sigmas = np.array(levels)
+        self.rows, self.held_out = _split(settings, data, config)
+        self.unseen = _unseen(settings, len(self.held_out), len(data.train_labels), config)
+        given = data.train_images
+        all_images = given if isinstance(given, FolderImages) else as_bytes(given) or given
+        self.images, self.held_out_images = (_taken(all_images, rows) for rows in (self.rows, self.held_out))
+        self.labels, self.held_out_labels = (data.train_labels[rows] for rows in (self.rows, self.held_out))
+        self.classifier = SmoothedClassifier(
+            base,
+            data.num_classes,
+            precision=settings.precision,
+            channels_last=settings.channels_last,
+            compile=settings.compile,
+            seed=settings.seed,
+            device=usable_device(processes().device if settings.device == "auto" else settings.device),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.net = router_network(settings.model, len(levels), kind=settings.router_kind)
+        check_savable(self.net, f"--model {settings.model}")
+        self.model = normalized(self.net, settings.normalizer)
+        self.facts = RouterFacts(
+            levels=levels,
+            trained_sigma=float(settings.router_stage.sigma[0]),
+            kind=settings.router_kind,
+            loss=settings.router_loss,
+            base=self.classifier.identity.weights,
+            image_shape=tuple(data.test_images.shape[1:]),
+            seed=settings.seed,
+        )
+        self.targets: Float64[np.ndarray, "n K"] | None = None
+        self.validated = False
+        self.epochs: list[dict[str, Any]] = []
+        self.logs: Logs | None = None
+        self._state: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Take up what the checkpoint holds, if there is one."""
+        file = self.settings.out / CHECKPOINT
+        if not file.exists():
+            return
+        saved = read_state(file, self.net)
+        names = {"model": self.settings.model, "normalizer": self.settings.normalizer}
+        check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
+        check_same(file, training_config(file), self.settings.to_dict())
+        about = saved.get(ROUTER)
+        entry = self.facts.entry(None)
+        if not isinstance(about, Mapping) or {**about, "validation": None} != entry:
+            raise ValueError(
+                f"--checkpoint {self.settings.checkpoint}: the run in {file.parent} is for another base classifier; "
+                "give that one, or begin in another folder"
+            )
+        self._state, self.epochs, self.targets = _progress(file, saved, (len(self.rows), len(self.sigmas)))
+        self.validated = about.get("validation") is not None
+
+    def train(self) -> None:
+        """Compute the targets, train, and compare with constant levels, each from where the folder stands."""
+        if self.targets is None:
+            self.targets = expected_radii(
+                self.classifier,
+                self.images,
+                self.labels,
+                self.sigmas,
+                n0=self.settings.n0,
+                n=self.settings.n,
+                alpha=self.settings.alpha,
+                indices=self.rows,
+                partial=self._partial("radii", self.facts.base),
+                progress=self.progress,
+            )
+        best = self.targets.max(axis=1).mean()
+        if best == 0:
+            raise ValueError(
+                f"--checkpoint {self.settings.checkpoint}: no training image has a radius at any of the levels "
+                f"{' '.join(map(str, self.facts.levels))}; name levels that the base classifier was trained for"
+            )
+
+        def keep(state: dict[str, Any]) -> None:
+            self._state, self.epochs = state, list(state["history"])
+            if self.logs is not None:
+                self._save(None)
+                self.logs.add(self.epochs)
+
+        fit(
+            self.model,
+            self.images,
+            (self.targets / best).astype(np.float32),  # so the loss is a part of what there is to be had
+            stage=self.settings.router_stage,
+            engine=self.settings.engine,
+            seed=self.settings.seed,
+            state=self._state,
+            after_epoch=keep,
+            progress=self.progress,
+        )
+        if not self.validated:
+            found = self._validate()
+            if self.logs is not None:
+                self._save(found)
+
+    def _validate(self) -> RouterValidation:
+        settings = self.settings
+        sampling = Sampling(n0=settings.n0, n=settings.n, n_router=settings.n_router, alpha=settings.alpha)
+        return validate_router(
+            self.classifier,
+            self.model,
+            self.held_out_images,
+            self.held_out_labels,
+            self.sigmas,
+            router_sigma=self.facts.trained_sigma,
+            sampling=sampling,
+            unseen=self.unseen,
+            indices=self.held_out,
+            progress=self.progress,
+        )
+
+    def _partial(self, name: str, digest: str) -> Path:
+        return self.settings.out / f"{name}-{digest[:12]}.partial"
+
+    def _save(self, validation: RouterValidation | None) -> None:
+        assert self.targets is not None
+        save_checkpoint(
+            self.settings.out / CHECKPOINT,
+            self.net,
+            arch=self.settings.model,
+            normalizer=self.settings.normalizer,
+            config=self.settings.to_dict(),
+            router=self.facts.entry(validation),
+            targets=torch.from_numpy(self.targets),
+            epochs=self.epochs,
+            state=self._state,
+        )
+        for partial in self.settings.out.glob("radii-*.partial.*"):  # the checkpoint holds them now
+            partial.unlink()
+
+
+def _base(settings: TrainSettings, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the base classifier, and what its checkpoint says of its training."""
+    file = settings.checkpoint
+    if file is None:
+        raise ValueError("--method router learns for a base classifier: name its checkpoint with --checkpoint")
+    config = training_config(file)
+    for name in ("model", "normalizer"):
+        theirs, ours = config.get(name), getattr(settings, name)
+        if theirs is not None and theirs != ours and not is_factory(theirs):
+            raise ValueError(f"--{name} {ours}: the base classifier in {file} has {theirs}; give --{name} {theirs}")
+    classes = data.num_classes if is_factory(settings.model) else None
+    base = load_checkpoint(file, arch=settings.model, normalizer=settings.normalizer, num_classes=classes)
+    check_fit(base, data, f"--checkpoint {file}")
+    return base, config
+
+
+def _levels(settings: TrainSettings, config: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the levels that are given, or those that the base classifier was trained for."""
+    if settings.sigmas is not None:
+        return settings.sigmas
+    if config.get("sigma") is not None:
+        return check_router_levels(f"the base classifier in {settings.checkpoint} was trained at", (config["sigma"],))
+    names = ("sigma_min", "sigma_max", "sigma_step")
+    if any(config.get(name) is None for name in names):
+        raise ValueError(f"{settings.checkpoint} does not say which levels it was trained for: give --sigmas")
+    return check_router_levels("levels of the base classifier", sigma_grid(*(config[name] for name in names)).tolist())
+
+
+def _split(
+    settings: TrainSettings, data: ImageData, config: Mapping[str, Any]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " held_out"]]:
+    """Return which training images the router learns from, and which are held out; both increasing.
+
+    Held out are first those that the base classifier was not trained on, where its checkpoint says that there are any:
+    it took the first of the order that its seed makes.
+    """
+    count = len(data.train_labels)
+    wanted = settings.train_images
+    held_out = settings.validation_images
+    if held_out is None:
+        held_out = count // 5 if wanted is None else max(2, wanted // 4)
+    wanted = count - held_out if wanted is None else wanted
+    if wanted < 1 or wanted + held_out > count:
+        raise ValueError(
+            f"--train-images {wanted} and --validation-images {held_out}: {data.name} has {count} for both"
+        )
+    order = np.random.default_rng(config.get("seed", settings.seed)).permutation(count)[::-1]
+    return np.sort(order[held_out : held_out + wanted]), np.sort(order[:held_out])
+
+
+def _unseen(settings: TrainSettings, held_out: int, count: int, config: Mapping[str, Any]) -> int:
+    """Return how many of the held-out images the base classifier was not trained on, as far as its checkpoint says."""
+    seen = config.get("train_images")
+    if seen is None or config.get("dataset") != settings.dataset:
+        return 0
+    return max(0, min(held_out, count - int(seen)))
+
+
+def _taken(images: Images, rows: Int64[np.ndarray, " n"]) -> Images:
+    if isinstance(images, ByteImages):
+        return ByteImages(images.pixels[rows])
+    return images.subset(rows) if isinstance(images, FolderImages) else images[rows]
+
+
+def _progress(
+    file: Path, saved: Mapping[str, Any], shape: tuple[int, int]
+) -> tuple[dict[str, Any], list[dict[str, Any]], Float64[np.ndarray, "n K"]]:
+    """Return the stage's state, the epochs so far, and the targets, from a checkpoint."""
+    state, epochs, targets = (saved.get(name) for name in ("state", "epochs", "targets"))
+    if (
+        isinstance(state, dict)
+        and isinstance(epochs, list)
+        and all(map(are_epochs, (epochs, state.get("history"))))
+        and _are_radii(targets, shape)
+    ):
+        return state, epochs, targets.numpy()
+    raise ValueError(f"{file} does not say how far training came: restore it, or begin in another folder")
+
+
+def _are_radii(targets: Any, shape: tuple[int, int]) -> TypeGuard[torch.Tensor]:
+    plain = isinstance(targets, torch.Tensor) and targets.dtype == torch.float64 and targets.layout == torch.strided
+    return plain and targets.shape == shape and bool(((targets >= 0) & (targets < math.inf)).all())
