@@ -14,8 +14,9 @@ from smoothing.storage import replacing
 from smoothing.tables import floor_text, write_rows
 from srs import __version__
 from srs.attack.attack import Found
+from srs.curves import accuracy_curves
 from srs.report.numbers import raised
-from srs.report.svg import COLOURS, SERIES, save, style
+from srs.report.svg import save
 
 SUMMARY, ROWS, CURVES, BREAKS = "attack.json", "attack.tsv", ("attack.svg", "attack.pdf"), "breaks.npz"
 
@@ -81,26 +82,12 @@ def rows(found: Found) -> Iterator[tuple[str, ...]]:
 
 def curves(found: Found) -> Figure:
     """Draw the certified accuracy below what the attack leaves: the truth lies between them."""
-    target, right = found.target, found.reach
+    target = found.target
     certified = np.where(target.predict == target.label, target.radius, 0.0)
     lines = {"certified (lower bound)": certified, "under attack (upper bound)": found.failed_at}
     if (found.failed_at < found.misled_at).any():
         lines["the same, abstaining counts as safe"] = found.misled_at
-    with style():
-        figure = Figure(figsize=(5.2, 4.0))
-        axes = figure.add_subplot()
-        for (name, far), (colour, dashes) in zip(lines.items(), SERIES, strict=False):
-            # a certified ball is open, so its radius counts below it; a point found counts from its distance on
-            gone = np.sort(far[np.isfinite(far)])
-            left = 100 * (len(far) - np.arange(len(gone) + 1)) / len(far)
-            x, y = np.concatenate([[0.0], gone, [right]]), np.concatenate([left, left[-1:]])
-            axes.step(x, y, where="post", color=colour, ls=dashes, lw=1.8, label=name)
-        broken = found.target.radius[np.unique(found.points.owner[found.breaks])]
-        if broken.size:
-            axes.plot(broken, np.full(broken.size, 1.0), "x", color=COLOURS["ink"], label="broken certificates")
-        axes.set(xlim=(0, right), ylim=(0, 102), xlabel="l2 radius (pixels in [0, 1])", ylabel="accuracy (%)")
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
+    return accuracy_curves(lines, found.reach, "accuracy (%)")
 
 
 def write(found: Found, folder: Path) -> None:

@@ -184,7 +184,7 @@ def inside(white: White, restarts: int, rng: np.random.Generator, grid: int | No
     Returns
     -------
     Points
-        At most `INSIDE` of each ball, all of them strictly inside, exactly.
+        At most `INSIDE` of each ball, settled inside it.
     """
     target = white.target
     shape, balls = target.centre.shape[1:], np.flatnonzero(target.radius > 0)
@@ -212,7 +212,6 @@ def inside(white: White, restarts: int, rng: np.random.Generator, grid: int | No
     classes = target.predict[owner]
     found = white.walk(begin, target.centre[owner], radius, classes, levels, kept) if len(owner) else begin
     points = Points.of(target, np.tile(owner, 2), np.concatenate([begin, found]))
-    points = points[points.distance < target.radius[points.owner]]
     rank = white.margins(points.pixels, target.predict[points.owner], _RANKING)
     return points[_first(points.owner, rank, INSIDE)]
 
