@@ -30,6 +30,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds a cell, on a machine that does much else
 nb_execution_in_temp = True
+nb_merge_streams = True  # what a command prints is one block
 nb_output_stderr = "remove"  # how far commands are, which no reader needs
 
 autodoc_member_order = "bysource"
