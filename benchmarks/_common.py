@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -283,7 +284,10 @@ def write_rows(name: str, rows: Sequence[Row]) -> None:
 
 
 def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = RESULTS) -> None:
-    """Write NAME.md into the folder: which command made it, on what hardware, then the parts; and print it."""
+    """Write NAME.md into the folder: which command made it, on what hardware, then the parts; and print it.
+
+    What a reader should conclude is written by hand, into the page, and stays: read it again after another run.
+    """
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
@@ -295,7 +299,11 @@ def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = R
     )
     text = "\n".join([head, *parts]).rstrip() + "\n"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.md").write_text(text)
+    page = folder / f"{name}.md"
+    before = page.read_text() if page.exists() else ""
+    if conclusion := re.search(r"^\*\*What to conclude\.\*\*.*?\n\n", before, re.MULTILINE | re.DOTALL):
+        text = text.replace("\n\n", f"\n\n{conclusion[0]}", 1)
+    page.write_text(text)
     print(text)
 
 

@@ -6,6 +6,8 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+from sphinx.addnodes import pending_xref
+
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "srs-certify"
@@ -18,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "command_reference",
     "mathml",
 ]
@@ -48,5 +51,13 @@ def escape_norms(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
     lines[:] = [re.sub(r"\|([^|`]+)\|", r"\|\1\|", line) for line in lines]
 
 
+def unlink_letters(app: Any, doctree: Any) -> None:
+    """Keep the letters of "array of shape (n, K)" from becoming links to attributes that happen to be called n."""
+    for reference in list(doctree.findall(pending_xref)):
+        if len(reference.get("reftarget", "")) == 1:
+            reference.replace_self(reference.children)
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", escape_norms)
+    app.connect("doctree-read", unlink_letters)

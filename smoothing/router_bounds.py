@@ -47,8 +47,11 @@ def router_clearance(
     return found
 
 
-def imagined_routes(votes: Int64[np.ndarray, "n K"], n: int) -> Int64[np.ndarray, "n K"]:
-    """Return about n votes that fall as selection votes did, half a vote added to each level: none is impossible."""
+def imagined_votes(votes: Int64[np.ndarray, "n K"], n: int) -> Int64[np.ndarray, "n K"]:
+    """Return about n votes that fall as these did, half a vote added to each level: none is taken to be impossible.
+
+    For planning and comparing: what follows from imagined votes proves nothing.
+    """
     share = (votes + 0.5) / (votes.sum(axis=1, keepdims=True) + 1)
     return np.asarray(np.ceil(share * n).astype(np.int64))
 

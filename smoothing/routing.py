@@ -19,7 +19,7 @@ from smoothing.bounds import counted_bounds
 from smoothing.classifier import SmoothedClassifier, as_ladder
 from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value, weighted_alpha
 from smoothing.results import ABSTAIN, Identity
-from smoothing.router_bounds import imagined_routes, levels_not_rejected, router_clearance
+from smoothing.router_bounds import imagined_votes, levels_not_rejected, router_clearance
 from smoothing.routing_results import RoutedCertificates, RoutedIdentity, RoutedPredictions
 from smoothing.selection import Plan
 
@@ -140,7 +140,7 @@ class RoutedClassifier:
         anchor, every = selecting.argmax(axis=1), np.arange(len(pixels))
         classes = np.repeat(found.classes[every, anchor][:, None], len(self.sigmas), axis=1)
         promised = np.where(found.classes == classes, found.expected_radius, 0.0)
-        imagined = self._clearance(imagined_routes(selecting, drawn), anchor, alpha_router)
+        imagined = self._clearance(imagined_votes(selecting, drawn), anchor, alpha_router)
         sampled = _worth_sampling(promised, imagined, anchor)
 
         ladder = as_ladder(n)

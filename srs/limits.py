@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 #: What may be done with an input that no region holds, where nothing is certified for it.
 OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
@@ -16,6 +18,17 @@ def check_alpha(alpha: float) -> None:
         raise ValueError(f"--alpha {alpha}: must lie strictly between 0 and 1, such as 0.001")
     if alpha < SMALLEST_ALPHA:
         raise ValueError(f"--alpha {alpha}: must be at least {SMALLEST_ALPHA:g}; bounds are not computed below")
+
+
+def check_levels(sigmas: Sequence[float], most: int) -> None:
+    """Raise `ValueError` for --sigmas that are no noise levels in increasing order, or more than so many."""
+    if len(sigmas) > most:
+        raise ValueError(f"--sigmas: names {len(sigmas):,} levels; give at most {most:,}")
+    said = " ".join(f"{sigma:g}" for sigma in sigmas)
+    if not all(0 < sigma < math.inf for sigma in sigmas):
+        raise ValueError(f"--sigmas {said}: noise levels must be finite and > 0")
+    if any(later <= earlier for earlier, later in pairwise(sigmas)):
+        raise ValueError(f"--sigmas {said}: must increase, each level once")
 
 
 def named_level(text: str) -> float | None:

@@ -84,7 +84,7 @@ class Mode:
     @property
     def simultaneous(self) -> bool:
         """Whether one certificate relies on its neighbours', so that all must hold at once."""
-        return self.overlap == "class"
+        return simultaneous(self.name)
 
     def share(self, alpha: float, images: int) -> float:
         """Return the failure probability that each of so many images gets."""
@@ -119,6 +119,11 @@ COMPARED = (
 
 OVERLAPPING = "overlapping"
 """The rule r = R. Overlapping regions prove nothing: they bound what an allocation can reach."""
+
+
+def simultaneous(rule: str) -> bool:
+    """Whether certificates of a rule of this name rely on each other's; see `Mode.simultaneous`."""
+    return rule.partition("-")[0] == "class"
 
 
 def short_title(rule: str) -> str:

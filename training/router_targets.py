@@ -10,7 +10,7 @@ from torch import nn
 from smoothing import SmoothedClassifier, agreeing_radius
 from smoothing.confidence import weighted_alpha
 from smoothing.progress import Progress
-from smoothing.router_bounds import router_clearance
+from smoothing.router_bounds import imagined_votes, router_clearance
 from smoothing.routing import ROUTER_SHARE
 from training.byte_images import ByteImages
 from training.chunks import FIRST_INDEX, in_chunks
@@ -30,7 +30,7 @@ class Sampling:
     n0 : int
         Noise samples of the base classifier per image and level.
     n : int
-        For how many final samples radii are expected, if they vote like those.
+        For how many final samples, of both models, radii are expected if they vote like those.
     n_router : int
         Noise samples of the router per held-out image.
     alpha : float
@@ -174,8 +174,8 @@ def validate_router(
     """Compare a router, smoothed at its own level, with each constant level on held-out training images.
 
     Looks at labels: never for test images. The radius of the routed classifier is that of its certificate, with the
-    expected radii at the base classifier's part of alpha, and the clearances that `n_router` votes of the router prove
-    at its own; a constant level has all of alpha.
+    expected radii at the base classifier's part of alpha, and the clearances that n votes of the router would prove at
+    its own part if they fell as `n_router` do; a constant level has all of alpha.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def validate_router(
         )
         votes = smoothed.predict(pixels, router_sigma, n=sampling.n_router, indices=named).votes
         anchor, every = votes.argmax(axis=1), np.arange(len(rows))
-        clearance = router_clearance(votes, anchor, router_sigma, alpha_router)
+        clearance = router_clearance(imagined_votes(votes, sampling.n), anchor, router_sigma, alpha_router)
         certified = shared.classes[every, anchor]
         radius = np.where(shared.classes == certified[:, None], shared.expected_radius, 0.0)
         radii = agreeing_radius(radius, clearance, anchor), np.minimum(radius[every, anchor], clearance.min(axis=1))

@@ -74,9 +74,10 @@ class AllocateSettings:
     image of a class in the logs is the k-th file of its class."""
     indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Only the images of the logs with these idx: whole numbers, one a line, or an array in a .npy file."""
-    rule: Literal["max-radius", "anchor"] = "max-radius"
+    rule: Literal["max-radius", "anchor"] = "anchor"
     """What chooses each image's level from its certificates. max-radius: the largest radius (Eq. 7). anchor: the same,
-    among levels that agree in class with the smallest that certifies one. --overlap joint chooses among these too."""
+    among levels that agree in class with the smallest that certifies one, which is better where each level has a
+    network of its own. --overlap joint chooses among these too."""
     rounding: Literal["half", "unit", "none"] = "half"
     """What is taken off printed radii, in units of their last digit: they were rounded, half of them up."""
     n: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()

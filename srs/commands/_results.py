@@ -10,6 +10,7 @@ from srs.commands._cli import Screen, console
 from srs.modes import MEANING, short_title
 from srs.report.numbers import percent, significant
 from srs.report.tables import TerminalTable, rule_table
+from srs.text import visible
 
 
 def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
@@ -27,27 +28,41 @@ def print_table(summary: Mapping[str, Any], caption: str) -> Screen:
     return screen
 
 
-def print_results(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print the results of the run in a folder."""
+def print_results(summary: Mapping[str, Any], folder: Path, *, named: str | None = None) -> None:
+    """Print the results of the run in a folder, with a name that is not the folder's."""
     from srs.report.summary import remarks  # with PyTorch, which `srs-allocate` does without
 
-    screen = print_table(summary, str(folder))
-    main, settings = summary["allocations"][summary["main"]], summary["settings"]
-    bound = (
-        "no bound known"
-        if main["upper_bound"] is None
-        else f"at most {significant(main['upper_bound'], ROUND_CEILING)}"
-    )
-    total = significant(main["objective"], ROUND_FLOOR)
+    caption = str(folder) if named in (None, visible(folder.absolute().name)) else f"{named} ({folder})"
+    screen = print_table(summary, caption)
+    settings = summary["settings"]
     for line in (
         f"{summary['data']['images']} images, clean accuracy {percent(summary['clean_accuracy_base'])}%, "
         f"n = {settings['n']}, alpha = {summary['alpha']:g}, seed {summary['seed']}, device {summary['device']}",
         f"{summary['guarantee']}",
         *remarks(summary),
-        f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}",
+        *_router_line(summary.get("router")),
+        *_regions_line(summary["allocations"].get(summary["main"])),
         "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in summary["seconds"].items()),
     ):
         screen.print(line)
+
+
+def _router_line(router: Mapping[str, Any] | None) -> list[str]:
+    if router is None:
+        return []
+    if router["level"] is not None:
+        return [f"router: names sigma = {router['level']:g} for every input, and gets no sample and no part of alpha"]
+    share = f"{router['share_of_alpha']:g} of alpha, chosen by selection samples"
+    return [f"router: sigma {router['sigma']:g} of its own, {share}"]
+
+
+def _regions_line(main: Mapping[str, Any] | None) -> list[str]:
+    if main is None:  # a router without regions
+        return []
+    most = main["upper_bound"]
+    bound = "no bound known" if most is None else f"at most {significant(most, ROUND_CEILING)}"
+    total = significant(main["objective"], ROUND_FLOOR)
+    return [f"regions: {main['edges']} overlaps, sum of radii {total} ({bound}); {main['status']}"]
 
 
 def print_next(folder: Path, settings: Mapping[str, Any], *, reported: bool = False) -> None:

@@ -14,7 +14,6 @@ from srs.predict.settings import PredictSettings
 if TYPE_CHECKING:
     import numpy as np
 
-    from srs.predict.images import Query
     from srs.predict.opening import Opened
     from srs.predict.predictor import Answers
 
@@ -54,7 +53,7 @@ def predict(settings: PredictSettings) -> None:
         opened = (open_map if settings.run.suffix == ".npz" else open_run)(settings)
         ask = opened.certify if settings.certify else opened.predict
         answers = ask(opened.query.images, n=n, n0=n0)
-    rows = _rows(opened.query, answers, created, settings, opened.seed)
+    rows = _rows(opened, answers, created, settings)
     if settings.json:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
@@ -63,13 +62,13 @@ def predict(settings: PredictSettings) -> None:
 
 
 def _rows(
-    query: Query, answers: Answers, created: np.ndarray | None, settings: PredictSettings, seed: int
+    opened: Opened, answers: Answers, created: np.ndarray | None, settings: PredictSettings
 ) -> list[dict[str, Any]]:
     """Return what is known of every image; radii rounded down, None where there is nothing to say."""
     from smoothing.tables import floor_text
 
     rows = []
-    for k, name in enumerate(query.names):
+    for k, name in enumerate(opened.query.names):
         held, voted = bool(answers.region[k] >= 0), bool(answers.n[k])
         margin, R, radius = (float(floor_text(float(x[k]))) for x in (answers.margin, answers.R, answers.radius))
         rows.append(
@@ -84,7 +83,8 @@ def _rows(
                 **({"R": R, "radius": radius} if settings.certify or created is not None else {}),
                 **({} if created is None else {"created": bool(created[k])}),
                 "alpha": settings.alpha,
-                "seed": seed,
+                "seed": opened.seed,
+                "map": opened.map_hash,
             }
         )
     return rows

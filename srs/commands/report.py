@@ -6,7 +6,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +16,7 @@ import tyro
 
 from srs.commands._cli import needing, one_line_errors, parse, printing
 from srs.commands._progress import Teller
+from srs.labels import split_name
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
     from smoothing import CertificateTable
     from srs.evaluation.rules import Answers
-    from srs.report.page import Chapter
+    from srs.report.chapter import Chapter
+
+LEAST, MOST = 2.0, 20.0
+"""Widths of figures, in inches: below the least, legends have no room."""
 
 _DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
 
@@ -34,8 +40,9 @@ losses.tsv (how much radius each image loses to which neighbour)."""
 class ReportSettings:
     """What `srs-report` can be told."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """Folders that srs-certify wrote."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]RUN [[NAME=]RUN ...]")]
+    """Folders that srs-certify wrote. NAME is what tables, legends and the page call a run; default: the folder's
+    name."""
     out: Path | None = None
     """Folder for the report; files of an earlier report in it are replaced. Default for one run: RUN-report, beside
     it."""
@@ -46,7 +53,13 @@ class ReportSettings:
     """Compute bounds and regions anew at this failure probability per image; each image's sigma stays. Default: the
     runs' own."""
     tables: Annotated[tuple[Literal["latex", "markdown"], ...], tyro.conf.UseAppendAction] = ()
-    """Also write the tables as tables.tex or tables.md; may be repeated."""
+    """Also write the tables as tables.tex or tables.md, the best numbers in bold; may be repeated."""
+    width: float = 3.25
+    """Width of the figures in PNG and PDF, in inches: that of a column of a paper, or 6.75 across two. Default:
+    3.25."""
+    date: str | None = None
+    """Date of the runs on the page, as in 2026-01-31. Default: for each run the day on which its summary.json was
+    written, in UTC, as the file system has it."""
 
 
 @printing("srs-report")
@@ -62,10 +75,11 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     """Read, compute, write, print; what it does meanwhile is for `teller`."""
     from srs.commands._cli import console
     from srs.commands._results import print_next, print_results
+    from srs.report.chapter import Chapter
     from srs.report.finished_run import load_run
-    from srs.report.page import PAGE, Chapter, tables_of, write_report
+    from srs.report.names import folders_of, names_of
+    from srs.report.page import BESIDE, PAGE, write_report
     from srs.report.summary import summarize
-    from srs.report.tables import FORMATS, joined
     from srs.run.folder import read_description
     from srs.text import visible
 
@@ -73,48 +87,49 @@ def report(settings: ReportSettings, teller: Teller) -> None:
         check_alpha(settings.alpha)
     if not settings.runs:
         raise ValueError("no RUN: name at least one folder that srs-certify wrote")
-    for folder in settings.runs:
+    day = _day(settings.date)
+    _check_width(settings.width)
+    given = [split_name(text, "RUN") for text in settings.runs]
+    for _, folder in given:
         read_description(folder)
-    for text in settings.baseline:
-        _log(_named(text)[1])
-    out = _out(settings)
-    taken = {_named(text)[0] for text in settings.baseline}
-    names = _names(settings.runs, taken)
+    logs = _logs(settings.baseline)
+    out = _out(settings, [folder for _, folder in given])
+    names = names_of(given, logs)
+    for name in [name for name in names if names.count(name) > 1 or name in logs]:
+        raise ValueError(f"RUN {name}=...: another run or log is called {name} too; name them apart by NAME=")
     chapters = []
-    for folder, name in zip(settings.runs, names, strict=True):
+    for (_, folder), name, inside in zip(given, names, folders_of(names, BESIDE), strict=True):
         with teller.phase(f"reading {visible(str(folder))} and sizing its regions"):
             run = load_run(folder)
             results = run.evaluate(settings.alpha)
         warning = run.disagreement(results) if results.alpha == run.alpha else None
         if warning:
             sys.stderr.write(f"srs-report: warning: {visible(warning)}\n")
-        chapters.append(Chapter(name, run, results, warning))
-    baselines = _baselines(settings.baseline, chapters)
+        chapters.append(Chapter(name, inside, run, results, warning, run.day if day is None else day))
+    baselines = _baselines(logs, chapters)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         with teller.phase("drawing figures"):
-            write_report(staging, chapters, baselines)
-            for name in dict.fromkeys(settings.tables):
-                tables = joined(name, tables_of(chapters, baselines))
-                (staging / f"tables{FORMATS[name][0]}").write_text(tables, encoding="utf-8")
+            write_report(staging, chapters, baselines, settings.tables, settings.width)
         _move(staging, out, last=PAGE)
     finally:
         shutil.rmtree(staging)
     for chapter in chapters:
-        print_results(summarize(chapter.results, chapter.run.config, chapter.run.manifest), chapter.run.folder)
+        summary = summarize(chapter.results, chapter.run.config, chapter.run.manifest)
+        print_results(summary, chapter.run.folder, named=chapter.name)
     console().print(f"written to {out / PAGE}", soft_wrap=True)
     for chapter in chapters:
         print_next(chapter.run.folder, chapter.run.config, reported=True)
 
 
-def _out(settings: ReportSettings) -> Path:
+def _out(settings: ReportSettings, runs: Sequence[Path]) -> Path:
     from smoothing.storage import check_folder
 
-    if settings.out is None and len(settings.runs) > 1:
+    if settings.out is None and len(runs) > 1:
         raise ValueError("several runs: name a folder for their report with --out")
-    one = settings.runs[0].absolute()
+    one = runs[0].absolute()
     out = one.with_name(f"{one.name}-report") if settings.out is None else settings.out
     check_folder(out, "--out")
     check_folder(out, "--out", beside=True)  # where files lie until all are there
@@ -123,21 +138,35 @@ def _out(settings: ReportSettings) -> Path:
     return out
 
 
-def _names(runs: tuple[Path, ...], taken: set[str]) -> list[str]:
-    """Return a name for each run: its folder's, with a number where that is taken."""
-    names: list[str] = []
-    for folder in runs:
-        name = base = folder.absolute().name or "run"
-        number = 1
-        while name in names or name in taken:
-            number += 1
-            name = f"{base}-{number}"
-        names.append(name)
-    return names
+def _check_width(width: float) -> None:
+    if not LEAST <= width <= MOST:
+        raise ValueError(f"--width {width:g}: must be from {LEAST:g} to {MOST:g} inches")
 
 
-def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Answers]:
-    """Read the logs to compare with: of each, the rows of the images that the runs are about."""
+def _day(text: str | None) -> str | None:
+    """Return a date as it is written everywhere."""
+    try:
+        return None if text is None else date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise ValueError(f"--date {text}: is no date; write it as 2026-01-31") from error
+
+
+def _logs(texts: Sequence[str]) -> dict[str, tuple[Path, CertificateTable]]:
+    """Read the logs to compare with, by name: what is given, else the file's name without its suffix."""
+    from srs.text import visible
+
+    found: dict[str, tuple[Path, CertificateTable]] = {}
+    for text in texts:
+        given, path = split_name(text, "--baseline")
+        name = visible(path.stem) if given is None else given
+        if name in found:
+            raise ValueError(f"--baseline {text}: another one is called {name} too; name them apart by NAME=FILE")
+        found[name] = path, _log(path)
+    return found
+
+
+def _baselines(logs: Mapping[str, tuple[Path, CertificateTable]], chapters: Sequence[Chapter]) -> dict[str, Answers]:
+    """Return what the logs certify, of each the rows of the images that the runs are about."""
     import numpy as np
 
     from srs.evaluation.rules import Answers
@@ -147,11 +176,7 @@ def _baselines(texts: tuple[str, ...], chapters: list[Chapter]) -> dict[str, Ans
         [first, np.setdiff1d(np.concatenate([chapter.run.record.idx for chapter in chapters]), first)]
     )
     found: dict[str, Answers] = {}
-    for text in texts:
-        name, path = _named(text)
-        if name in found:
-            raise ValueError(f"--baseline {text}: another one is called {name} too; name them apart by NAME=FILE")
-        table = _log(path)
+    for name, (path, table) in logs.items():
         for chapter in chapters:
             record = chapter.run.record
             at, lacking = _places(table, record.idx)
@@ -178,14 +203,6 @@ def _places(table: CertificateTable, idx: np.ndarray) -> tuple[np.ndarray, np.nd
     order = np.argsort(table.idx, kind="stable")
     at = order[np.searchsorted(table.idx, idx, sorter=order).clip(0, len(order) - 1)]
     return at, np.asarray(table.idx[at] != idx)
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """Return a baseline's name and file; a file whose name holds = stands for itself."""
-    name, equals, file = text.partition("=")
-    if not equals or Path(text).exists():
-        return Path(text).stem, Path(text)
-    return name, Path(file)
 
 
 def _log(path: Path) -> CertificateTable:

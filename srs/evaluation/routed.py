@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from smoothing import certified_radius
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import weighted_alpha
-from smoothing.router_bounds import imagined_routes, router_clearance
+from smoothing.router_bounds import imagined_votes, router_clearance
 from smoothing.selection import Outcome
 from srs.evaluation.background import Background, Outside, Promised, with_background
 from srs.evaluation.rules import RuleAnswers, allocated, floored
@@ -52,7 +52,7 @@ class Routed:
         cls, record: Record, routing: Routing, points: Float64[np.ndarray, "n d"], main: Mode, alpha: float
     ) -> "Routed":
         """Split alpha as promises most for all images together."""
-        imagined = imagined_routes(routing.selected, int(routing.estimated[0].sum()))
+        imagined = imagined_votes(routing.selected, int(routing.estimated[0].sum()))
         found = []
         for share, outcome in routing.outcomes.items():
             alphas = _split(alpha, share)

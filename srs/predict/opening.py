@@ -47,6 +47,8 @@ class Opened:
     seed : int
     outside : float, "router" or None
         The noise level outside every region, where there is one, or that a router names it.
+    map_hash : str
+        Content hash of the regions: what is said of an image holds for this map.
     """
 
     predict: Ask
@@ -54,6 +56,7 @@ class Opened:
     query: Query
     seed: int
     outside: float | Literal["router"] | None
+    map_hash: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         seed=settings.seed,
         words=FLAGS,
     )
-    return OpenedRun(G.predict, G.certify, query, G.seed, run.outside, G.register)
+    return OpenedRun(G.predict, G.certify, query, G.seed, run.outside, run.regions.content_hash, G.register)
 
 
 def open_map(settings: PredictSettings) -> Opened:
@@ -108,7 +111,7 @@ def open_map(settings: PredictSettings) -> Opened:
         device=str(usable_device(settings.device)),
     )
     G = Predictor(classifier, table, outside=settings.outside, alpha=settings.alpha)
-    return Opened(G, G.certify, query, seed, named_level(settings.outside))
+    return Opened(G, G.certify, query, seed, named_level(settings.outside), table.content_hash)
 
 
 def _named(settings: PredictSettings, table: RegionMap) -> Named:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srs.modes import ROUTED, ROUTER, title
+from srs.modes import ROUTED, title
 from srs.report.numbers import floored, percent, raised
+from srs.report.promise import Promise
 from srs.run.settings import EARLIER
 
 BEGIN, END = "<!-- srs-certify: from here -->", "<!-- srs-certify: to here -->"
@@ -63,23 +64,10 @@ def _where(summary: Mapping[str, Any]) -> str:
 
 def _promise(summary: Mapping[str, Any]) -> str:
     """Return what the classifier does, and what is not claimed of it."""
-    outside, certified = summary.get("outside"), "returns the certified class."
-    if summary["main"] == ROUTED.name:
-        return (
-            f"the classifier that votes with the sigma which a router names {certified} The images need not have been "
-            "known before. Nothing is claimed of the base classifier alone."
-        )
-    around, nothing = "", ""
-    if outside == ROUTER:
-        around = ", or outside every region with the sigma that a router names,"
-    elif outside is not None:
-        around = f", or with sigma = {outside:g} outside every region,"
-    else:
-        nothing = ", or of inputs outside every region"
+    promise = Promise.of(summary["main"], summary.get("outside"))
     return (
-        f"the classifier that looks up the region of its input and votes with that region's sigma{around} {certified} "
-        "The images were known, without labels, when the regions were made. Nothing is claimed of the base classifier "
-        f"alone{nothing}."
+        f"{promise.classifier} returns the certified class. {promise.images} Nothing is claimed of the base classifier "
+        f"alone{promise.unclaimed}."
     )
 
 
@@ -87,6 +75,8 @@ def _facts(summary: Mapping[str, Any], shape: Sequence[int]) -> list[tuple[str, 
     data, classifier, settings = summary["data"], summary["classifier"], _settings(summary)
     if settings["expert"]:
         sigmas = _code(", ".join(one.partition("=")[0] for one in settings["expert"]))
+    elif settings["sigmas"]:
+        sigmas = ", ".join(f"{sigma:g}" for sigma in settings["sigmas"])
     else:
         sigmas = f"{settings['sigma_min']:g} to {settings['sigma_max']:g}, step {settings['sigma_step']:g}"
     return [

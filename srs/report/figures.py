@@ -1,135 +1,265 @@
-"""Figures of the paper, drawn from results."""
+"""Figures of the paper, drawn from results: on a page, or in a file as wide as a column of a paper."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
-from matplotlib import colormaps
+from jaxtyping import Float32, Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import losses
+from srs.evaluation.metrics import STEP
 from srs.evaluation.rules import Answers
-from srs.modes import OVERLAPPING, title
-from srs.report.svg import COLOURS, SERIES, pixels, style
+from srs.modes import OVERLAPPING, short_title, title
+from srs.report.numbers import floored
+from srs.report.svg import INK, SERIES, Drawing, level_styles, pixels, style
 from srs.text import visible
 
-RADIUS = "l2 radius (pixels in [0, 1])"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+
+UNIT = "pixels in [0, 1]"
+
+#: Most levels that a legend names, or that are named where one points.
+_NAMED = 12
 
 
-def curves(results: Results) -> Figure:
+@dataclass(frozen=True)
+class Look:
+    """How figures look.
+
+    Attributes
+    ----------
+    width : float
+        In inches.
+    named : callable
+        How rules are named.
+    size : float, default=8
+        Of letters, in points.
+    """
+
+    width: float
+    named: Callable[[str], str]
+    size: float = 8
+
+    @classmethod
+    def of_file(cls, width: float) -> "Look":
+        """Return how figures look in files of this width."""
+        return cls(width, lambda rule: _greek(short_title(rule)))
+
+
+#: Of the page, and of files that are as wide as a column.
+ON_PAGE = Look(4.6, lambda rule: _greek(title(rule)), size=9)
+COLUMN = 3.25
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """A curve of steps: y[i] from x[i] on; x does not decrease."""
+
+    name: str
+    x: Float64[np.ndarray, " m"]
+    y: Float64[np.ndarray, " m"]
+    style: Mapping[str, Any]
+    in_legend: bool = True
+
+    def at(self, x: float) -> float:
+        """Return the height of the curve at x >= x[0]."""
+        return float(self.y[np.searchsorted(self.x, x, side="right") - 1])
+
+
+def curves(results: Results, look: Look) -> Drawing:
     """Draw certified accuracy against radius: the run, the same without regions, each constant sigma."""
     constants = [name for name in results.rules if name.startswith("sigma=")]
-    shades = colormaps["viridis"](np.linspace(0.4, 0.9, len(constants)))
     others = [name for name in ("sigma-lp",) if name in results.rules and name != results.main.name]
-    drawn = {results.main.name: {"color": COLOURS["main"], "lw": 2.4, "zorder": 5}}
-    drawn |= {name: {"color": COLOURS["second"], "lw": 1.8, "ls": SERIES[2][1], "zorder": 4} for name in others}
-    drawn[OVERLAPPING] = {"color": COLOURS["ink"], "lw": 1.4, "ls": (0, (4, 2)), "zorder": 4}
-    drawn |= {name: {"color": shade, "lw": 1.1} for name, shade in zip(constants, shades, strict=True)}
-    return _steps({title(name): results.rules[name] for name in drawn}, list(drawn.values()))
+    drawn: dict[str, Mapping[str, Any]] = {results.main.name: {"color": INK["main"], "lw": 2.2, "zorder": 5}}
+    drawn |= {name: {"color": INK["second"], "lw": 1.6, "ls": SERIES[2][1], "zorder": 4} for name in others}
+    drawn[OVERLAPPING] = {"color": INK["ink"], "lw": 1.2, "ls": (0, (4, 2)), "zorder": 4}
+    drawn |= {name: {**how, "lw": 1.2} for name, how in zip(constants, level_styles(len(constants)), strict=True)}
+    lines = _accuracies({name: results.rules[name] for name in drawn}, list(drawn.values()))
+    named = [name for name in drawn if name not in constants or name in _spread(constants)]
+    lines = [replace(line, name=look.named(line.name), in_legend=line.name in named) for line in lines]
+    return _against_radius(lines, look, "Certified accuracy against radius: the run and every constant noise level")
 
 
-def comparison(rules: Mapping[str, Answers]) -> Figure:
+def comparison(rules: Mapping[str, Answers], look: Look) -> Drawing:
     """Draw certified accuracy against radius for runs and baselines by name (Fig. 2-5)."""
     styles = [
-        {"color": SERIES[k % 7][0], "ls": SERIES[(k + k // 7) % 7][1], "lw": 2.0 if k == 0 else 1.6}
+        {"color": SERIES[k % 7][0], "ls": SERIES[(k + k // 7) % 7][1], "lw": 2.0 if k == 0 else 1.5}
         for k in range(len(rules))
     ]
-    return _steps(rules, styles)
+    return _against_radius(_accuracies(rules, styles), look, "Certified accuracy against radius: all runs and logs")
 
 
-def radius_against_sigma(results: Results, j: int) -> Figure:
+def radius_against_sigma(results: Results, j: int) -> Drawing:
     """Draw one image's certified radius at every noise level (Fig. 1), small enough to stand beside its picture."""
     with style():
-        figure = Figure(figsize=(2.7, 1.9))
-        _sigma_axes(figure.add_subplot(), results, j)
-    return figure
+        drawing = Drawing(Figure(figsize=(2.7, 1.9)), f"Radius against noise level, image {results.record.idx[j]}")
+        axes = drawing.figure.add_subplot()
+        _sigma_axes(axes, results, j)
+        axes.set(xlabel=f"{SIGMA} ({UNIT})", ylabel=f"radius ({UNIT})")
+        sigmas, R = results.record.sigmas, results.radii_of(j)
+        shown = [k for k in range(len(sigmas)) if np.isfinite(R[k])]
+        lines = [f"{SIGMA} = {sigmas[k]:g}: R = {floored(R[k], 3)}" for k in _spread(shown)]
+        chosen = f"chosen: {SIGMA} = {results.sigma[j]:g}, r = {floored(results.answers.r[j], 3)}"
+        _tell(drawing, axes, *axes.get_xlim(), "\n".join([*lines, chosen]))
+    return drawing
 
 
-def radii_against_sigma(results: Results, images: Float32[np.ndarray, "n c h w"], chosen: Sequence[int]) -> Figure:
+def radii_against_sigma(
+    results: Results, images: Float32[np.ndarray, "n c h w"], chosen: Sequence[int], look: Look
+) -> Drawing:
     """Draw several images above their certified radii at every noise level (Fig. 1)."""
-    with style():
-        figure = Figure(figsize=(2.2 * len(chosen), 3.4))
-        above, below = figure.subplots(2, len(chosen), squeeze=False, height_ratios=[1, 1.3])
-        for column, j in enumerate(chosen):
-            above[column].imshow(pixels(images[j]), cmap="gray", vmin=0, vmax=255)
-            above[column].set_axis_off()
-            _sigma_axes(below[column], results, j)
-    return figure
+    columns = max(1, min(len(chosen), int(look.width // 1.05)))
+    rows = math.ceil(len(chosen) / columns)
+    with style(look.size):
+        figure = Figure(figsize=(look.width, 0.4 + rows * (0.35 + 1.25 * look.width / columns)))
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 1.4] * rows)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for place, j in enumerate(chosen):
+            row, column = 2 * (place // columns), place % columns
+            grid[row, column].imshow(pixels(images[j]), cmap="gray", vmin=0, vmax=255)
+            grid[row + 1, column].set_axis_on()
+            _sigma_axes(grid[row + 1, column], results, j)
+        figure.supxlabel(f"noise level {SIGMA} ({UNIT})", fontsize=look.size)
+        figure.supylabel(f"ℓ₂ radius ({UNIT})", fontsize=look.size)
+    return Drawing(figure, "Certified radius against noise level")
 
 
-def degrees(degree: Int64[np.ndarray, " n"]) -> Figure:
+def degrees(degree: Int64[np.ndarray, " n"], look: Look) -> Drawing:
     """Draw how many images overlap how many others (Fig. 6)."""
-    with style():
-        figure = Figure(figsize=(5.2, 2.8))
-        axes = figure.add_subplot()
-        most = int(degree.max(initial=0))
-        bins = np.arange(-0.5, most + 1.5) if most <= 40 else np.linspace(-0.5, most + 0.5, 41)
-        axes.hist(degree, bins=bins.tolist(), color=COLOURS["second"], rwidth=0.9)
-        axes.set(xlabel="degree: images whose balls of radius R overlap this one's", ylabel="images")
+    most = int(degree.max(initial=0))
+    edges = np.arange(-0.5, most + 1.5) if most <= 40 else np.linspace(-0.5, most + 0.5, 41)
+    with style(look.size):
+        drawing = Drawing(Figure(figsize=(look.width, 0.54 * look.width)), "Degrees of the overlap graph")
+        axes = drawing.figure.add_subplot()
+        counts, _, bars = axes.hist(degree, bins=edges.tolist(), color=INK["second"], rwidth=0.9)
+        axes.set(xlabel="degree: images whose balls of radius R overlap", ylabel="number of images")
         axes.grid(axis="x", visible=False)
-    return figure
+        for bar, count, low, high in zip(bars, counts, edges[:-1], edges[1:], strict=True):  # type: ignore[arg-type]
+            first, last = math.ceil(low), math.ceil(high) - 1
+            which = f"degree {first}" if first >= last else f"degrees {first} to {last}"
+            drawing.say(bar, f"{which}: {int(count):,} images")
+    return drawing
 
 
-def lost_radius(results: Results) -> Figure:
+def lost_radius(results: Results, look: Look) -> Drawing:
     """Draw which share of the images loses more than a radius, for every way to size the regions."""
-    with style():
-        figure = Figure(figsize=(5.2, 2.8))
-        axes = figure.add_subplot()
-        names = [results.main.name, *(name for name in results.allocations if name != results.main.name)]
-        n = len(results.record.idx)
-        for (colour, dashes), name in zip(SERIES, names, strict=False):
-            lost = losses(results.rules[name].R, results.rules[name].r, results.allocations[name]).lost
-            some = np.sort(lost[lost > 0])
-            x = np.concatenate([[0.0], some])
-            y = np.concatenate([np.arange(len(some), -1, -1)]) * 100 / n
-            axes.step(x, y, where="post", color=colour, ls=dashes, lw=1.6, label=title(name))
-        axes.set(xlabel="radius lost, R - r", ylabel="images that lose more (%)", xlim=(0, None), ylim=(0, None))
-        axes.legend()
-    return figure
+    names = sorted(results.allocations, key=lambda name: name != results.main.name)
+    n, lines = len(results.record.idx), []
+    for (colour, dashes), name in zip(SERIES, names, strict=False):
+        lost = losses(results.rules[name].R, results.rules[name].r, results.allocations[name]).lost
+        some = np.sort(lost[lost > 0])
+        x, y = np.concatenate([[0.0], some]), np.arange(len(some), -1, -1) * 100 / n
+        lines.append(_Line(look.named(name), x, y, {"color": colour, "ls": dashes, "lw": 1.5}))
+    most = max(float(line.x[-1]) for line in lines)
+    with style(look.size):
+        drawing, axes = _lined(lines, look, "Images that lose more than a radius, for every way to size the regions")
+        axes.set(xlabel=f"ℓ₂ radius lost, R - r ({UNIT})", ylabel="images that lose more (%)")
+        axes.set(xlim=(0, None), ylim=(0, None))
+        _tell_heights(drawing, axes, lines, np.linspace(0, most, 9), "loses more than {:.2f}")
+    return drawing
 
 
-def vote_shares(results: Results) -> Figure:
+def vote_shares(results: Results, look: Look) -> Drawing:
     """Draw at each level how many images get at most a share of the votes for the class that is certified there."""
     record = results.record
     levels = np.flatnonzero(record.certified.any(axis=0)).tolist()
-    shades = colormaps["viridis"](np.linspace(0.1, 0.9, len(levels)))
-    with style():
-        figure = Figure(figsize=(5.2, 3.2))
-        axes = figure.add_subplot()
-        for shade, k in zip(shades, levels, strict=True):
-            some = record.certified[:, k]
-            share = np.sort(record.counts.last[some, k] / record.counts.drawn[some, k])
-            x = np.concatenate([[0.0], share, [1.0]])
-            y = np.concatenate([np.arange(len(share) + 1), [len(share)]]) * 100 / len(share)
-            axes.step(x, y, where="post", color=shade, lw=1.4, label=f"sigma = {record.sigmas[k]:g}")
-        axes.set(xlabel="share of the votes, p", ylabel="images with at most p (%)", xlim=(0, 1), ylim=(0, 102))
-        axes.legend(fontsize="small")
-    return figure
+    lines, named = [], _spread(levels)
+    for how, k in zip(level_styles(len(levels)), levels, strict=True):
+        some = record.certified[:, k]
+        share = np.sort(record.counts.last[some, k] / record.counts.drawn[some, k])
+        x = np.concatenate([[0.0], share, [1.0]])
+        y = np.concatenate([np.arange(len(share) + 1), [len(share)]]) * 100 / len(share)
+        lines.append(_Line(f"{SIGMA} = {record.sigmas[k]:g}", x, y, {**how, "lw": 1.4}, k in named))
+    with style(look.size):
+        drawing, axes = _lined(lines, look, "Shares of the votes at each noise level")
+        axes.set(xlabel="share p of the votes (0 to 1)", ylabel="images with at most p (%)", xlim=(0, 1), ylim=(0, 102))
+        _tell_heights(drawing, axes, lines, np.linspace(0, 1, 11), "at most {:.1f} of the votes")
+    return drawing
 
 
 def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
-    axes.plot(record.sigmas, results.radii_of(j), "o-", color=COLOURS["second"], ms=3, lw=1.4)
-    axes.plot(results.sigma[j], results.answers.r[j], "D", color=COLOURS["main"], ms=6, label="r")
-    axes.margins(y=0.12)
-    axes.set(xlabel="sigma", ylabel="radius", ylim=(0, None), xlim=(0, None))
+    R = results.radii_of(j)
+    axes.plot(record.sigmas, R, "o-", color=INK["second"], ms=3, lw=1.4)
+    axes.plot(results.sigma[j], results.answers.r[j], "D", color=INK["main"], ms=5)
+    axes.set(xlim=(0, 1.08 * record.sigmas[-1]), ylim=(0, 1.12 * max(np.nanmax(R), results.answers.r[j])))
 
 
-def _steps(rules: Mapping[str, Answers], styles: Sequence[Mapping[str, object]]) -> Figure:
+def _accuracies(rules: Mapping[str, Answers], styles: Sequence[Mapping[str, Any]]) -> list[_Line]:
+    """Return the share of images, in percent, that are classified correctly with a radius larger than x."""
     right = max(float(rule.radius.max(initial=0)) for rule in rules.values())
-    with style():
-        figure = Figure(figsize=(5.2, 4.4))
-        axes = figure.add_subplot()
-        for (name, rule), how in zip(rules.items(), styles, strict=True):
-            radius = np.sort(rule.radius[(rule.correct == 1) & (rule.radius > 0)])
-            left = 100 * np.arange(len(radius), -1, -1) / len(rule.radius)
-            x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
-            axes.step(x, y, where="post", label=_label(name), **how)  # type: ignore[arg-type]
-        axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102), xlabel=RADIUS, ylabel="certified accuracy (%)")
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
+    lines = []
+    for (name, rule), how in zip(rules.items(), styles, strict=True):
+        radius = np.sort(rule.radius[(rule.correct == 1) & (rule.radius > 0)])
+        left = 100 * np.arange(len(radius), -1, -1) / len(rule.radius)
+        x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
+        lines.append(_Line(name, x, y, how))
+    return lines
+
+
+def _against_radius(lines: Sequence[_Line], look: Look, what: str) -> Drawing:
+    right = max(float(line.x[-1]) for line in lines)
+    with style(look.size):
+        drawing, axes = _lined(lines, look, what, tall=True)
+        axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102))
+        axes.set(xlabel=f"ℓ₂ radius ({UNIT})", ylabel="certified accuracy (%)")
+        _tell_heights(drawing, axes, lines, np.arange(0, right + STEP, STEP), "radius larger than {:.2f}")
+    return drawing
+
+
+def _lined(lines: Sequence[_Line], look: Look, what: str, *, tall: bool = False) -> tuple[Drawing, Axes]:
+    """Draw curves of steps above their legend, which is in as many columns as there is room for."""
+    labels = [_label(line.name) for line in lines]
+    widest = max(map(len, labels))
+    columns = max(1, min(4, int(look.width / (0.42 + 0.0079 * (look.size - 1) * widest))))
+    rows = math.ceil(sum(line.in_legend for line in lines) / columns)
+    height = (0.7 if tall else 0.5) * look.width + 0.45 + rows * 0.02 * look.size
+    drawing = Drawing(Figure(figsize=(look.width, height)), what)
+    axes = drawing.figure.add_subplot()
+    for line, label in zip(lines, labels, strict=True):
+        shown = label if line.in_legend else "_"
+        axes.step(line.x, line.y, where="post", label=shown, **line.style)
+    drawing.figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+    return drawing, axes
+
+
+def _tell_heights(
+    drawing: Drawing, axes: Axes, lines: Sequence[_Line], places: Float64[np.ndarray, " p"], what: str
+) -> None:
+    """Say the heights of all curves where one points, at the nearest of some places."""
+    half = float(places[1] - places[0]) / 2 if len(places) > 1 else 1.0
+    most = axes.get_xlim()[1]
+    named = [line for line in lines if line.in_legend]
+    for place in places.tolist():
+        if place - half >= most:
+            break
+        heights = [f"{visible(line.name)}: {floored(round(line.at(place), 9), 1)}%" for line in named]
+        text = "\n".join([what.format(place), *heights])
+        _tell(drawing, axes, max(place - half, 0.0), min(place + half, most), text)
+
+
+def _tell(drawing: Drawing, axes: Axes, left: float, right: float, text: str) -> None:
+    limits = axes.get_xlim()
+    drawing.say(axes.axvspan(left, right, facecolor="none", edgecolor="none"), text)
+    axes.set_xlim(limits)
+
+
+def _spread(things: Sequence[Any]) -> list[Any]:
+    """Return at most so many of some things as a legend has room for, evenly spread, the first and last among them."""
+    if len(things) <= _NAMED:
+        return list(things)
+    return [things[round(at)] for at in np.linspace(0, len(things) - 1, _NAMED)]
+
+
+def _greek(name: str) -> str:
+    """Return one of our own names with the letter that stands for noise levels."""
+    return name.replace("sigma", SIGMA)
 
 
 def _label(name: str) -> str:

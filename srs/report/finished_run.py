@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ class StoredRun:
     def alpha(self) -> float:
         """The failure probability that the run was made for."""
         return self.settings.alpha
+
+    @property
+    def day(self) -> str | None:
+        """The day on which the run's last file, its summary, was written, as the file system has it, in UTC.
+
+        A run does not record it: None where that is no date. A copy keeps it where copying keeps the times of files.
+        """
+        try:
+            return datetime.fromtimestamp((self.folder / SUMMARY).stat().st_mtime, UTC).date().isoformat()
+        except (ValueError, OverflowError):
+            return None
 
     @property
     def main(self) -> Mode:

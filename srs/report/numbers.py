@@ -25,3 +25,17 @@ def percent(share: float, digits: int = 1) -> str:
     point: for n up to 10**8 an exact share that is no decimal is further from one than the ninth decimal.
     """
     return floored(round(100 * share, 9), digits)
+
+
+def confidence(alpha: float) -> str:
+    """Write 1 - alpha in percent, exactly; as "1 - alpha" where that would take more than six decimals."""
+    exact = Decimal(f"{alpha:g}")
+    exponent = exact.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -8:
+        return f"1 - {alpha:g}"
+    return f"{(100 * (1 - exact)).normalize():f}%"
+
+
+def readable(guarantee: str, alpha: float) -> str:
+    """Return a guarantee at a failure probability alpha in the words of readers: 99.9% where it says 1 - 0.001."""
+    return guarantee.replace(f"1 - {alpha:g}", confidence(alpha))

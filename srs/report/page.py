@@ -1,75 +1,69 @@
 """The report: one page that needs nothing but itself, and the figures and tables beside it."""
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int64
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-import regions
-from smoothing import ABSTAIN
-from smoothing.tables import floor_text, write_rows
-from srs.evaluation.describe import describe_rules
-from srs.evaluation.evaluate import Results
-from srs.evaluation.losses import Losses, losses
 from srs.evaluation.rules import Answers
-from srs.modes import title
 from srs.report import figures
-from srs.report.finished_run import StoredRun
-from srs.report.numbers import floored, percent, raised
-from srs.report.summary import remarks, summarize, write_summary, write_tables
-from srs.report.svg import image_uri, inline_svg, save
-from srs.report.tables import RuleTable, rule_table
-from srs.text import visible
+from srs.report.chapter import Chapter, compared, overview
+from srs.report.exports import FORMATS, tables_of
+from srs.report.figures import ON_PAGE, Look
+from srs.report.sections import section
+from srs.report.svg import COLOURS, PAPER, inline_svg, save
 
 PAGE = "report.html"
 
-#: Images of Fig. 1, pairs of neighbours and abstentions that the page shows.
-SAMPLES, PAIRS, ABSTENTIONS = 6, 8, 12
+COMPARED = ("comparison.png", "comparison.pdf")
+
+#: What lies beside the folders of the runs.
+BESIDE = (PAGE, *COMPARED, *(file for file, _ in FORMATS.values()))
 
 
-@dataclass(frozen=True, eq=False)
-class Chapter:
-    """A run as the report shows it.
+def write_report(
+    folder: Path,
+    chapters: Sequence[Chapter],
+    baselines: Mapping[str, Answers],
+    tables: Sequence[str] = (),
+    width: float = figures.COLUMN,
+) -> None:
+    """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder.
 
-    Attributes
+    Nothing in the files depends on anything but the arguments and the versions of libraries.
+
+    Parameters
     ----------
-    name : str
-        Unlike every other's.
-    run : StoredRun
-    results : Results
-        At the report's alpha.
-    warning : str or None
-        Where the folder's summary disagrees with its rows.
+    folder : Path
+    chapters : sequence of Chapter
+    baselines : mapping of str to Answers
+        What other methods certify of the same images, by name.
+    tables : sequence of {"latex", "markdown"}
+        Formats in which tables are written as well.
+    width : float, default=3.25
+        Of the figures in files, in inches.
     """
-
-    name: str
-    run: StoredRun
-    results: Results
-    warning: str | None
-
-
-def write_report(folder: Path, chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> None:
-    """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder."""
-    compared = _compared(chapters, baselines)
+    rules, look = compared(chapters, baselines), Look.of_file(width)
+    colours = {**PAPER, **COLOURS}
     context: dict[str, Any] = {
-        "chapters": [_chapter(folder, chapter, number) for number, chapter in enumerate(chapters)],
+        "light": {name: light for name, (light, _) in colours.items()},
+        "dark": {name: dark for name, (_, dark) in colours.items()},
+        "chapters": [section(folder, chapter, number, look) for number, chapter in enumerate(chapters)],
         "compared": None,
         "overview": None,
+        "files": [],
     }
-    if len(compared) > 1:
-        figure = figures.comparison(compared)
-        save(figure, folder / "comparison.png", folder / "comparison.pdf")
-        context["compared"] = Markup(inline_svg(figure, "comparison"))
-        context["overview"] = _overview(chapters, compared)
-    page = template().render(**context)
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    if len(rules) > 1:
+        save(figures.comparison(rules, look).figure, *(folder / name for name in COMPARED))
+        context["compared"] = Markup(inline_svg(figures.comparison(rules, ON_PAGE), "comparison"))
+        context["overview"] = overview(chapters, rules).with_content()
+    for name in dict.fromkeys(tables):
+        file, written = FORMATS[name]
+        (folder / file).write_text(written(tables_of(chapters, baselines)), encoding="utf-8")
+        context["files"].append(file)
+    (folder / PAGE).write_text(template().render(**context), encoding="utf-8")
 
 
 def template() -> Template:
@@ -82,234 +76,3 @@ def template() -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(f"{PAGE}.j2")
-
-
-def _chapter(folder: Path, chapter: Chapter, number: int) -> dict[str, Any]:
-    """Write a run's own files and return what the page's template needs of it."""
-    run, results = chapter.run, chapter.results
-    out = folder / chapter.name
-    out.mkdir()
-    write_tables(results, out)
-    summary = write_summary(results, run.config, run.manifest, out)
-    sized = results.allocations.items()
-    lost = {name: losses(results.rules[name].R, results.rules[name].r, found) for name, found in sized}
-    _write_losses(out / "losses.tsv", results, lost)
-    degree = regions.overlap_degrees(results.points, results.bounds.radius)
-    drawn = {
-        "curves": figures.curves(results),
-        "degrees": figures.degrees(degree),
-        "lost": figures.lost_radius(results),
-        "votes": figures.vote_shares(results),
-    }
-    for name, figure in drawn.items():
-        save(figure, out / f"{name}.png", out / f"{name}.pdf")
-    samples = _samples(results) if not run.settings.chosen_only else []
-    if samples:
-        save(figures.radii_against_sigma(results, run.images, samples), out / "sigma.png", out / "sigma.pdf")
-    main = results.answers
-    return {
-        "name": visible(chapter.name),
-        "folder": visible(shlex.quote(run.folder.absolute().name)),
-        "number": number,
-        "warning": None if chapter.warning is None else visible(chapter.warning),
-        "guarantee": results.proofs.guarantee,
-        "tiles": _tiles(results, summary),
-        "figures": {name: Markup(inline_svg(figure, f"r{number}-{name}")) for name, figure in drawn.items()},
-        "table": rule_table(summary, summary["main"]),
-        "one_sided": results.one_sided is not results.rules,
-        "remarks": remarks(summary),
-        "differences": _differences(summary),
-        "levels": _levels(summary),
-        "samples": [_sample(chapter, number, j) for j in samples],
-        "degree": {
-            "mean": f"{degree.mean():.1f}",
-            "largest": int(degree.max(initial=0)),
-            "free": int((degree == 0).sum()),
-        },
-        "costs": _costs(results, lost),
-        "pairs": _pairs(chapter, lost[results.main.name]),
-        "main": title(results.main.name),
-        "abstained": _abstained(chapter, main),
-        "reasons": {
-            "certificate": int((results.bounds.predict == ABSTAIN).sum()),
-            "region": int(((main.predict == ABSTAIN) & (results.bounds.predict != ABSTAIN)).sum()),
-        },
-        "settings": {name: _plain(value) for name, value in run.config.items() if value not in (None, [], "")},
-        "hashes": {
-            "images": run.manifest["data"]["sha256"],
-            "weights": run.manifest["classifier"]["weights"],
-            "regions": results.table.content_hash,
-        },
-        "versions": run.manifest["versions"],
-        "data": visible(run.manifest["data"]["name"]),
-        "device": run.manifest["device"],
-        "alpha": f"{results.alpha:g}",
-        "changed": None if results.alpha == run.alpha else f"{run.alpha:g}",
-    }
-
-
-def _tiles(results: Results, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the numbers at the top: what they are, and what they are worth, rounded to the safe side."""
-    accuracy = dict(zip(summary["epsilon"], summary["rules"][summary["main"]]["certified_accuracy"], strict=True))
-    return [
-        ("average certified radius", floored(summary["average_certified_radius"], 3)),
-        ("certified accuracy at radius 0.5", f"{percent(accuracy[0.5])}%"),
-        ("clean accuracy of the base classifier", f"{percent(summary['clean_accuracy_base'])}%"),
-        ("images", f"{len(results.record.idx):,}"),
-        ("abstentions", f"{summary['abstentions']:,}"),
-    ]
-
-
-def _differences(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return how each rule's average certified radius differs from the main one's, on the same images."""
-    found = []
-    for name, rule in summary["rules"].items():
-        mean, low, high = rule.get("above_main", (None, None, None))
-        if low is not None:
-            found.append(
-                {
-                    "title": title(name),
-                    "mean": f"{mean:+.3f}",
-                    "interval": f"{floored(low, 3)} to {raised(high, 3)}",
-                    "verdict": "larger" if low > 0 else "smaller" if high < 0 else "not told apart",
-                }
-            )
-    return found
-
-
-def _levels(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return what becomes of the images at each level, in percent."""
-    return [
-        {
-            "title": title(name),
-            **{key: percent(level[key]) for key in ("clean", "certified", "wrong", "abstained")},
-            "median": floored(level["p_median"], 3),
-        }
-        for name, level in summary["levels"].items()
-    ]
-
-
-def _samples(results: Results) -> list[int]:
-    """Return images whose chosen sigmas spread over the grid: evenly in the order of sigma."""
-    shown = np.flatnonzero(results.bounds.predict != ABSTAIN)
-    order = shown[np.argsort(results.level[shown], kind="stable")]
-    if not len(order):
-        return []
-    return [int(order[at]) for at in np.unique(np.linspace(0, len(order) - 1, SAMPLES).round().astype(int))]
-
-
-def _sample(chapter: Chapter, number: int, j: int) -> dict[str, Any]:
-    results = chapter.results
-    figure = figures.radius_against_sigma(results, j)
-    return _picture(chapter, j) | {
-        "figure": Markup(inline_svg(figure, f"r{number}-s{j}")),
-        "sigma": f"{results.sigma[j]:g}",
-        "R": floored(float(results.bounds.radius[j]), 3),
-        "r": floored(float(results.answers.r[j]), 3),
-    }
-
-
-def _picture(chapter: Chapter, j: int) -> dict[str, Any]:
-    record = chapter.results.record
-    return {"image": image_uri(chapter.run.images[j]), "idx": int(record.idx[j]), "label": int(record.label[j])}
-
-
-def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]:
-    """Return what every way to size the regions costs."""
-    return [
-        {
-            "title": title(name),
-            "before": floored(float(results.rules[name].R.sum()), 2),
-            "after": floored(float(np.minimum(results.rules[name].r, results.rules[name].R).sum()), 2),
-            "share": f"{raised(_share(lost[name].lost.sum(), results.rules[name].R.sum()), 1)}%",
-            "losers": f"{int((lost[name].lost > 0).sum()):,}",
-            "empty": f"{int(((results.rules[name].r == 0) & (results.rules[name].R > 0)).sum()):,}",
-            "gap": "unknown" if found.gap is None else f"{found.gap:.1e}",
-        }
-        for name, found in results.allocations.items()
-    ]
-
-
-def _share(part: float, whole: float) -> float:
-    """Return a part in percent, without the last bits of a division."""
-    return round(100 * float(part) / max(float(whole), 1e-300), 9)
-
-
-def _pairs(chapter: Chapter, lost: Losses) -> list[dict[str, Any]]:
-    """Return the images that lose most, each beside the neighbour that it loses to."""
-    results, found = chapter.results, []
-    for j in np.argsort(-lost.lost, kind="stable")[:PAIRS].tolist():
-        other = int(lost.neighbour[j])
-        if other < 0:
-            continue
-        found.append(
-            {
-                "left": _picture(chapter, j) | _region(results, j),
-                "right": _picture(chapter, other) | _region(results, other),
-                "lost": raised(float(lost.lost[j]), 3),
-                "distance": floored(float(lost.distance[j]), 3),
-            }
-        )
-    return found
-
-
-def _region(results: Results, j: int) -> dict[str, str]:
-    return {
-        "sigma": f"{results.sigma[j]:g}",
-        "R": floored(float(results.bounds.radius[j]), 3),
-        "r": floored(float(results.answers.r[j]), 3),
-    }
-
-
-def _abstained(chapter: Chapter, main: Answers) -> list[dict[str, Any]]:
-    which: Int64[np.ndarray, " m"] = np.flatnonzero(main.predict == ABSTAIN)
-    return [_picture(chapter, j) | {"sigma": f"{chapter.results.sigma[j]:g}"} for j in which[:ABSTENTIONS].tolist()]
-
-
-def _write_losses(path: Path, results: Results, lost: Mapping[str, Losses]) -> None:
-    """Write who loses how much to whom: one row per rule and image that loses anything."""
-    idx = results.record.idx
-    rows = (
-        (
-            name,
-            str(idx[j]),
-            floor_text(float(results.rules[name].R[j])),
-            floor_text(float(results.rules[name].r[j])),
-            str(idx[lost[name].neighbour[j]]) if lost[name].neighbour[j] >= 0 else "-1",
-            floor_text(float(lost[name].distance[j])),
-        )
-        for name, found in results.allocations.items()
-        for j in np.flatnonzero(lost[name].lost > 0).tolist()
-    )
-    write_rows(path, ("rule", "idx", "R", "r", "neighbour", "distance"), rows)
-
-
-def _plain(value: Any) -> str:
-    return visible(value) if isinstance(value, str) else json.dumps(value)
-
-
-def tables_of(
-    chapters: Sequence[Chapter], baselines: Mapping[str, Answers]
-) -> list[tuple[str, RuleTable, Sequence[str]]]:
-    """Return what may be asked for in other formats, for each run and for all together: captions, tables and notes."""
-    tables: list[tuple[str, RuleTable, Sequence[str]]] = []
-    for chapter in chapters:
-        caption = f"{visible(chapter.name)}: {chapter.results.proofs.guarantee}"
-        summary = summarize(chapter.results, chapter.run.config, chapter.run.manifest)
-        tables.append((caption, rule_table(summary, summary["main"]), remarks(summary)))
-    compared = _compared(chapters, baselines)
-    if len(compared) > 1:
-        tables.append(("All runs and baselines", _overview(chapters, compared), []))
-    return tables
-
-
-def _compared(chapters: Sequence[Chapter], baselines: Mapping[str, Answers]) -> dict[str, Answers]:
-    """Return what every run and every baseline certifies, by name."""
-    return {chapter.name: chapter.results.answers for chapter in chapters} | dict(baselines)
-
-
-def _overview(chapters: Sequence[Chapter], compared: Mapping[str, Answers]) -> RuleTable:
-    """Return the table of all runs and baselines: compared with the first run where all are about the same images."""
-    same = len({chapter.run.manifest["data"]["sha256"] for chapter in chapters}) == 1
-    first = chapters[0].name if same else None
-    return rule_table(describe_rules(compared, first), first, named=visible)

@@ -16,7 +16,7 @@ from srs.evaluation.intervals import DELTA, wrong_at_most
 from srs.evaluation.routed import Routed
 from srs.modes import title
 from srs.report.card import card
-from srs.report.numbers import floored, raised
+from srs.report.numbers import confidence, floored, raised
 from srs.run.folder import CARD, CERTIFICATES, COMPARISON, CURVES, REGIONS, SUMMARY
 
 #: Ends the names of rules whose certificates are one-sided, beside the same with the run's bound.
@@ -106,12 +106,12 @@ def describe_levels(results: Results) -> dict[str, dict[str, float]]:
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write all files of a finished run, each whole or not at all, the summary last, and return the summary."""
-    from srs.report.figures import curves
+    from srs.report.figures import COLUMN, Look, curves
     from srs.report.svg import save  # matplotlib takes a second to import
 
     results.table.save(folder / REGIONS)
     write_tables(results, folder)
-    save(curves(results), *(folder / name for name in CURVES))
+    save(curves(results, Look.of_file(COLUMN)).figure, *(folder / name for name in CURVES))
     return write_summary(results, config, manifest, folder)
 
 
@@ -155,8 +155,9 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"ACR less that of {title(best)}, the best constant: {0.0 - mean:+.3f} ({interval})")
     if not summary["simultaneous"]:
         most = summary["wrong_at_most"]
+        sure = confidence(1 - most["probability"])
         lines.append(
-            f"at most {most['certificates']} of {n} certificates are wrong, with probability {most['probability']:g}: "
+            f"at most {most['certificates']} of {n} certificates are wrong, with probability {sure}: "
             f"a row less {raised(100 * most['certificates'] / n, 1)}% holds at all radii at once"
         )
     return lines

@@ -1,10 +1,11 @@
-"""The table of the paper (Tables 6 and 7): certified accuracy of every rule, for terminals, pages, LaTeX and Markdown.
+"""The table of the paper (Tables 6 and 7): certified accuracy of every rule, for terminals, pages and Markdown.
 
 All of them show the same cells, made in one place from what a summary says, and say what the columns are.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,6 +13,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 from srs.modes import OVERLAPPING, title
+from srs.report.best import Ranking
 from srs.report.numbers import floored, percent, raised
 
 #: Columns that some tables have.
@@ -36,6 +38,12 @@ class RuleTable:
         Titles of the rows that prove nothing.
     radii : int
         How many of the columns, the last ones, are about radii.
+    best : mapping of str to frozenset of str, optional
+        By column: titles of the best rows. None: nobody has ranked them.
+    apart : frozenset of str, default=frozenset()
+        Titles of the rows that claim something else than those that were ranked.
+    why : str, default=""
+        What these claim.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +51,46 @@ class RuleTable:
     main: str | None
     unsound: frozenset[str]
     radii: int
+    best: Mapping[str, frozenset[str]] | None = None
+    apart: frozenset[str] = frozenset()
+    why: str = ""
+
+    def content(self) -> list[int]:
+        """Return the columns in which a rule has an entry."""
+        columns = range(len(self.columns))
+        return [at for at in columns if any(cells[at] != "-" for _, cells in self.rows)]
+
+    def with_content(self) -> "RuleTable":
+        """Return the table without columns in which no rule has an entry."""
+        kept, fixed = self.content(), len(self.columns) - self.radii
+        return replace(
+            self,
+            columns=tuple(self.columns[at] for at in kept),
+            rows=tuple((name, tuple(cells[at] for at in kept)) for name, cells in self.rows),
+            radii=sum(at >= fixed for at in kept),
+        )
+
+    def bold(self, name: str) -> set[int]:
+        """Return the columns in which a row is among the best."""
+        best = self.best or {}
+        return {at for at, column in enumerate(self.columns) if name in best.get(column, ())}
+
+    def mark(self, name: str) -> str:
+        """Return what stands behind the name of a row that claims something else."""
+        return " †" if name in self.apart else ""
+
+    def legend_of_best(self) -> list[str]:
+        """Say what is bold, and what is not and why, where rows were ranked."""
+        if self.best is None:
+            return []
+        said = [
+            "bold numbers: the best of their column, and those that a paired 95% interval does not tell apart from it"
+        ]
+        if self.apart:
+            said.append(f"rows with † are never bold, and nothing is where they have more: {self.why}")
+        if self.unsound:
+            said.append("rows that prove nothing do not count")
+        return ["; ".join(said)]
 
     @property
     def legend(self) -> str:
@@ -56,14 +104,18 @@ class RuleTable:
             "+-: half of its 95% interval over images",
         ]
         if DIFFERENCE in self.columns and DIFFERENCE not in left_out:
-            parts.append(f"{DIFFERENCE}: ACR less that of {self.main!r}, with its paired interval")
+            parts.append(f"{DIFFERENCE}: ACR less that of '{self.main}', with its paired interval")
         if ONE_SIDED in self.columns and ONE_SIDED not in left_out:
             parts.append(f"{ONE_SIDED}: ACR as published tables have it")
         return "; ".join(parts)
 
 
 def rule_table(
-    described: Mapping[str, Any], main: str | None = None, *, named: Callable[[str], str] = title
+    described: Mapping[str, Any],
+    main: str | None = None,
+    *,
+    named: Callable[[str], str] = title,
+    ranking: Ranking | None = None,
 ) -> RuleTable:
     """Return the table of what `describe_rules` returned, or a summary, with rows named by a function of rules' names.
 
@@ -100,7 +152,13 @@ def rule_table(
         None if main is None else titles[main],
         frozenset(titles[name] for name, rule in rules.items() if not rule["sound"]),
         len(described["epsilon"]),
+        **({} if ranking is None else _ranked(ranking, titles)),
     )
+
+
+def _ranked(ranking: Ranking, titles: Mapping[str, str]) -> dict[str, Any]:
+    best = {column: frozenset(titles[name] for name in names) for column, names in ranking.best.items()}
+    return {"best": best, "apart": frozenset(titles[name] for name in ranking.apart), "why": ranking.why}
 
 
 def _difference(rule: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -124,7 +182,7 @@ class TerminalTable:
         """Return the columns that have something to say and for which a screen of this width has no room."""
         shown = self._shown(width)[0]
         return tuple(
-            name for at, name in enumerate(self.table.columns) if at not in shown and at in self._with_content()
+            name for at, name in enumerate(self.table.columns) if at not in shown and at in self.table.content()
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
@@ -152,7 +210,7 @@ class TerminalTable:
         """Return which columns have room, and how many blanks stand between them."""
         fixed = len(self.table.columns) - self.table.radii
         names = max(map(cell_len, ("rule", *(name for name, _ in self.table.rows)))) + 2
-        content, widths = self._with_content(), self._widths()
+        content, widths = self.table.content(), self._widths()
         whole = names + sum(widths[at] + 2 for at in content)
         if whole <= width:
             return content, 2
@@ -181,11 +239,6 @@ class TerminalTable:
             take([at])
         return sorted(taken), 1
 
-    def _with_content(self) -> list[int]:
-        """Return the columns in which a rule has an entry."""
-        columns = range(len(self.table.columns))
-        return [at for at in columns if any(cells[at] != "-" for _, cells in self.table.rows)]
-
     def _widths(self) -> list[int]:
         columns = zip(self.table.columns, *(cells for _, cells in self.table.rows), strict=True)
         return [max(map(cell_len, column)) for column in columns]
@@ -193,63 +246,22 @@ class TerminalTable:
 
 def markdown(caption: str, table: RuleTable, notes: Sequence[str] = ()) -> str:
     """Return a table in Markdown, and what has to be known of it."""
-    lines = [["rule", *table.columns], ["---", *(["---:"] * len(table.columns))]]
-    lines += [[f"**{name}**" if name == table.main else name, *cells] for name, cells in table.rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return "\n\n".join([caption, body, *(f"{sentence(note)}." for note in (table.legend, *notes))]) + "\n"
+    shown = table.with_content()
+    lines = [["rule", *shown.columns], ["---", *(["---:"] * len(shown.columns))]]
+    for name, cells in shown.rows:
+        title, bold = _plain(name + shown.mark(name)), shown.bold(name)
+        title = f"**{title}**" if name == shown.main else title
+        lines.append([title, *(f"**{cell}**" if at in bold else cell for at, cell in enumerate(cells))])
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    said = (shown.legend, *shown.legend_of_best(), *notes)
+    return "\n\n".join([_plain(caption), body, *(f"{_plain(sentence(note))}." for note in said)]) + "\n"
 
 
-def latex(caption: str, table: RuleTable, notes: Sequence[str] = ()) -> str:
-    """Return a table in LaTeX, for the package booktabs, and what has to be known of it."""
-    names = [_bold(_escaped(name)) if name == table.main else _escaped(name) for name, _ in table.rows]
-    lines = [
-        f"{name} & {' & '.join(map(_typeset, cells))} \\\\" for name, (_, cells) in zip(names, table.rows, strict=True)
-    ]
-    head = f"rule & {' & '.join(map(_typeset, table.columns))} \\\\"
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_escaped(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par\footnotesize {_escaped(sentence(note))}." for note in (table.legend, *notes)),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-#: Formats by name: the file's suffix and how a table is written.
-FORMATS = {"latex": (".tex", latex), "markdown": (".md", markdown)}
-
-
-def joined(name: str, tables: Sequence[tuple[str, RuleTable, Sequence[str]]]) -> str:
-    """Return all tables, with captions and notes, in one of `FORMATS`."""
-    return "\n".join(FORMATS[name][1](caption, table, notes) for caption, table, notes in tables)
+def _plain(text: str) -> str:
+    """Return a text that Markdown takes for nothing else."""
+    return re.sub(r"([\\`*_<>|#$&~]|\[|\])", r"\\\1", text)
 
 
 def sentence(note: str) -> str:
     """Return a note with a capital at its beginning."""
     return note[:1].upper() + note[1:]
-
-
-def _bold(text: str) -> str:
-    return rf"\textbf{{{text}}}"
-
-
-def _typeset(cell: str) -> str:
-    """Return a cell in LaTeX, where a hyphen is no minus."""
-    if cell == "+-":
-        return r"$\pm$"
-    return f"${cell}$" if cell[:1] in ("+", "-") and cell != "-" else _escaped(cell)
-
-
-def _escaped(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {character: f"\\{character}" for character in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in text)

@@ -21,7 +21,7 @@ from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.router import Router, RouterRecord, read_router
-from srs.run.run_settings import GRID, Experts, Grid, RunSettings, Start, levels_of, settled, still_open
+from srs.run.run_settings import GRID, Experts, Levels, Listed, RunSettings, Start, levels_of, settled, still_open
 from srs.run.settings import (
     BESIDE,
     DEFAULTS,
@@ -35,7 +35,7 @@ from srs.run.settings import (
     halved,
 )
 from srs.run.sources import check_factory, files_of
-from training import PRESETS, ImageData, load_data, training_config
+from training import PRESETS, ImageData, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -146,6 +146,8 @@ def completed(given: CertifySettings) -> Start:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
     if files:
+        if len(files) > 1:  # several networks, which may disagree
+            known["rule"] = "anchor"
         known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
         return _start(given, known, str(files[0]))
     for name in ("arch", "normalizer", "preset"):
@@ -159,7 +161,10 @@ def completed(given: CertifySettings) -> Start:
 def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Start:
     """Fill in what is known of that which was left open; `source` is who should have said the rest."""
     known = {**DEFAULTS, **known}
-    levels = GRID if given.expert else ()  # then the levels are those of the experts
+    unsaid = not given.expert and not given.sigmas and all(getattr(given, name) is None for name in GRID)
+    if given.router is not None and unsaid:
+        given = replace(given, sigmas=load_router(given.router).levels)
+    levels = GRID if given.expert or given.sigmas else ()  # then these are the levels
     known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
@@ -289,9 +294,11 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _sigmas(levels: Grid | Experts) -> Float64[np.ndarray, " k"]:
+def _sigmas(levels: Levels) -> Float64[np.ndarray, " k"]:
     if isinstance(levels, Experts):
         return np.array(list(levels.files))
+    if isinstance(levels, Listed):
+        return np.array(levels.sigmas)
     low, high, step = map(float, (levels.sigma_min, levels.sigma_max, levels.sigma_step))
     if step > 0 and (high - low) / step > MOST_LEVELS:
         raise ValueError(f"--sigma-step {step}: more than {MOST_LEVELS:,} levels; take larger steps")

@@ -79,8 +79,8 @@ def read_router(file: Path, sigmas: Sequence[float], shape: Sequence[int], class
     if found.levels != tuple(sigmas):
         theirs, ours = (" ".join(f"{sigma:g}" for sigma in levels) for levels in (found.levels, sigmas))
         raise ValueError(
-            f"{source}: chooses among the levels {theirs}, and certificates are made at {ours}; give the same by "
-            "--sigma-min, --sigma-max and --sigma-step, or train a router for these"
+            f"{source}: chooses among the levels {theirs}, and certificates are made at {ours}; give "
+            f"--sigmas {theirs}, or train a router for these"
         )
     level = found.sigmas[0] if found.router is None else None
     return Router(RouterRecord(found.router_sigma, level), found.router, np.array(sigmas))

@@ -4,7 +4,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from srs.modes import ROUTED, Mode
 from srs.run.settings import (
@@ -48,7 +48,7 @@ class Grid:
 
     def kept(self) -> dict[str, Any]:
         """Return what `config.yaml` says of them."""
-        return {**vars(self), "expert": ()}
+        return {**vars(self), "sigmas": (), "expert": ()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,26 @@ class Experts:
 
     def kept(self) -> dict[str, Any]:
         """Return what `config.yaml` says of them."""
-        return {**dict.fromkeys(GRID), "expert": self.pairs}
+        return {**dict.fromkeys(GRID), "sigmas": (), "expert": self.pairs}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Noise levels that are named one by one, increasing."""
+
+    sigmas: tuple[float, ...]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The smallest and the largest level."""
+        return self.sigmas[0], self.sigmas[-1]
+
+    def kept(self) -> dict[str, Any]:
+        """Return what `config.yaml` says of them."""
+        return {**dict.fromkeys(GRID), "sigmas": self.sigmas, "expert": ()}
+
+
+Levels: TypeAlias = Grid | Listed | Experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +97,13 @@ class RunSettings:
 
     Attributes
     ----------
-    levels : Grid or Experts
+    levels : Grid, Listed or Experts
         The noise levels.
     checkpoint, model : Path or None, str or None
         The base classifier, where no level has its own. Neither: the demonstration's, which the run itself trains.
     """
 
-    levels: Grid | Experts
+    levels: Levels
     checkpoint: Path | None
     model: str | None
     router: Path | None
@@ -173,10 +192,12 @@ class Start:
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
+    levels = () if given.expert or given.sigmas else GRID
+    names = ("dataset", "data_dir", *levels, "n", "rule", "overlap", "classifier", "bound", "precision")
     names = (
         "dataset",
         "data_dir",
-        *(() if given.expert else GRID),
+        *(() if given.expert or given.sigmas else GRID),
         "n",
         "rule",
         "overlap",
@@ -187,9 +208,11 @@ def still_open(given: CertifySettings) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(given, name) is None)
 
 
-def levels_of(given: CertifySettings) -> Grid | Experts:
+def levels_of(given: CertifySettings) -> Levels:
     """Return the noise levels, once they were said."""
-    return Experts(given.expert) if given.expert else Grid(**{name: getattr(given, name) for name in GRID})
+    if given.expert:
+        return Experts(given.expert)
+    return Listed(given.sigmas) if given.sigmas else Grid(**{name: getattr(given, name) for name in GRID})
 
 
 def settled(given: CertifySettings) -> RunSettings:
@@ -243,7 +266,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def _typed(value: Any, kind: Any) -> Any:
     """Turn what `_plain` made of a setting into the setting again."""
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(map(float, value)) if float in get_args(kind) else tuple(value)
     if Path in (kind, *get_args(kind)) and value is not None:
         return Path(value)
     return float(value) if float in (kind, *get_args(kind)) and value is not None else value

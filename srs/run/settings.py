@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from srs.limits import check_alpha, named_level
+from srs.limits import check_alpha, check_levels, named_level
 from srs.run.sources import check_one
 
 MOST = 10**9
@@ -47,6 +47,7 @@ EARLIER: Mapping[str, Any] = {
     "outside": "abstain",
     "classifier": "regions",
     "router": None,
+    "sigmas": [],
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
 
@@ -65,7 +66,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "model", "expert", "arch", "normalizer", "router", "preset", "data_dir", "image_size", "image_order", "indices",
         "skip", "max",
     ),
-    "noise levels": ("sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
+    "noise levels": ("sigmas", "sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
     "certification": (
         "alpha", "bound", "chosen_only", "rungs", "min_gain", "max_n", "target_loss", "sampler", "stream",
     ),
@@ -126,6 +127,8 @@ class CertifySettings:
     """Folder that holds MNIST/raw or cifar-10-batches-py. Default: the checkpoint's, else data."""
     image_size: int | None = None
     """Side in pixels that images of a folder are scaled and cropped to. Default: the checkpoint's."""
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SIGMA ...")] = ()
+    """The noise levels, increasing, where they are no multiples of a step: --sigmas 0.12 0.25 0.5 1."""
     sigma_min: float | None = None
     """Smallest noise level sigma_min. Default: the checkpoint's; 0.1 without one, where it is training's as well."""
     sigma_max: float | None = None
@@ -136,7 +139,7 @@ class CertifySettings:
     rule: Rule | None = None
     """What ranks the levels of an image. expected-radius: the radius that n samples would certify if they voted like
     the n0 selection samples. max-radius: the radius that these certify by themselves (Eq. 7). anchor: expected-radius,
-    among levels that agree in class. Default: expected-radius."""
+    among levels that agree in class. Default: expected-radius; anchor with --expert, whose networks may disagree."""
     racing: bool = False
     """Draw no more selection samples at levels that cannot be an image's best. --overlap joint may still take such a
     level, by the samples that it got."""
@@ -277,9 +280,12 @@ class CertifySettings:
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
         self._check_outside()
-        for name in ("sigma_min", "sigma_max", "sigma_step", "preset") if self.expert else ():
-            if getattr(self, name) is not None and getattr(self, name) != PAPER:
-                raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --expert; leave it out")
+        if self.sigmas:
+            check_levels(self.sigmas, MOST_LEVELS)
+        for source in ("expert", "sigmas"):
+            for name in ("sigmas", "sigma_min", "sigma_max", "sigma_step", "preset") if getattr(self, source) else ():
+                if name != source and getattr(self, name) not in (None, (), PAPER):
+                    raise ValueError(f"--{name.replace('_', '-')}: the levels are those of --{source}; leave it out")
 
     @property
     def routed(self) -> bool:

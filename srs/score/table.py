@@ -12,7 +12,8 @@ from smoothing.storage import replacing
 from smoothing.tables import write_rows
 from srs.curves import accuracy_curves
 from srs.evaluation.describe import describe_rules
-from srs.report.tables import RuleTable, latex, markdown, rule_table
+from srs.report.latex import HEAD, latex
+from srs.report.tables import RuleTable, markdown, rule_table
 from srs.score.entries import Entry
 
 #: What `write` makes.
@@ -100,9 +101,11 @@ def write(entries: Mapping[str, Entry], described: Mapping[str, Any], folder: Pa
     """Write all files into a folder."""
     table = table_of(entries, described)
     write_rows(folder / TSV, header(described), rows(entries, described))
-    for name, written in ((MARKDOWN, markdown), (LATEX, latex)):
+    said = notes(entries)
+    tex = "\n".join([HEAD, latex(CAPTION, table, said, "srs-score")])
+    for name, text in ((MARKDOWN, markdown(CAPTION, table, said)), (LATEX, tex)):
         with replacing(folder / name) as stream:
-            stream.write(written(CAPTION, table, notes(entries)).encode())
+            stream.write(text.encode())
 
 
 def curves(entries: Mapping[str, Entry]) -> Figure:

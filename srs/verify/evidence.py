@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from regions.files import read_arrays
 from smoothing.reading import read_json
 from srs.run.folder import CONFIG, MANIFEST, REGIONS, SUMMARY, read_description
-from srs.run.run_settings import Grid, RunSettings
+from srs.run.run_settings import Experts, Listed, RunSettings
 from srs.run.settings import MOST_LEVELS
 from srs.verify.proofs import Chosen, Climb, Proof, Rule, choose, proof_of, votes_of_one
 from srs.verify.rows import Cell, Table, cells_of
@@ -50,8 +50,10 @@ class Described:
     def sigmas(self) -> list[float]:
         """The grid that the settings name."""
         levels = self.settings.levels
-        if not isinstance(levels, Grid):
+        if isinstance(levels, Experts):
             return list(levels.files)
+        if isinstance(levels, Listed):
+            return list(levels.sigmas)
         ends = (levels.sigma_min, levels.sigma_max, levels.sigma_step)
         if ends[0] == ends[1]:
             return [ends[0]]

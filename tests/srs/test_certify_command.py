@@ -18,13 +18,15 @@ from scipy.stats import beta, norm, ttest_1samp
 
 import regions
 from smoothing.bounds import split_alpha
+from smoothing.drawing.files import ROUTES
 from srs.commands._cli import console
 from srs.commands.certify import main
 from srs.run.folder import RUN_FILES
 from tests.programs import python
 from tests.srs.programs import TINY, assert_refused, call
 
-FILES = RUN_FILES - {"model.safetensors", "model.pt"}  # of the demonstration's own classifier
+#: All but those of the demonstration's own classifier, and of a router.
+FILES = RUN_FILES - {"model.safetensors", "model.pt", *ROUTES.values()}
 
 
 def table(file):

@@ -1,6 +1,8 @@
 """What `srs-certify` is told: flags, files, presets and checkpoints, and where the classifier comes from."""
 
 import dataclasses
+import math
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import yaml
 
 from srs.commands.certify import certify, main
 from srs.run.inputs import completed, load
-from srs.run.run_settings import Grid, settings_of, settled
+from srs.run.run_settings import Grid, Listed, settings_of, settled
 from srs.run.settings import CertifySettings
 from training import PRESETS, save_checkpoint
 
@@ -61,6 +63,35 @@ def test_levels_of_experts_are_kept_as_they_were_told(here):
     assert [plain[name] for name in ("sigma_min", "sigma_max", "sigma_step")] == [None, None, None]
     assert settings_of(plain) == kept
     assert settings_of(plain).files == {0.25: Path("model.pt"), 0.5: Path("other.pt")}
+
+
+def test_levels_may_be_named_one_by_one(here):
+    given = CertifySettings(checkpoint=Path("model.pt"), dataset="digits", sigmas=(0.12, 0.25, 1.0))
+    kept = completed(given).settings
+    assert kept.levels == Listed((0.12, 0.25, 1.0))
+    assert kept.levels.span == (0.12, 1.0)
+    plain = kept.to_dict()
+    assert plain["sigmas"] == [0.12, 0.25, 1.0]
+    assert [plain[name] for name in ("sigma_min", "sigma_max", "sigma_step")] == [None, None, None]
+    assert settings_of(plain) == kept
+    np.testing.assert_array_equal(load(completed(given)).sigmas, [0.12, 0.25, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sigmas": (0.5, 0.25)}, "--sigmas 0.5 0.25: must increase, each level once"),
+        ({"sigmas": (0.25, 0.25)}, "--sigmas 0.25 0.25: must increase, each level once"),
+        ({"sigmas": (0.0, 0.25)}, "--sigmas 0 0.25: noise levels must be finite and > 0"),
+        ({"sigmas": (0.25, math.inf)}, "--sigmas 0.25 inf: noise levels must be finite and > 0"),
+        ({"sigmas": tuple(range(1, 1002))}, "--sigmas: names 1,001 levels; give at most 1,000"),
+        ({"sigmas": (0.25, 0.5), "sigma_max": 1.0}, "--sigma-max: the levels are those of --sigmas; leave it out"),
+        ({"sigmas": (0.25, 0.5), "expert": ("0.25=a.pt",)}, "--sigmas: the levels are those of --expert; leave it"),
+    ],
+)
+def test_levels_that_are_none_are_refused_in_one_line(flags, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        CertifySettings(**flags).check()
 
 
 def test_how_many_samples_there_are_is_said_once(here):
@@ -139,6 +170,10 @@ OPEN = {
         CertifySettings(preset="paper", checkpoint=Path("model.pt"), **GRID),
         ("max-radius", "paper", "top-class"),
     ),
+    "experts": (
+        CertifySettings(expert=("0.2=model.pt", "0.5=model.pt"), dataset="digits"),
+        ("anchor", "joint", "runner-up"),
+    ),
     "paper's way, experts": (
         CertifySettings(preset="paper", expert=("0.2=model.pt", "0.5=model.pt"), dataset="digits"),
         ("max-radius", "paper", "top-class"),
@@ -188,8 +223,8 @@ REFUSED = {
         "--checkpoint and --model both name a base classifier",
     ),
     "order of lp": ({"order": "arrival"}, "--order arrival has no effect with --method lp: use --method greedy"),
-    "outside, a word": ({"outside": "nearest"}, "--outside nearest: expected abstain, auto, or a noise level as in"),
-    "outside, no number": ({"outside": "sigma=1e"}, "--outside sigma=1e: expected abstain, auto, or a noise level"),
+    "outside, a word": ({"outside": "nearest"}, "--outside nearest: expected abstain, auto, router, or"),
+    "outside, no number": ({"outside": "sigma=1e"}, "--outside sigma=1e: expected abstain, auto, router, or"),
     "outside, none": ({"outside": "sigma=0"}, "--outside sigma=0: expected abstain"),
     "outside, infinite": ({"outside": "sigma=1e999"}, "--outside sigma=1e999: expected abstain"),
     "outside, not on the grid": (

@@ -13,7 +13,9 @@ from srs.run.settings import GROUPS, CertifySettings
 from srs.score.settings import ScoreSettings
 from srs.verify.settings import VerifySettings
 from tests.srs.programs import assert_refused, call
-from training import PRESETS
+from training import PRESETS, ROUTER_PRESETS
+
+TRAINING = {**PRESETS, **ROUTER_PRESETS}
 
 SETTINGS = {
     "allocate": AllocateSettings,
@@ -64,17 +66,18 @@ def test_every_flag_is_there_once_with_a_default_that_is_true(command, width, mo
     assert said.keys() == {"--help", "--version", "--tyro-print-completion"}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", TRAINING)
 def test_a_preset_shows_its_own_values(preset, tmp_path):
     process = call("train", tmp_path, preset, "--help")
     assert process.stdout.startswith(f"usage: srs-train {preset} [flags]\n")
-    said, settings = entries(process.stdout), PRESETS[preset][1]
+    said, settings = entries(process.stdout), TRAINING[preset][1]
     for field in fields(settings):
         value, name = getattr(settings, field.name), field.name.replace("_", "-")
         if value is True:
             assert said[f"--no-{name}"].startswith("Switch this off: ")
         elif value is not None and value is not False:
-            assert said[f"--{name}"].endswith(f"Default: {value}.")
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            assert said[f"--{name}"].endswith(f"Default: {shown}.")
         else:
             assert f"--{name}" in said
 
@@ -82,7 +85,7 @@ def test_a_preset_shows_its_own_values(preset, tmp_path):
 def test_presets_are_listed_first(tmp_path):
     for flags in ((), ("nothing",)):
         text = call("train", tmp_path, *flags, "--help").stdout
-        assert all(f"\n  {name} " in text for name in PRESETS)
+        assert all(f"\n  {name} " in text for name in TRAINING)
         assert "--lr" not in text
 
 

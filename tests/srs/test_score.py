@@ -4,13 +4,12 @@ import csv
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from srs.labels import named_paths, of_each, split_name
+from srs.labels import named_paths, of_each
 from srs.score.entries import read_entries
 from srs.score.settings import ScoreSettings, parse_samples
 from srs.score.table import UNKNOWN, score, table_of
@@ -206,15 +205,8 @@ def test_numbers_are_never_cut_in_a_narrow_terminal(logs):
 
 def test_names_of_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "sigma=0.5.tsv").touch()
     (tmp_path / "run.v2").mkdir()
-    assert split_name("sigma=0.5.tsv", "LOG") == (None, Path("sigma=0.5.tsv"))  # there is such a file
-    assert split_name("mine=sigma=0.5.tsv", "LOG") == ("mine", Path("sigma=0.5.tsv"))
-    assert split_name("plain.tsv", "LOG") == (None, Path("plain.tsv"))
     assert list(named_paths(["run.v2", "a/b.tsv", "x=a/b.tsv"], "LOG")) == ["run.v2", "b", "x"]
-    for text, message in ((" a=b", "blank"), ("a" * 41 + "=b", "41 characters"), ("a\x1b=b", "cannot be seen")):
-        with pytest.raises(ValueError, match=message):
-            split_name(text, "LOG")
     with pytest.raises(ValueError, match="another one is called b too"):
         named_paths(["a/b.tsv", "c/b.tsv"], "LOG")
 

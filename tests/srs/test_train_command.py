@@ -71,6 +71,19 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
         (["digits", "--out", "file"], "--out file: is a file; name a folder"),
         (["digits", "--model", "lenet"], "--model lenet does not take digits's images of 1x8x8"),
         (["digits", "--model", "torch.nn:Identity"], "--model torch.nn:Identity returns (1, 1, 8, 8)"),
+        (["digits-router"], "--method router learns for a base classifier: name its checkpoint with --checkpoint"),
+        (["digits-router", "--checkpoint", "none.pt"], "none.pt: no such file; name a checkpoint"),
+        (["digits-router", "--checkpoint", "file"], "file is damaged: it is empty"),
+        (["digits-router", "--router-sigma", "0"], "--router-sigma 0.0: must be finite and > 0"),
+        (["digits-router", "--sigmas", "0.3", "0.2"], "--sigmas 0.3 0.2: levels must increase, each once"),
+        (["digits-router", "--sigmas", "0.3"], "--sigmas 0.3: a router chooses among two levels or more"),
+        (["digits-router", "--sigma", "0.3"], "--sigma 0.3: a router has --sigmas to choose from and --router-sigma"),
+        (["digits-router", "--router-kind", "round"], "--router-kind"),
+        (
+            ["digits", "--method", "router"],
+            "--method router votes under noise of its own: give its level with --router",
+        ),
+        (["digits", "--router-sigma", "0.5"], "--router-sigma 0.5: needs --method router"),
     ],
 )
 def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, flags, message):
@@ -82,6 +95,48 @@ def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, fl
     assert failed.stderr.startswith("srs-train: ")
     assert message in failed.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_router_is_trained_for_what_was_trained_and_says_whether_it_pays(tmp_path):
+    trained = call("train", tmp_path, "digits", *TINY, "--train-images", "600", "--epochs", "5", "--out", "base")
+    assert trained.returncode == 0, trained.stderr
+    flags = ["--train-images", "200", "--validation-images", "50", "--epochs", "2", "--n0", "20", "--n-router", "50"]
+    command = [
+        "digits-router",
+        "--checkpoint",
+        "base/checkpoint.pt",
+        "--sigmas",
+        "0.2",
+        "0.5",
+        *flags,
+        "--out",
+        "router",
+    ]
+    made = call("train", tmp_path, *command)
+    assert made.returncode == 0, made.stderr
+    *_, verdict, how, written = made.stdout.splitlines()
+    assert written == "written to router/checkpoint.pt"
+    assert [line.split()[0] for line in made.stdout.splitlines()[1:3]] == ["router", "router"]
+    assert verdict.startswith("router - sigma = 0.")
+    assert ("the router answers" in verdict) != ("not clearly more, so sigma = 0." in verdict)
+    assert how == (
+        "mean expected radii of 50 held-out training images, 50 of them new to the base classifier; 6,500 passes; "
+        "labels were used"
+    )
+    assert max(map(len, made.stdout.splitlines()[:-3])) <= 80
+    again = call("train", tmp_path, *command, "--resume")
+    assert (again.returncode, again.stdout) == (0, made.stdout)
+    wrong = call("train", tmp_path, "digits-router", "--checkpoint", "router/checkpoint.pt", "--out", "second")
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        "srs-train: router/checkpoint.pt is a router, which names noise levels and no classes: give the base "
+        "classifier's checkpoint\n"
+    )
+    for flags in ([], ["--sigma-min", "0.2", "--sigma-max", "0.5", "--sigma-step", "0.1"]):
+        certified = call("certify", tmp_path, "--checkpoint", "router/checkpoint.pt", *flags)
+        assert certified.returncode == 2
+        assert certified.stderr.count("\n") == 1, certified.stderr
+        assert "router/checkpoint.pt is a router, which names noise levels and no classes" in certified.stderr
 
 
 def test_an_interrupt_while_files_are_read_ahead_ends_the_command(tmp_path):

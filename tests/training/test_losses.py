@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from training import Macer, cross_entropy
+from training import Macer, best_level, cross_entropy, soft_radius
 
 
 def logit(p):
@@ -78,3 +78,35 @@ def test_bad_numbers_are_named(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} = "):
         Macer(**options)
+
+
+def test_soft_radius_is_what_the_soft_choice_loses():
+    # Two copies choose (.8, .2) and (.4, .6): on average (.6, .4), which is worth .6 * 1 + .4 * 3 = 1.8 of 3.
+    logits = torch.tensor([[[logit(0.8), 0.0]], [[logit(0.4), 0.0]]], dtype=torch.float64)
+    radii = torch.tensor([[1.0, 3.0]], dtype=torch.float64)
+    assert soft_radius(logits, radii, torch.tensor([0.5])).tolist() == pytest.approx([1.2])
+    sure = torch.tensor([[[0.0, 60.0], [60.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
+    table = torch.tensor([[1.0, 3.0], [1.0, 3.0], [2.0, 2.0]], dtype=torch.float64)
+    assert soft_radius(sure, table, torch.ones(3)).tolist() == pytest.approx([0.0, 2.0, 0.0])
+
+
+def test_best_level_is_the_cross_entropy_to_the_first_largest_radius():
+    logits = torch.log(torch.tensor([[[0.5, 0.3, 0.2]] * 3, [[0.5, 0.1, 0.4]] * 3], dtype=torch.float64))
+    radii = torch.tensor([[0.1, 0.0, 0.4], [0.0, 0.7, 0.7], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = [-(math.log(0.2) + math.log(0.4)) / 2, -(math.log(0.3) + math.log(0.1)) / 2, 0.0]
+    assert best_level(logits, radii, torch.ones(3)).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", [soft_radius, best_level])
+def test_the_slope_of_a_router_s_loss_is_that_of_its_value(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    radii = torch.rand(4, 3, dtype=torch.float64, generator=generator)
+    radii[3] = 0
+    assert torch.autograd.gradcheck(lambda x: loss(x, radii, torch.ones(4)), (logits,))
+    loss(logits, radii, torch.ones(4)).sum().backward()
+    assert (logits.grad[:, :3] != 0).all()
+    assert (logits.grad[:, 3] == 0).all()  # nothing to choose where there is no radius
+    # a small step against the slope makes each loss smaller
+    after = loss((logits - 1e-3 * logits.grad).detach(), radii, torch.ones(4))
+    assert (after[:3] < loss(logits.detach(), radii, torch.ones(4))[:3]).all()

@@ -1,5 +1,7 @@
 """Routers from a base classifier to a checkpoint that certifies: as a run, killed and resumed, and with bad input."""
 
+import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from smoothing import RoutedClassifier, SmoothedClassifier
+from tests.programs import python
 from training import (
     ROUTER_PRESETS,
     Engine,
@@ -31,6 +34,47 @@ TINY = replace(
     n_router=100,
     batch=40,
 )
+
+
+#: Runs TINY with base argv[1] in the folder argv[2], and kills itself at argv[3]: so often, at such an event.
+PROGRAM = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import smoothing.storage, training.chunks, training.run_folder, training.router_runs
+from smoothing import SmoothedClassifier
+from training import ROUTER_PRESETS, run
+
+base, out, event, count, flags = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), eval(sys.argv[5])
+training.chunks.CHUNK_IMAGES = 64
+left = iter(range(count - 1, -1, -1))
+
+def die_at(wanted):
+    if event == wanted and next(left) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+step, save = torch.optim.Adam.step, torch.save
+select, predict = SmoothedClassifier.select_sigma, SmoothedClassifier.predict
+def stepped(self, *a, **k):
+    result = step(self, *a, **k); die_at("step"); return result
+def half(content, stream):
+    stream.write(b"half"); stream.flush(); die_at("write"); stream.seek(0); stream.truncate()
+    save(content, stream)
+def selected(self, *a, **k):
+    die_at("radii"); print("radii", len(a[0])); return select(self, *a, **k)
+def predicted(self, *a, **k):
+    die_at("validate"); return predict(self, *a, **k)
+torch.optim.Adam.step, torch.save = stepped, half
+SmoothedClassifier.select_sigma, SmoothedClassifier.predict = selected, predicted
+run(replace(ROUTER_PRESETS["digits-router"][1], out=Path(out), checkpoint=Path(base), resume=True, **flags))
+"""
+
+
+def start(base, out, event="never", count=1):
+    default = ROUTER_PRESETS["digits-router"][1]
+    flags = {name: value for name, value in vars(TINY).items() if value != getattr(default, name)}
+    return python(PROGRAM, base, out, event, count, repr(flags))
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +112,153 @@ def test_a_run_leaves_a_router_that_certifies_and_predicts(whole, base, fallback
         assert not found.router.training
         assert found.router(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert np.argmax(found.validation.constant) == found.validation.level
+
+
+def contents(out):
+    """Everything in a checkpoint that is not a wall time."""
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    epochs = [(row["stage"], row["epoch"], row["loss"], row["accuracy"], row["lr"]) for row in content["epochs"]]
+    return content["state_dict"], content["targets"], content["state"]["optimizer"]["state"], content["router"], epochs
+
+
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_numbers(whole, base, tmp_path):
+    out = tmp_path / "run"
+    for event, count in [("radii", 2), ("step", 2), ("write", 1), ("step", 6), ("validate", 1), ("write", 1)]:
+        killed = start(base, out, event, count)
+        assert killed.returncode == -signal.SIGKILL, (event, count, killed.stderr)
+        if event == "step":
+            assert killed.stdout.count("radii") <= 2, killed.stdout  # the first chunk was kept, later all of them
+        if (out / "checkpoint.pt").exists():
+            with pytest.raises(ValueError, match="training of this router is not finished"):
+                load_router(out / "checkpoint.pt")
+    finished = start(base, out)
+    assert finished.returncode == 0, finished.stderr
+    *tensors, about, epochs = contents(out)
+    *others, other_about, other_epochs = contents(whole[0])
+    torch.testing.assert_close(tensors, others, rtol=0, atol=0)
+    assert (about, epochs) == (other_about, other_epochs)
+    assert sorted(file.name for file in out.iterdir()) == [".lock", "checkpoint.pt", "config.yaml", "log.tsv"]
+
+
+def test_targets_are_radii_of_images_that_are_not_held_out(whole, base):
+    targets = torch.load(whole[0] / "checkpoint.pt", weights_only=True)["targets"].numpy()
+    data = digits()
+    order = np.random.default_rng(0).permutation(len(data.train_labels))[::-1]
+    rows = np.sort(order[60:220])
+    assert not set(rows) & set(order[:60])
+    smoothed = SmoothedClassifier(load_checkpoint(base), 10, threads=1)
+    found = smoothed.select_sigma(
+        data.train_images[rows], [0.15, 0.3, 0.6], n0=30, rule="expected-radius", n=1000, indices=2**31 + rows
+    )
+    right = found.classes == data.train_labels[rows, None]
+    np.testing.assert_array_equal(targets, np.where(right, found.expected_radius, 0))
+
+
+def test_a_finished_run_is_left_as_it_is(whole, base):
+    out, rows = whole
+    before = (out / "checkpoint.pt").read_bytes()
+    assert run(replace(TINY, checkpoint=base, out=out, resume=True)) == rows
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_the_base_classifier_may_lie_elsewhere_but_must_be_the_same(whole, base, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    moved = shutil.copy(base, tmp_path / "moved.pt")
+    run(replace(TINY, checkpoint=moved, out=out, resume=True))
+    save_checkpoint(tmp_path / "other.pt", build("digits_cnn", 10, seed=5), arch="digits_cnn", num_classes=10)
+    with pytest.raises(ValueError, match=r"--checkpoint .*other\.pt: the run in .* is for another base classifier"):
+        run(replace(TINY, checkpoint=tmp_path / "other.pt", out=out, resume=True))
+
+
+def test_levels_are_those_of_the_base_classifier_unless_given(base, tmp_path):
+    content = torch.load(base, weights_only=True)
+    trained = tmp_path / "trained.pt"
+    config = {"model": "digits_cnn", "sigma_min": 0.2, "sigma_max": 0.6, "sigma_step": 0.2, "seed": 0}
+    config |= {"dataset": "digits", "train_images": 1400}
+    torch.save({**content, "config": config}, trained)
+    run(replace(TINY, checkpoint=trained, out=tmp_path / "run", sigmas=None, epochs=1))
+    found = load_router(tmp_path / "run/checkpoint.pt")
+    assert found.levels == pytest.approx((0.2, 0.4, 0.6))
+    assert found.validation.unseen == 37  # of 1437, the last of the order by which the base classifier took 1400
+    torch.save({**content, "config": config | {"sigma": 0.25}}, trained)
+    with pytest.raises(
+        ValueError, match=r"trained\.pt was trained at 0\.25: a router chooses among two levels or more"
+    ):
+        run(replace(TINY, checkpoint=trained, out=tmp_path / "one", sigmas=None))
+    with pytest.raises(ValueError, match="does not say which levels it was trained for: give --sigmas"):
+        run(replace(TINY, checkpoint=base, out=tmp_path / "one", sigmas=None))
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_monotone_router_by_the_other_loss_is_read_again(base, tmp_path):
+    settings = replace(TINY, checkpoint=base, out=tmp_path / "run", router_kind="monotone", router_loss="best-level")
+    rows = run(settings)
+    assert rows[-1].loss < rows[0].loss
+    found = load_router(tmp_path / "run/checkpoint.pt", fallback=False)
+    assert (found.kind, found.loss) == ("monotone", "best-level")
+    logits = found.router(torch.from_numpy(digits().test_images[:50])).detach().numpy()
+    assert (np.diff(logits, 2, axis=1) <= 1e-4).all()  # concave: only neighbours compete
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": None}, "--method router learns for a base classifier: name its checkpoint with --checkpoint"),
+        ({"model": "lenet", "checkpoint": "of lenet"}, "lenet.pt does not take digits's images of 1x8x8"),
+        ({"train_images": 1400}, "--train-images 1400 and --validation-images 60: digits has 1437 for both"),
+        ({"n": 1}, r"no training image has a radius at any of the levels 0\.15 0\.3 0\.6; name levels that"),
+    ],
+)
+def test_what_cannot_be_honoured_is_one_line(base, tmp_path, change, message):
+    settings = {"checkpoint": base, "out": tmp_path / "run", **change}
+    if settings["checkpoint"] == "of lenet":
+        settings["checkpoint"] = tmp_path / "lenet.pt"
+        save_checkpoint(tmp_path / "lenet.pt", build("lenet", 10), arch="lenet")
+    with pytest.raises(ValueError, match=message) as caught:
+        run(replace(TINY, **settings))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
+def test_a_router_is_no_base_classifier(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is a router, which names noise levels and no classes"):
+        run(replace(TINY, checkpoint=whole[0] / "checkpoint.pt", out=tmp_path / "run"))
+    with pytest.raises(FileNotFoundError, match="no such file; name a checkpoint"):
+        run(replace(TINY, checkpoint=tmp_path / "none.pt", out=tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def swapped(whole, folder, **change):
+    """A copy of a run whose checkpoint has other entries."""
+    out = folder / "run"
+    shutil.copytree(whole[0], out)
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    torch.save({**content, **change}, out / "checkpoint.pt")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": None}, "does not say how far training came"),
+        ({"targets": torch.ones(3, 3, dtype=torch.float64)}, "does not say how far training came"),
+        ({"targets": torch.full((160, 3), -1.0, dtype=torch.float64)}, "does not say how far training came"),
+        ({"targets": torch.full((160, 3), float("nan"), dtype=torch.float64)}, "does not say how far training came"),
+        ({"state": {"history": "long"}}, "does not say how far training came"),
+        ({"router": None}, "is for another base classifier"),
+        ({"router": {"router_sigma": 0.5}}, "is for another base classifier"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_kept(whole, base, tmp_path, change, message):
+    out = swapped(whole, tmp_path, **change)
+    before = (out / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=message) as caught:
+        run(replace(TINY, checkpoint=base, out=out, resume=True))
+    assert "\n" not in str(caught.value)
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_levels_are_another_run(whole, base):
+    with pytest.raises(ValueError, match=r"--sigmas 0\.15 0\.6: the run in .* has 0\.15 0\.3 0\.6; give the same"):
+        run(replace(TINY, checkpoint=base, out=whole[0], sigmas=(0.15, 0.6), resume=True))

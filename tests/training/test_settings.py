@@ -1,7 +1,29 @@
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from training import PRESETS, Macer, TrainSettings
+from training import PRESETS, Macer, TrainSettings, best_level, soft_radius
+from training.settings import ROUTER_ONLY
+
+ROUTER = {"method": "router", "router_sigma": 0.5}
+
+
+def test_a_router_is_one_stage_at_its_own_noise_without_an_attack():
+    stage = TrainSettings(**ROUTER, router_loss="best-level").router_stage
+    assert (stage.sigma, stage.attack, stage.loss, stage.name) == ((0.5, 0.5), None, best_level, "router")
+    assert TrainSettings(**ROUTER).router_stage.loss is soft_radius
+
+
+def test_only_a_router_s_configuration_names_a_router_s_settings():
+    other, router = (
+        TrainSettings().to_dict(),
+        TrainSettings(**ROUTER, sigmas=(0.1, 0.2), checkpoint=Path("base.pt")).to_dict(),
+    )
+    assert router.keys() >= ROUTER_ONLY
+    assert not ROUTER_ONLY & other.keys()
+    assert (router["sigmas"], router["checkpoint"]) == ([0.1, 0.2], "base.pt")
 
 
 def test_the_paper_presets_are_its_appendix_a():
@@ -60,6 +82,21 @@ def test_the_baselines_are_one_stage_at_one_sigma():
         ({"finetune_epochs": 0}, "epochs = 0"),
         ({"accumulate": 0}, "accumulate = 0"),
         ({"batch": 0}, "batch_size = 0"),
+        ({"checkpoint": Path("base.pt")}, "--checkpoint base.pt: needs --method router"),
+        ({"sigmas": (0.1, 0.2)}, "--sigmas 0.1 0.2: needs --method router"),
+        ({"method": "router"}, "--method router votes under noise of its own: give its level with --router-sigma"),
+        ({**ROUTER, "router_sigma": -1.0}, "--router-sigma -1.0: must be finite and > 0"),
+        ({**ROUTER, "router_sigma": math.inf}, "--router-sigma inf: must be finite and > 0"),
+        ({**ROUTER, "sigma": 0.5}, "--sigma 0.5: a router has --sigmas to choose from and --router-sigma"),
+        ({**ROUTER, "sigmas": (0.5,)}, "--sigmas 0.5: a router chooses among two levels or more; one needs no router"),
+        ({**ROUTER, "sigmas": (0.5, 0.5)}, "--sigmas 0.5 0.5: levels must increase, each once"),
+        ({**ROUTER, "sigmas": (0.0, 0.5)}, "--sigmas 0.0 0.5: levels must be finite and > 0"),
+        ({**ROUTER, "sigmas": (0.1, math.nan)}, "--sigmas 0.1 nan: levels must be finite and > 0"),
+        ({**ROUTER, "alpha": 1.0}, "--alpha 1.0: must lie strictly between 0 and 1"),
+        ({**ROUTER, "validation_images": 1}, "--validation-images 1: too few to tell a gain from chance"),
+        ({**ROUTER, "n_router": 0}, "--n-router 0: must be at least 1"),
+        ({**ROUTER, "batch": 0}, "batch_size = 0"),
+        ({**ROUTER, "seed": -1}, "--seed -1"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_named(change, message):
