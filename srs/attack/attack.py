@@ -70,8 +70,13 @@ class Found:
 
     @property
     def breaks(self) -> Bool[np.ndarray, " m"]:
-        """Which of them are answered with another class than the certified one, or not at all."""
-        return np.asarray(_breaks(self.target, self.points, self.answers) | (self.in_ball & ~self.held))
+        """Which of them are answered with another class than the certified one."""
+        return _breaks(self.target, self.points, self.answers)
+
+    @property
+    def unanswered(self) -> Bool[np.ndarray, " m"]:
+        """Which of them no region holds."""
+        return np.asarray(self.in_ball & ~self.held)
 
     @property
     def misled_at(self) -> Float64[np.ndarray, " K"]:
@@ -158,8 +163,7 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
 
 def _alpha_each(settings: AttackSettings, images: int) -> float:
     """Return the failure probability of every answer: half of what is allowed, over all that may be asked about."""
-    attacked = images if settings.images is None else min(images, settings.images)
-    return shared_alpha(settings.significance / 2, PER_IMAGE * attacked)
+    return shared_alpha(settings.significance / 2, PER_IMAGE * min(images, settings.images))
 
 
 def _clear(alpha: float, n: int) -> float:

@@ -64,7 +64,7 @@ def described(found: Found) -> dict[str, Any]:
 def rows(found: Found) -> Iterator[tuple[str, ...]]:
     """Yield one row per image: distances beyond the ball are rounded up, "-" where nothing was found."""
     target, points, within = found.target, found.points, found.in_ball
-    breaks, undecided = found.breaks, within & found.held & (found.answers == ABSTAIN)
+    undecided = within & found.held & (found.answers == ABSTAIN)
     misled, failed = found.misled_at, found.failed_at
     for j in range(len(target.idx)):
         mine = points.owner == j
@@ -74,7 +74,7 @@ def rows(found: Found) -> Iterator[tuple[str, ...]]:
             str(target.label[j]),
             str(target.predict[j]),
             floor_text(float(target.radius[j])),
-            *(str(int((inside & some).sum())) for some in (within, breaks, undecided, ~found.held)),
+            *(str(int((mine & some).sum())) for some in (within, found.breaks, undecided, found.unanswered)),
             floor_text(float(points.distance[inside].max(initial=0.0))),
             *(raised(float(far[j]), 6) if np.isfinite(far[j]) else "-" for far in (misled, failed)),
         )
@@ -94,7 +94,7 @@ def write(found: Found, folder: Path) -> None:
     """Write all files into a folder, `attack.json` last."""
     save(curves(found), *(folder / name for name in CURVES))
     write_rows(folder / ROWS, COLUMNS, rows(found))
-    if (some := found.breaks).any():
+    if (some := found.breaks | found.unanswered).any():
         owner = found.points.owner[some]
         write_arrays(
             folder / BREAKS,

@@ -24,7 +24,7 @@ class AttackSettings:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
-    images: Annotated[int | None, tyro.conf.arg(metavar="K")] = 100
+    images: Annotated[int, tyro.conf.arg(metavar="K")] = 100
     """Images to attack, drawn at random from those of the run; all where it has no more."""
     steps: int = 20
     """Gradient steps from every start."""
@@ -62,9 +62,8 @@ class AttackSettings:
         for name, least, most in (
             ("images", 1, 10**9), ("steps", 1, 10**6), ("samples", 1, 10**5), ("restarts", 0, 10**4), ("n", 1, 10**9),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ValueError(f"--{name} {value}: must be from {least} to {most:,}")
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be from {least} to {most:,}")
         if not 1e-12 <= self.significance < 1:
             raise ValueError(f"--significance {self.significance}: must be at least 1e-12 and below 1, such as 0.001")
         if self.seed is not None and not 0 <= self.seed < 2**64:

@@ -49,7 +49,7 @@ class Target:
         return self.centre.reshape(len(self.centre), -1).astype(np.float64)
 
 
-def read_target(run: FinishedRun, most: int | None, rng: np.random.Generator) -> Target:
+def read_target(run: FinishedRun, most: int, rng: np.random.Generator) -> Target:
     """Read what a run certifies of at most so many of its images.
 
     They are drawn from all of its images, also from those that it certifies nothing of. Who draws among the certified
@@ -74,7 +74,7 @@ def read_target(run: FinishedRun, most: int | None, rng: np.random.Generator) ->
     if max(table.predict.max(), table.label.max()) >= manifest["data"]["num_classes"]:
         raise ValueError(f"{file} is damaged: it has classes that the run has not; restore it")
     n = len(idx)
-    chosen = np.arange(n) if most is None or most >= n else np.sort(rng.choice(n, most, replace=False))
+    chosen = np.arange(n) if most >= n else np.sort(rng.choice(n, most, replace=False))
     radius = np.where(table.predict == ABSTAIN, 0.0, table.radius)[chosen]
     return Target(
         idx[chosen],
