@@ -16,7 +16,7 @@ copyright = author  # noqa: A001  (Sphinx's name)
 version = release = installed("srs-certify")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST, and notebooks in it, which are run
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -28,6 +28,13 @@ html_math_renderer = "mathml"
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds a cell, on a machine that does much else
+nb_execution_in_temp = True
+nb_merge_streams = True  # what a command prints is one block
+nb_output_stderr = "remove"  # how far commands are, which no reader needs
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings state types and shapes

@@ -160,6 +160,14 @@ class SmoothedClassifier:
         """Workers that fill and run batches at the same time."""
         return self._engine.threads
 
+    def base(self, sigma: float) -> nn.Module:
+        """Return the base classifier that votes at a noise level, on `device` and not compiled: for gradients.
+
+        Whoever changes it makes another classifier of this one. `ValueError` where that level has none.
+        """
+        self._engine.model(sigma)
+        return self._bank[None if None in self._bank else sigma]
+
     def check_logits(self, shape: Sequence[int]) -> list[str]:
         """Return the base classifiers' logits for fixed images of shape (C, H, W), as text for a record.
 

@@ -85,14 +85,26 @@ class SmoothAdv:
         labels: Int64[Tensor, " b"],
         *,
         noise: Float[Tensor, "m b c h w"],
+        begin: Float[Tensor, "b c h w"] | None = None,
+        scale: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return images within l2 distance epsilon, in [0, 1], that the smoothed classifier finds harder.
 
-        The arguments are those of `smoothed_loss`; none is changed, nor is the model, which runs in evaluation mode. An
-        image whose gradient is 0 stays where it is.
+        No argument is changed, nor is the model, which runs in evaluation mode. An image whose gradient is 0 stays
+        where it is.
+
+        Parameters
+        ----------
+        model, images, labels, noise
+            As in `smoothed_loss`.
+        begin : tensor of shape (b, C, H, W), optional
+            Where to begin, in [0, 1]. Default: at the images.
+        scale : tensor of shape (b,), optional
+            All lengths, epsilon and those of steps, are multiplied by each image's own number > 0. Default: 1.
         """
         start = images.detach()
-        x = start.clone()
+        x = start.clone() if begin is None else begin.detach().clone()
+        unit = _column(torch.ones(len(x), dtype=x.dtype, device=x.device) if scale is None else scale)
         norm = torch.full((len(x),), min(1.0, self.epsilon), dtype=x.dtype, device=x.device)
         with _evaluating(model), torch.enable_grad():
             for step in range(self.steps):
@@ -103,14 +115,14 @@ class SmoothAdv:
                 x = x.detach()
                 if self.method == "pgd":
                     length = 2 * self.epsilon / self.steps if self.step_size is None else self.step_size
-                    delta = _shortened(x + length * direction - start, self.epsilon)
+                    delta = _shortened((x + unit * (length * direction) - start) / unit, self.epsilon)
                 else:
                     length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2
                     right = loss.detach() < math.log(2)  # the label has at least half of the averaged probability
                     norm = (norm * torch.where(right, 1.05, 0.95)).clamp(max=self.epsilon)
-                    delta = _normalised(x + length * direction - start) * _column(norm)
+                    delta = _normalised(x + unit * (length * direction) - start) * _column(norm)
                 # start lies in the box, so clipping brings every pixel closer to it: the ball is not left
-                x = (start + delta).clamp(0, 1)
+                x = (start + unit * delta).clamp(0, 1)
         return x
 
 

@@ -16,6 +16,7 @@ import tyro
 
 from srs.commands._cli import needing, one_line_errors, parse, printing
 from srs.commands._progress import Teller
+from srs.labels import split_name
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     from srs.commands._results import print_next, print_results
     from srs.report.chapter import Chapter
     from srs.report.finished_run import load_run
-    from srs.report.names import folders_of, named, names_of
+    from srs.report.names import folders_of, names_of
     from srs.report.page import BESIDE, PAGE, write_report
     from srs.report.summary import summarize
     from srs.report.svg import undrawn
@@ -89,7 +90,7 @@ def report(settings: ReportSettings, teller: Teller) -> None:
         raise ValueError("no RUN: name at least one folder that srs-certify wrote")
     day = _day(settings.date)
     _check_width(settings.width)
-    given = [named(text, "RUN") for text in settings.runs]
+    given = [split_name(text, "RUN") for text in settings.runs]
     for _, folder in given:
         read_description(folder)
     logs = _logs(settings.baseline)
@@ -156,12 +157,11 @@ def _day(text: str | None) -> str | None:
 
 def _logs(texts: Sequence[str]) -> dict[str, tuple[Path, CertificateTable]]:
     """Read the logs to compare with, by name: what is given, else the file's name without its suffix."""
-    from srs.report.names import named
     from srs.text import visible
 
     found: dict[str, tuple[Path, CertificateTable]] = {}
     for text in texts:
-        given, path = named(text, "--baseline")
+        given, path = split_name(text, "--baseline")
         name = visible(path.stem) if given is None else given
         if name in found:
             raise ValueError(f"--baseline {text}: another one is called {name} too; name them apart by NAME=FILE")

@@ -121,7 +121,7 @@ def read_logs(files: Sequence[str | PathLike[str]], sigmas: Sequence[float] = ()
     orders = [np.argsort(table.idx, kind="stable") for table in tables]
     for path, table, rows, level in zip(paths, tables, orders, levels.tolist(), strict=True):
         _check_sigma(path, table, level)
-        _check_same(paths[0], tables[0], orders[0], path, table, rows)
+        check_same(paths[0], tables[0], orders[0], path, table, rows)
     first, rows = tables[0], orders[0]
     predict = np.stack([table.predict[rows] for table, rows in zip(tables, orders, strict=True)], axis=1)
     radius = np.stack([table.radius[rows] for table, rows in zip(tables, orders, strict=True)], axis=1)
@@ -134,7 +134,7 @@ def read_logs(files: Sequence[str | PathLike[str]], sigmas: Sequence[float] = ()
         np.where(predict == ABSTAIN, 0.0, radius),
         np.sum([table.seconds[rows] for table, rows in zip(tables, orders, strict=True)], axis=0),
         np.stack([_lines(table)[rows] for table, rows in zip(tables, orders, strict=True)], axis=1),
-        two_sided=tuple(path for path, table in zip(paths, tables, strict=True) if _is_two_sided(table)),
+        two_sided=tuple(path for path, table in zip(paths, tables, strict=True) if is_two_sided(table)),
     )
 
 
@@ -208,7 +208,7 @@ def read_log(path: str | PathLike[str]) -> CertificateTable:
     return table
 
 
-def _is_two_sided(table: CertificateTable) -> bool:
+def is_two_sided(table: CertificateTable) -> bool:
     """Whether a log of ours says that its radii bound the probability of the runner-up as well."""
     share = table.extra.get("share")
     return share is not None and (share.dtype.kind not in "if" or bool((share != 0).any()))
@@ -250,7 +250,7 @@ def _check_sigma(path: Path, table: CertificateTable, level: float) -> None:
         _refuse(path, table, column != level, "sigma", column, remedy)
 
 
-def _check_same(
+def check_same(
     path: Path,
     table: CertificateTable,
     rows: Int64[np.ndarray, " n"],

@@ -373,6 +373,35 @@ def open_classifier(
     words: Words,
 ) -> LoadedRun:
     """Load the classifier of a run that was read; `load_run` names the arguments, `words` those of errors."""
+    predictor, stated = open_predictor(
+        run,
+        model=model,
+        files=files,
+        router=router,
+        arch=arch,
+        device=device,
+        outside=outside,
+        alpha=alpha,
+        seed=seed,
+        words=words,
+    )
+    return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)
+
+
+def open_predictor(
+    run: FinishedRun,
+    *,
+    model: str | Bank | None,
+    files: Files | None,
+    router: Path | None,
+    arch: str | None,
+    device: str,
+    outside: str,
+    alpha: float,
+    seed: int | None,
+    words: Words,
+) -> tuple[Predictor, int]:
+    """Return G of a run that was read, as it answers, and the seed to state; arguments are those of `load_run`."""
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**64):
         raise ValueError(f"{words.value.format('seed', seed)}: must be a whole number in [0, 2**64)")
     stated, stream = fresh_seed(seed)
@@ -396,4 +425,4 @@ def open_classifier(
         raise ValueError(f"{words.value.format('outside', outside)}: choose {', '.join(OUTSIDE)}")
     routed = run_router(run.folder, run.described, classifier, file=router, words=words)
     predictor = Predictor(classifier, run.regions, sigmas=sigmas, outside=outside, alpha=alpha, router=routed)
-    return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)
+    return predictor, stated

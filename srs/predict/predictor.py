@@ -118,7 +118,7 @@ class Predictor:
         alpha: float = 0.001,
         router: RoutedClassifier | None = None,
     ) -> None:
-        self._around, self._router = named_level(outside), router
+        self._around, self.router = named_level(outside), router
         self._routed = None if router is None else router.identity
         if outside not in OUTSIDE and self._around is None:
             raise ValueError(f"outside = {outside!r}: choose {', '.join(OUTSIDE)}, or a level as in sigma=0.25")
@@ -145,11 +145,11 @@ class Predictor:
         answered = np.flatnonzero(~np.isnan(sigma))
         answers = _nothing(where, sigma)
         routed = np.flatnonzero(np.isnan(sigma))
-        if self._router is not None and routed.size:
+        if self.router is not None and routed.size:
             with self.voting():
-                named = self._router.predict(images[routed], n=n, n_router=n, alpha=self.alpha, indices=names[routed])
+                named = self.router.predict(images[routed], n=n, n_router=n, alpha=self.alpha, indices=names[routed])
             self._check_same_router(named.identity)
-            answers.predict[routed], answers.sigma[routed] = named.predict, self._router.sigmas[named.level]
+            answers.predict[routed], answers.sigma[routed] = named.predict, self.router.sigmas[named.level]
             answers.count[routed], answers.n[routed] = named.count, n
         if answered.size:
             with self.voting() as classifier:
@@ -217,17 +217,17 @@ class Predictor:
         Of a router: its own selection samples say which level it names at an image, and fresh ones up to where no
         other. The base classifier is left the rest of alpha.
         """
-        if self._router is not None:
-            alpha, router_alpha = self._router.alphas(self.alpha)
+        if self.router is not None:
+            alpha, router_alpha = self.router.alphas(self.alpha)
             pixels = torch.from_numpy(images)
             with self.voting():
-                self._check_same_router(self._router.begin(pixels))
-                named = self._router.route(pixels, names, n0, "select").argmax(axis=1)
-                votes = self._router.route(pixels, names, n, "estimate")
-            assert self._router.router_sigma is not None  # who has a router has its noise level
-            clearance = router_clearance(votes, named, self._router.router_sigma, router_alpha)
+                self._check_same_router(self.router.begin(pixels))
+                named = self.router.route(pixels, names, n0, "select").argmax(axis=1)
+                votes = self.router.route(pixels, names, n, "estimate")
+            assert self.router.router_sigma is not None  # who has a router has its noise level
+            clearance = router_clearance(votes, named, self.router.router_sigma, router_alpha)
             clearance[np.arange(len(named)), named] = 0.0
-            return _Outside(self._router.sigmas, self._router.sigmas[named], clearance, alpha)
+            return _Outside(self.router.sigmas, self.router.sigmas[named], clearance, alpha)
         if self._around is None:
             return None
         levels = np.unique([*self.table.sigma[self.table.radii > 0], self._around])

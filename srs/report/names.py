@@ -1,6 +1,5 @@
 """What the runs and logs of a report are called, by people and by files."""
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -8,37 +7,7 @@ from pathlib import Path
 
 from srs.text import visible
 
-MOST = 40
-"""Characters of a name that is given: it has to fit a legend."""
-
 _MOST_OF_FOLDER = 100
-
-
-def named(text: str, what: str) -> tuple[str | None, Path]:
-    """Split NAME=PATH; a path that holds = and exists stands for itself, as does one without =.
-
-    Parameters
-    ----------
-    text : str
-    what : {"RUN", "--baseline"}
-        What the command line calls it, for messages.
-
-    Raises
-    ------
-    ValueError
-        Where the name is empty, long, or holds what cannot be seen.
-    """
-    name, equals, path = text.partition("=")
-    if not equals or os.path.exists(text):
-        return None, Path(text)
-    said = f"{what} {visible(text)}"
-    if not name or name != name.strip():
-        raise ValueError(f"{said}: the name before = is empty or begins or ends with a blank; write NAME={path}")
-    if len(name) > MOST:
-        raise ValueError(f"{said}: the name before = has {len(name)} characters; take at most {MOST}")
-    if visible(name) != name:
-        raise ValueError(f"{said}: the name before = holds characters that cannot be seen; take others")
-    return name, Path(path)
 
 
 def names_of(given: Sequence[tuple[str | None, Path]], taken: Iterable[str]) -> list[str]:

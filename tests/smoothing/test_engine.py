@@ -152,6 +152,16 @@ def test_a_model_that_takes_one_size_alone_gets_no_other():
     assert found.votes.sum() == 70
 
 
+def test_the_base_classifier_of_a_level_is_handed_out():
+    low, high, one = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(4, 2)
+    bank = SmoothedClassifier({0.25: low, 0.5: high}, 2)
+    assert bank.base(0.25) is low
+    assert bank.base(0.5) is high
+    assert SmoothedClassifier(one, 2).base(0.7) is one
+    with pytest.raises(ValueError, match=r"sigma = 0.7 has no base classifier of its own: there is one for 0.25, 0.5"):
+        bank.base(0.7)
+
+
 def test_experts_answer_at_their_own_level(pictures):
     bank = {0.25: Constant(1.0, 0.0), 0.5: Constant(0.0, 1.0)}
     smoothed = SmoothedClassifier(bank, 2)

@@ -5,10 +5,12 @@ from dataclasses import MISSING, fields
 
 import pytest
 
+from srs.attack.settings import AttackSettings
 from srs.commands._allocate_settings import AllocateSettings
 from srs.commands.report import ReportSettings
 from srs.predict.settings import PredictSettings
 from srs.run.settings import GROUPS, CertifySettings
+from srs.score.settings import ScoreSettings
 from srs.verify.settings import VerifySettings
 from tests.srs.programs import assert_refused, call
 from training import PRESETS, ROUTER_PRESETS
@@ -17,9 +19,11 @@ TRAINING = {**PRESETS, **ROUTER_PRESETS}
 
 SETTINGS = {
     "allocate": AllocateSettings,
+    "attack": AttackSettings,
     "certify": CertifySettings,
     "predict": PredictSettings,
     "report": ReportSettings,
+    "score": ScoreSettings,
     "verify": VerifySettings,
 }
 
@@ -52,7 +56,8 @@ def test_every_flag_is_there_once_with_a_default_that_is_true(command, width, mo
     for field in fields(SETTINGS[command]):
         name = f"--{field.name.replace('_', '-')}"
         if field.default is MISSING or name not in said:
-            assert f"  [{field.name.upper()}]" in process.stdout or field.name in ("run", "runs", "images", "radii")
+            positional = ("run", "runs", "images", "radii", "logs")
+            assert f"  [{field.name.upper()}]" in process.stdout or field.name in positional
             continue
         text = said.pop(name)
         assert text.count("Default") <= 1

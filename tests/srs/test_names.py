@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srs.report.names import folders_of, named, names_of
+from srs.labels import split_name
+from srs.report.names import folders_of, names_of
 
 
 def test_a_name_stands_before_the_first_equals_sign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert named("ours (2 cores)=runs/a=1", "RUN") == ("ours (2 cores)", Path("runs/a=1"))
-    assert named("runs/a", "RUN") == (None, Path("runs/a"))
+    assert split_name("ours (2 cores)=runs/a=1", "RUN") == ("ours (2 cores)", Path("runs/a=1"))
+    assert split_name("runs/a", "RUN") == (None, Path("runs/a"))
     (tmp_path / "a=1").mkdir()
-    assert named("a=1", "RUN") == (None, Path("a=1"))
-    assert named("x" * 40 + "=run", "RUN")[0] == "x" * 40
+    assert split_name("a=1", "RUN") == (None, Path("a=1"))
+    assert split_name("x" * 40 + "=run", "RUN")[0] == "x" * 40
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,13 @@ def test_a_name_stands_before_the_first_equals_sign(tmp_path, monkeypatch):
         ("a\tb=run", r"RUN a\tb=run: the name before = holds characters that cannot be seen"),
         ("a\u202eb=run", "cannot be seen"),
         ("\udcff=run", "cannot be seen"),
+        ("run=", "RUN run=: nothing follows =; write run=PATH"),
         ("y" * 5000 + "=run", "has 5000 characters"),
     ],
 )
 def test_a_name_that_cannot_stand_in_a_legend_is_refused(text, message):
     with pytest.raises(ValueError, match=re.escape(message)) as refused:
-        named(text, "RUN")
+        split_name(text, "RUN")
     assert str(refused.value).isprintable()
 
 

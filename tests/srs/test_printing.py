@@ -13,7 +13,7 @@ from srs.commands.allocate import main
 from srs.text import visible
 from tests.srs.programs import call, program
 
-COMMANDS = ("allocate", "certify", "predict", "report", "train", "verify")
+COMMANDS = ("allocate", "attack", "certify", "predict", "report", "score", "train", "verify")
 
 #: Names that a console's markup, its emoji codes, a terminal, a formula or an encoding would make something else of.
 NAMES = {

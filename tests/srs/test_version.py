@@ -8,7 +8,7 @@ import pytest
 from tests.srs.programs import call
 
 
-@pytest.mark.parametrize("command", ["allocate", "certify", "predict", "report", "train", "verify"])
+@pytest.mark.parametrize("command", ["allocate", "attack", "certify", "predict", "report", "score", "train", "verify"])
 def test_every_command_says_its_version(command, tmp_path):
     done = call(command, tmp_path, "--version")
     assert done.returncode == 0

@@ -90,6 +90,43 @@ def test_one_step_follows_the_normalised_gradient():
 
 
 @pytest.mark.parametrize("method", ["pgd", "ddn"])
+def test_a_scale_of_each_image_is_that_of_its_lengths(method):
+    """Images that are twice as large, with twice the noise, of a model that halves them: all lengths are doubled."""
+
+    class Halved(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images / 2)
+
+    model, images, noise = setup()
+    images = 0.2 + 0.1 * images  # away from the box, twice as large too
+    alone = SmoothAdv(0.1, 3, method=method)(model, images, LABELS, noise=noise)
+    scaled = SmoothAdv(0.1, 3, method=method)(
+        Halved(model), 2 * images, LABELS, noise=2 * noise, scale=torch.full((5,), 2.0)
+    )
+    torch.testing.assert_close(scaled - 2 * images, 2 * (alone - images), rtol=1e-3, atol=1e-5)
+    mixed = SmoothAdv(0.1, 3, method=method)(model, images, LABELS, noise=noise, scale=torch.tensor([1, 0.5, 1, 2, 1]))
+    torch.testing.assert_close(mixed[[0, 2, 4]], alone[[0, 2, 4]])
+    lengths = (mixed - images).flatten(1).norm(dim=1)
+    assert lengths[1] <= 0.05 * (1 + 1e-5)
+    assert 0.1 < lengths[3] <= 0.2 * (1 + 1e-5)
+
+
+def test_a_walk_goes_on_from_where_it_is_told_to():
+    """Two walks of one step, the second from the end of the first, are one walk of two steps."""
+    model, images, noise = setup()
+    images = 0.4 + 0.2 * images
+    once = SmoothAdv(0.1, 1, step_size=0.03)
+    first = once(model, images, LABELS, noise=noise)
+    twice = once(model, images, LABELS, noise=noise, begin=first)
+    assert torch.equal(twice, SmoothAdv(0.1, 2, step_size=0.03)(model, images, LABELS, noise=noise))
+    assert not torch.equal(twice, first)
+
+
+@pytest.mark.parametrize("method", ["pgd", "ddn"])
 def test_images_without_a_gradient_stay_and_do_not_harm_the_others(method):
     class Half(nn.Module):
         """Flat where the first pixel is below 1/2."""

@@ -1,0 +1,1 @@
+"""One table for the certificates of any methods, on the same images."""
