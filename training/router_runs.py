@@ -102,7 +102,7 @@ class RouterRun:
                 self.labels,
                 sigmas=self.sigmas,
                 n0=self.settings.n0,
-                n=self.settings.n,
+                n=self.settings.n_final,
                 alpha=self.settings.alpha,
                 indices=self.rows,
                 partial=self._partial("radii", self.facts.base),
@@ -139,7 +139,7 @@ class RouterRun:
 
     def _validate(self) -> RouterValidation:
         settings = self.settings
-        sampling = RouterSampling(n0=settings.n0, n=settings.n, n_router=settings.n_router, alpha=settings.alpha)
+        sampling = RouterSampling(n0=settings.n0, n=settings.n_final, n_router=settings.n_router, alpha=settings.alpha)
         return validate_router(
             self.classifier,
             self.model,

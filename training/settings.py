@@ -20,7 +20,7 @@ CIRCUMSTANCES = frozenset({"checkpoint", "data_dir", "download", "out", "resume"
 
 #: Settings of routers alone: no other run's configuration has them.
 ROUTER_ONLY = frozenset({"checkpoint", "router_sigma", "sigmas", "router_kind", "router_loss", "validation_images"})
-ROUTER_ONLY |= {"n", "n_router", "alpha"}
+ROUTER_ONLY |= {"n_final", "n_router", "alpha"}
 
 #: Losses of routers by name.
 ROUTER_LOSSES: Mapping[str, Loss] = {"soft-radius": soft_radius, "best-level": best_level}
@@ -98,7 +98,7 @@ class TrainSettings:
     the level of the largest radius."""
     validation_images: int | None = None
     """router: training images that are held out, to compare it with one level for all. Default: a fifth."""
-    n: int = 10_000
+    n_final: int = 10_000
     """router: final samples of the certificates whose radii are expected."""
     n_router: int = 1000
     """router: noise samples of the router per held-out image."""
@@ -192,7 +192,7 @@ class TrainSettings:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if self.validation_images == 1:
             raise ValueError("--validation-images 1: too few to tell a gain from chance; hold out two or more")
-        self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n", "n_router")
+        self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n_final", "n_router")
         self.engine  # noqa: B018 - raises likewise
 
     @property

@@ -33,7 +33,7 @@ TINY = replace(
     validation_images=60,
     epochs=3,
     n0=30,
-    n=1000,
+    n_final=1000,
     n_router=100,
     batch=40,
 )
@@ -230,7 +230,7 @@ def test_a_monotone_router_by_the_other_loss_is_read_again(base, tmp_path):
         ({"checkpoint": None}, "--method router learns for a base classifier: name its checkpoint with --checkpoint"),
         ({"model": "lenet", "checkpoint": "of lenet"}, "lenet.pt does not take digits's images of 1x8x8"),
         ({"train_images": 1400}, "--train-images 1400 and --validation-images 60: digits has 1437 for both"),
-        ({"n": 1}, r"no training image has a radius at any of the levels 0\.15 0\.3 0\.6; name levels that"),
+        ({"n_final": 1}, r"no training image has a radius at any of the levels 0\.15 0\.3 0\.6; name levels that"),
     ],
 )
 def test_what_cannot_be_honoured_is_one_line(base, tmp_path, change, message):
