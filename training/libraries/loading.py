@@ -27,7 +27,7 @@ _ROUNDED = 1e-3
 _SHOWN = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedModel:
     """A model with its weights, and what is known of it.
 
@@ -121,7 +121,7 @@ def load_model(name: str, *, normalizer: str | None = None, download: bool = Fal
     model = known.net if moments is None else nn.Sequential(Normalize(*moments), known.net)
     evaluating(model)
     used = {library: version(library) for library in _LIBRARIES[kind]}
-    return LoadedModel(name, model, moments, known.labels, used)
+    return LoadedModel(source=name, module=model, moments=moments, labels=known.labels, libraries=used)
 
 
 #: Adapters of the kinds that say how pixels are normalised, and which distributions read each kind.
