@@ -51,9 +51,8 @@ class Look:
         return cls(width, lambda rule: _greek(short_title(rule)))
 
 
-#: Of the page, and of files that are as wide as a column.
+#: Of the page.
 ON_PAGE = Look(4.6, lambda rule: _greek(title(rule)), size=9)
-COLUMN = 3.25
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from matplotlib.text import Text
 
 from srs.evaluation.metrics import certified_accuracy
 from srs.evaluation.rules import Answers
+from srs.limits import COLUMN
 from srs.report import svg as drawing
 from srs.report.figures import (
-    COLUMN,
     ON_PAGE,
     Look,
     comparison,
