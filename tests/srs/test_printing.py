@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from srs.commands.allocate import main
 from srs.text import visible
@@ -116,11 +117,11 @@ def test_runs_and_baselines_of_any_name_are_reported(finished, tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     assert process.stdout.lstrip().startswith(f"{shown}: certified accuracy")
-    for file in ("page/report.html", "page/tables.md"):
-        text = (tmp_path / file).read_text(encoding="utf-8")
-        assert f"b{shown}" in text
+    page, written = ((tmp_path / "page" / file).read_text(encoding="utf-8") for file in ("report.html", "tables.md"))
+    for text in (page, MarkdownIt("commonmark").enable("table").render(written)):
+        assert f'<th scope="row">b{shown}</th>' in text or f"<td>b{shown} \u2020</td>" in text
         assert "\x1b" not in text
-    assert (tmp_path / "page" / name / "summary.json").exists()
+    assert (tmp_path / "page/_-bold-smile-x-_-x1b-31m-udce9/summary.json").exists()
 
 
 def test_no_encoding_stops_what_is_printed(points):
