@@ -135,7 +135,7 @@ class RoutedClassifier:
 
         plan = Plan(n0, "expected-radius", alpha_base, n)
         grid = np.tile(self.sigmas, (len(pixels), 1))
-        selecting = self.route(pixels, names, n0, "select")
+        selecting = self.route(pixels, names, n=n0, stage="select")
         found, _ = self._classifier.select_votes(pixels, names, grid, plan=plan)
         anchor, every = selecting.argmax(axis=1), np.arange(len(pixels))
         classes = np.repeat(found.classes[every, anchor][:, None], len(self.sigmas), axis=1)
@@ -149,7 +149,7 @@ class RoutedClassifier:
         )
         bounds = counted_bounds(tally.counted(classes), alpha_base, found.share, ladder.weights)
         level_radius = certified_radius(grid, *bounds)
-        clearance = self._clearance(self.route(pixels, names, drawn, "estimate"), anchor, alpha_router)
+        clearance = self._clearance(self.route(pixels, names, n=drawn, stage="estimate"), anchor, alpha_router)
         radius = agreeing_radius(level_radius, clearance, anchor)
         passes = 0 if self._router is None else n0 + drawn
         return RoutedCertificates(
@@ -203,7 +203,7 @@ class RoutedClassifier:
             shared_alpha(alpha_router, len(self.sigmas) - 1)  # refused before the work
         identity = self.begin(pixels)
 
-        votes = self.route(pixels, names, drawn, "predict")
+        votes = self.route(pixels, names, n=drawn, stage="predict")
         kept = levels_not_rejected(votes, alpha_router) if self._router is not None else votes > 0
         grid = np.tile(self.sigmas, (len(pixels), 1))
         counted = self._classifier.count_votes(pixels, names, grid, wanted=kept, start=0, stop=n, stage="predict")
@@ -257,7 +257,7 @@ class RoutedClassifier:
         return RoutedIdentity(base, router, tuple(self.sigmas.tolist()), self.router_sigma)
 
     def route(
-        self, pixels: Float32[Tensor, "n c h w"], names: Int64[np.ndarray, " n"], n: int, stage: str
+        self, pixels: Float32[Tensor, "n c h w"], names: Int64[np.ndarray, " n"], *, n: int, stage: str
     ) -> Int64[np.ndarray, "n K"]:
         """Count how many of the samples 0 to n - 1 of a stage name which level, for checked images.
 

@@ -231,7 +231,7 @@ class _Work:
         n = design.routes(name)
         for positions, append in self._chunks(stage, n):
             began = time.perf_counter()
-            votes = self.router.route(self._begin(positions), design.idx[positions], n, name)
+            votes = self.router.route(self._begin(positions), design.idx[positions], n=n, stage=name)
             each = time_text((time.perf_counter() - began) / len(positions))
             rows = Tally((n,), votes[None, :, None], np.ones((len(positions), 1), dtype=np.int64))
             append((str(idx), *rows.text(i, 0), each) for i, idx in enumerate(design.idx[positions].tolist()))

@@ -222,8 +222,8 @@ class Predictor:
             pixels = torch.from_numpy(images)
             with self.voting():
                 self._check_same_router(self.router.begin(pixels))
-                named = self.router.route(pixels, names, n0, "select").argmax(axis=1)
-                votes = self.router.route(pixels, names, n, "estimate")
+                named = self.router.route(pixels, names, n=n0, stage="select").argmax(axis=1)
+                votes = self.router.route(pixels, names, n=n, stage="estimate")
             assert self.router.router_sigma is not None  # who has a router has its noise level
             clearance = router_clearance(votes, named, self.router.router_sigma, router_alpha)
             clearance[np.arange(len(named)), named] = 0.0
