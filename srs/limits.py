@@ -11,6 +11,15 @@ OUTSIDE = ("abstain", "smallest-sigma", "nearest-region", "best-sigma")
 #: Smallest failure probability for which `smoothing` computes bounds; known here before PyTorch is imported.
 SMALLEST_ALPHA = 1e-100
 
+#: Width of a column of a paper, and the least and largest of figures, in inches: below the least, legends have no room.
+COLUMN, LEAST_WIDTH, LARGEST_WIDTH = 3.25, 2.0, 20.0
+
+
+def check_width(width: float) -> None:
+    """Raise `ValueError` for a --width that no figure can have."""
+    if not LEAST_WIDTH <= width <= LARGEST_WIDTH:
+        raise ValueError(f"--width {width:g}: must be from {LEAST_WIDTH:g} to {LARGEST_WIDTH:g} inches")
+
 
 def check_alpha(alpha: float) -> None:
     """Raise `ValueError` for an --alpha that no bound can be computed for."""

@@ -9,11 +9,12 @@ from training.checkpoints import load_checkpoint, save_checkpoint, training_conf
 from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, image_folder, load_data, mnist
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
+from training.libraries.loading import LoadedModel, load_model
 from training.loop import Epoch, fit
 from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.router_checkpoints import RouterCheckpoint, load_router
-from training.router_targets import RouterValidation, Sampling, expected_radii, validate_router
+from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
 from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
@@ -36,13 +37,14 @@ __all__ = [
     "FolderImages",
     "ImageData",
     "LeNet",
+    "LoadedModel",
     "Loss",
     "Macer",
     "MonotoneRouter",
     "Normalize",
     "RouterCheckpoint",
+    "RouterSampling",
     "RouterValidation",
-    "Sampling",
     "SmoothAdv",
     "Stage",
     "TrainSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "image_folder",
     "load_checkpoint",
     "load_data",
+    "load_model",
     "load_router",
     "mnist",
     "normalized",

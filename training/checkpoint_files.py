@@ -41,7 +41,7 @@ def read_file(file: Path) -> Mapping[Any, Any]:
     OSError
         Where it cannot be opened.
     """
-    _check_regular(file)
+    check_regular(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         head = stream.read(512)
@@ -67,7 +67,7 @@ def read_file(file: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _check_regular(file: Path) -> None:
+def check_regular(file: Path) -> None:
     """Refuse what is no file before it is opened: reading a pipe would wait for ever."""
     try:
         mode = file.stat().st_mode

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from smoothing.storage import replacing
 from training.checkpoint_files import disk_error, read_file, safetensors_of
+from training.libraries.names import kind_of
 from training.models import ARCHITECTURES, NORMALIZERS, Normalize, is_factory, network, normalized
 from training.settings import TrainSettings
 from training.weights import DEVIATIONS, MEANS, Reading, is_counter, misfit, readings, same, state_dicts
@@ -68,11 +69,13 @@ def load_checkpoint(
     path : path
         A file written by torch.save or safetensors.
     arch : str, optional
-        One of `training.ARCHITECTURES`, or `package.module:factory`; needed where the file does not say, and must agree
-        with it where it names one of ours. A factory's module is imported, so a file alone never makes that happen.
+        One of `training.ARCHITECTURES`, `timm:NAME`, `torchvision:NAME` or `package.module:factory`; needed where the
+        file does not say, and must agree with it where it names one of ours. A factory's module is imported, so a file
+        alone never makes that happen.
     normalizer : str, optional
         One of `training.NORMALIZERS`. Needed where the network was a part of something else and the file does not say
-        which normaliser that had; a network alone has none unless named. Must agree with the file where it says.
+        which normaliser that had, and for networks of timm and torchvision; another network alone has none unless
+        named. Must agree with the file where it says.
     num_classes : int, optional
         Needed where the architecture is a factory and the file does not say; must agree with it where it does.
 
@@ -98,7 +101,7 @@ def load_checkpoint(
     with torch.random.fork_rng(devices=[]):
         reading, net = (_read_factory if is_factory(arch) else _read_ours)(file, content, arch, classes)
     _load(file, arch, net, reading.weights)
-    return _behind_normalizer(file, content, normalizer, reading, net).eval()
+    return _behind_normalizer(file, content, normalizer, arch, reading, net).eval()
 
 
 def save_checkpoint(
@@ -334,11 +337,12 @@ def _load(file: Path, arch: str, net: nn.Module, weights: Mapping[str, Any]) -> 
 
 
 def _behind_normalizer(
-    file: Path, content: Mapping[Any, Any], given: str | None, reading: Reading, net: nn.Module
+    file: Path, content: Mapping[Any, Any], given: str | None, arch: str, reading: Reading, net: nn.Module
 ) -> nn.Module:
     """Return the network behind the normaliser that the caller or the file names, or whose numbers the file holds."""
     stored = content.get("normalizer")
-    open_question = reading.wrapped or any(name in content for name in MEANS | DEVIATIONS)
+    elsewhere = kind_of(arch) is not None  # whose models were mostly trained behind a normaliser that no file holds
+    open_question = reading.wrapped or elsewhere or any(name in content for name in MEANS | DEVIATIONS)
     if given is None and stored is None and reading.moments is None and not open_question:
         stored = "none"
     if reading.moments is None or given is not None or stored is not None:
@@ -385,7 +389,8 @@ def named_arch(file: Path, given: str | None, stored: Any) -> str:
     """
     if is_factory(stored):
         if given != stored:
-            raise ValueError(f"{file} is for a model of your own: give arch {_shown(stored)} if you trust that module")
+            whose, trust = ("another library", "") if kind_of(stored) else ("your own", " if you trust that module")
+            raise ValueError(f"{file} is for a model of {whose}: give arch {_shown(stored)}{trust}")
         return stored
     if is_factory(given):
         return given

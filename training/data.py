@@ -72,6 +72,8 @@ class ImageData:
         Pixels in [0, 1], never normalised: normalisation belongs to the model.
     train_labels, test_labels : int64 arrays of shape (n,)
         True classes.
+    class_names : tuple of str, optional
+        What the classes are called, in their order, where that is known.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ImageData:
     train_labels: Int64[np.ndarray, " train"]
     test_images: Float32[np.ndarray, "test c h w"] | FolderImages
     test_labels: Int64[np.ndarray, " test"]
+    class_names: tuple[str, ...] | None = None
 
 
 def digits(test_fraction: float = 0.2) -> ImageData:
@@ -182,7 +185,13 @@ def cifar10(root: str | os.PathLike[str], *, download: bool = False) -> ImageDat
     images = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) / np.float32(255) for part in (train, test)]
     labels = [np.array(part.targets, dtype=np.int64) for part in (train, test)]
     return ImageData(
-        "cifar10", 10, train_images=images[0], train_labels=labels[0], test_images=images[1], test_labels=labels[1]
+        "cifar10",
+        10,
+        train_images=images[0],
+        train_labels=labels[0],
+        test_images=images[1],
+        test_labels=labels[1],
+        class_names=tuple(test.classes),
     )
 
 
@@ -234,6 +243,7 @@ def image_folder(root: str | os.PathLike[str], *, image_size: int | None = None,
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
+        class_names=tuple(names),
     )
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothing.forward import FAILURES, one_line, reason
+from training.libraries.architectures import architecture
+from training.libraries.names import kind_of, meant, nearest
 
 
 class Normalize(nn.Module):
@@ -166,6 +168,11 @@ NORMALIZERS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = 
     "none": None,
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10-centered": ((0.4914, 0.4822, 0.4465), (1.0, 1.0, 1.0)),
+    "imagenet-centered": ((0.485, 0.456, 0.406), (1.0, 1.0, 1.0)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "mnist": ((0.1307,), (0.3081,)),
 }
 
 
@@ -175,7 +182,7 @@ def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 
     Parameters
     ----------
     arch : str
-        One of `ARCHITECTURES`, or `package.module:factory`, as in `network`.
+        One of `ARCHITECTURES`, or another that `network` takes.
     num_classes : int
     normalizer : str, default="none"
         One of `NORMALIZERS`; another than "none" is put before the network, as its first layer.
@@ -192,7 +199,10 @@ def build(arch: str, num_classes: int, *, normalizer: str = "none", seed: int = 
 
 
 def is_factory(arch: object) -> TypeGuard[str]:
-    """Whether this is the name of a user's own model, `package.module:factory`: building it runs the user's code."""
+    """Whether this is the name of a model that is none of `ARCHITECTURES`: `package.module:factory` or `KIND:NAME`.
+
+    Building it runs code of the user's own, or of another library. No file may ask for that: the user names it.
+    """
     return isinstance(arch, str) and ":" in arch
 
 
@@ -202,8 +212,8 @@ def network(arch: str, num_classes: int) -> nn.Module:
     Parameters
     ----------
     arch : str
-        One of `ARCHITECTURES`, or `package.module:factory`: the module is imported and the factory called with the
-        number of classes.
+        One of `ARCHITECTURES`; or `timm:NAME` or `torchvision:NAME`; or `package.module:factory`: the module is
+        imported and the factory called with the number of classes.
     num_classes : int
 
     Raises
@@ -213,8 +223,14 @@ def network(arch: str, num_classes: int) -> nn.Module:
     """
     if not is_factory(arch):
         if arch not in ARCHITECTURES:
-            raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}, or package.module:factory")
+            remedy = meant(str(arch)) or nearest(str(arch), ARCHITECTURES)
+            raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}, or package.module:factory{remedy}")
         return ARCHITECTURES[arch](num_classes)
+    if kind_of(arch) is not None:
+        try:
+            return architecture(arch, num_classes)
+        except ValueError as error:
+            raise ValueError(f"arch = {arch!r}: {str(error).removeprefix(f'{arch}: ')}") from error
     module, _, name = arch.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name)

@@ -11,6 +11,8 @@ from jaxtyping import Float64, Int64
 from torch import nn
 
 from smoothing import SmoothedClassifier, sigma_grid
+from smoothing.forward import run as run_model
+from smoothing.identity import own_passes
 from smoothing.machine import processes, usable_device
 from smoothing.progress import Progress
 from training.byte_images import ByteImages, as_bytes
@@ -20,7 +22,7 @@ from training.evaluate import check_fit
 from training.loop import fit
 from training.models import is_factory, normalized
 from training.router_checkpoints import RouterFacts
-from training.router_targets import RouterValidation, Sampling, expected_radii, validate_router
+from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import router_network
 from training.run_folder import CHECKPOINT, Logs, are_epochs, check_same
 from training.settings import TrainSettings, check_router_levels
@@ -56,6 +58,7 @@ class RouterRun:
             self.net = router_network(settings.model, len(levels), kind=settings.router_kind)
         check_savable(self.net, f"--model {settings.model}")
         self.model = normalized(self.net, settings.normalizer)
+        _check_levels(self.model, data, len(levels), f"--model {settings.model}")
         self.facts = RouterFacts(
             levels=levels,
             trained_sigma=float(settings.router_stage.sigma[0]),
@@ -97,9 +100,9 @@ class RouterRun:
                 self.classifier,
                 self.images,
                 self.labels,
-                self.sigmas,
+                sigmas=self.sigmas,
                 n0=self.settings.n0,
-                n=self.settings.n,
+                n=self.settings.n_final,
                 alpha=self.settings.alpha,
                 indices=self.rows,
                 partial=self._partial("radii", self.facts.base),
@@ -136,13 +139,13 @@ class RouterRun:
 
     def _validate(self) -> RouterValidation:
         settings = self.settings
-        sampling = Sampling(n0=settings.n0, n=settings.n, n_router=settings.n_router, alpha=settings.alpha)
+        sampling = RouterSampling(n0=settings.n0, n=settings.n_final, n_router=settings.n_router, alpha=settings.alpha)
         return validate_router(
             self.classifier,
             self.model,
             self.held_out_images,
-            self.held_out_labels,
-            self.sigmas,
+            labels=self.held_out_labels,
+            sigmas=self.sigmas,
             router_sigma=self.facts.trained_sigma,
             sampling=sampling,
             unseen=self.unseen,
@@ -184,6 +187,19 @@ def _base(settings: TrainSettings, data: ImageData) -> tuple[nn.Module, dict[str
     base = load_checkpoint(file, arch=settings.model, normalizer=settings.normalizer, num_classes=classes)
     check_fit(base, data, f"--checkpoint {file}")
     return base, config
+
+
+@torch.no_grad()
+def _check_levels(router: nn.Module, data: ImageData, levels: int, name: str) -> None:
+    """Raise where a network of the user's does not return what it is asked for."""
+    router.eval()
+    try:
+        with own_passes(router):
+            shape = tuple(run_model(router, torch.from_numpy(data.test_images[:1])).shape)
+    except ValueError as error:
+        raise ValueError(f"{name} is no router for {data.name}: {error}") from error
+    if shape != (1, levels):
+        raise ValueError(f"{name} is no router for {data.name}: {shape} for one image and {levels} levels")
 
 
 def _levels(settings: TrainSettings, config: Mapping[str, Any]) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ ERRORS = 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class RouterSampling:
     """How many samples radii are expected from, and for which certificates.
 
     Attributes
@@ -66,7 +66,7 @@ class RouterValidation:
     images, unseen : int
         Held-out images, and how many of these the base classifier was not trained on, as far as its checkpoint says.
     n0, n, n_router : int
-        As in `Sampling`.
+        As in `RouterSampling`.
     alpha : float
     """
 
@@ -108,8 +108,8 @@ def expected_radii(
     classifier: SmoothedClassifier,
     images: np.ndarray | ByteImages | FolderImages,
     labels: Int64[np.ndarray, " n"],
-    sigmas: Float64[np.ndarray, " K"],
     *,
+    sigmas: Float64[np.ndarray, " K"],
     n0: int,
     n: int,
     alpha: float = 0.001,
@@ -144,6 +144,11 @@ def expected_radii(
     -------
     array of shape (n, K)
         l2 radii in the images' units, as in Eq. 5 but for the rule: by the final samples, not by these.
+
+    Raises
+    ------
+    ValueError
+        What `SmoothedClassifier.select_sigma` refuses.
     """
     names = np.arange(len(labels)) if indices is None else indices
 
@@ -161,11 +166,11 @@ def validate_router(
     classifier: SmoothedClassifier,
     router: nn.Module,
     images: np.ndarray | ByteImages | FolderImages,
+    *,
     labels: Int64[np.ndarray, " n"],
     sigmas: Float64[np.ndarray, " K"],
-    *,
     router_sigma: float,
-    sampling: Sampling,
+    sampling: RouterSampling,
     unseen: int = 0,
     indices: Int64[np.ndarray, " n"] | None = None,
     partial: str | os.PathLike[str] | None = None,
@@ -189,12 +194,19 @@ def validate_router(
         The levels, increasing, at least two.
     router_sigma : float
         The router's own noise level.
-    sampling : Sampling
+    sampling : RouterSampling
     unseen : int, default=0
         How many of the images the base classifier was not trained on.
     indices, partial, progress
         As in `expected_radii`.
+
+    Raises
+    ------
+    ValueError
+        For less than two images, and what `SmoothedClassifier` refuses: a router with another number of logits, say.
     """
+    if len(labels) < 2:
+        raise ValueError(f"{len(labels)} held-out images: too few to tell a gain from chance; give two or more")
     smoothed = SmoothedClassifier(
         router,
         len(sigmas),

@@ -48,6 +48,10 @@ class MonotoneRouter(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b K"]:
         """Return logits, one for each level."""
         score = logits_of(self.net(images))
+        if score.shape[1:] != (1,):
+            raise ValueError(
+                f"the network of a monotone router returned {tuple(score.shape)}: expected a score an image"
+            )
         rises = (score - self.thresholds).cumsum(dim=1)
         return torch.cat([torch.zeros_like(rises[:, :1]), rises], dim=1)
 

@@ -20,7 +20,7 @@ CIRCUMSTANCES = frozenset({"checkpoint", "data_dir", "download", "out", "resume"
 
 #: Settings of routers alone: no other run's configuration has them.
 ROUTER_ONLY = frozenset({"checkpoint", "router_sigma", "sigmas", "router_kind", "router_loss", "validation_images"})
-ROUTER_ONLY |= {"n", "n_router", "alpha"}
+ROUTER_ONLY |= {"n_final", "n_router", "alpha"}
 
 #: Losses of routers by name.
 ROUTER_LOSSES: Mapping[str, Loss] = {"soft-radius": soft_radius, "best-level": best_level}
@@ -44,9 +44,11 @@ class TrainSettings:
     train_images: int | None = None
     """Train on this many images, drawn at random with the seed. Default: all."""
     model: str = "digits_cnn"
-    """Architecture: lenet, cifar_resnet20, cifar_resnet56, cifar_resnet110, resnet50, digits_cnn, or your own
-    package.module:factory, called with the number of classes."""
-    normalizer: Literal["none", "cifar10", "imagenet"] = "none"
+    """Architecture: lenet, cifar_resnet20, cifar_resnet56, cifar_resnet110, resnet50, digits_cnn, timm:NAME,
+    torchvision:NAME, or your own package.module:factory, called with the number of classes."""
+    normalizer: Literal[
+        "none", "cifar10", "imagenet", "cifar10-centered", "imagenet-centered", "inception", "clip", "mnist"
+    ] = "none"
     """Mean and standard deviation that a first layer takes out of the pixels."""
     augment: Literal["none", "crop-flip"] = "none"
     """crop-flip: shift by up to an eighth of the width (CIFAR: padding 4) and mirror."""
@@ -96,7 +98,7 @@ class TrainSettings:
     the level of the largest radius."""
     validation_images: int | None = None
     """router: training images that are held out, to compare it with one level for all. Default: a fifth."""
-    n: int = 10_000
+    n_final: int = 10_000
     """router: final samples of the certificates whose radii are expected."""
     n_router: int = 1000
     """router: noise samples of the router per held-out image."""
@@ -190,7 +192,7 @@ class TrainSettings:
             raise ValueError(f"--alpha {self.alpha}: must lie strictly between 0 and 1, such as 0.001")
         if self.validation_images == 1:
             raise ValueError("--validation-images 1: too few to tell a gain from chance; hold out two or more")
-        self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n", "n_router")
+        self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n_final", "n_router")
         self.engine  # noqa: B018 - raises likewise
 
     @property
@@ -379,8 +381,9 @@ ROUTER_PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
         replace(
             _MNIST,
             method="router",
-            router_sigma=0.75,
-            sigmas=(0.25, 0.5, 0.75, 1.0),
+            router_sigma=1.0,
+            sigmas=(0.5, 0.75, 1.0),
+            router_loss="best-level",
             n0=100,
             train_images=10_000,
             **{name: value for name, value in _QUICK.items() if name not in ("k", "warmup")},

@@ -10,15 +10,15 @@ import tyro
 
 from srs.commands._cli import one_line_errors, parse
 from srs.run.settings import BESIDE, EARLIER, OUT, CertifySettings
-from srs.run.sources import own_code
+from srs.run.sources import asked_again, library, own_code
 
 Settings = TypeVar("Settings", bound=CertifySettings)
 
 #: Settings that may name a factory, `package.module:factory`.
 CODE = ("model", "arch")
 
-#: Settings of one start that could replace or change a run: a file cannot say them.
-_FLAGS_ONLY = frozenset({"resume", "overwrite"})
+#: Settings of one start that could replace or change a run, or reach into the network: a file cannot say them.
+_FLAGS_ONLY = frozenset({"resume", "overwrite", "download"})
 
 #: Longest value that a flag takes.
 _LONGEST = 4096
@@ -50,9 +50,9 @@ def parse_over_file(
     with one_line_errors(command):
         for name, stored in code.items():
             if getattr(found, name) is None:
+                whose = "another library's model" if library(stored) else "code of your own"
                 raise ValueError(
-                    f"{file} names code of your own, which a file alone never runs: add --{name} {stored} if you trust "
-                    "that module"
+                    f"{file} names {whose}, which a file alone never runs: {asked_again(f'--{name} {stored}', stored)}"
                 )
     return found
 
@@ -105,7 +105,7 @@ def _flags(
             raise ValueError(f"{what}: {name} is no setting; there are {', '.join(known)}")
         flag = f"--{name.replace('_', '-')}"
         if name in _FLAGS_ONLY and value is not False:
-            raise ValueError(f"{what}: {name} replaces or changes a run; say it on the command line, {flag}")
+            raise ValueError(f"{what}: {name} is up to you at each start; say it on the command line, {flag}")
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, (dict, list)) or len(str(part)) > _LONGEST:
                 raise ValueError(f"{what}: {name} is no single value; {remedy}")
@@ -145,7 +145,7 @@ def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None
         The command line. Default: that of this process.
     """
     given = sys.argv[1:] if args is None else args
-    named = any(name and names_it(name, given) and own_code(name) for name in names)
+    named = any(name and names_it(name, given) and own_code(name) and not library(name) for name in names)
     if named and "" not in sys.path:
         sys.path.insert(0, "")
 

@@ -11,6 +11,7 @@ from srs.commands._cli import console, naming_flags, needing, one_line_errors, o
 from srs.commands._config import find_in_current_folder, parse_over_file
 from srs.commands._progress import Teller, loading
 from srs.run.settings import GROUPS, CertifySettings
+from srs.text import visible
 
 if TYPE_CHECKING:
     from srs.run.inputs import ChosenImages, Inputs
@@ -51,6 +52,7 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     loading("srs-certify")
 
     from smoothing.drawing.draw import owned
+    from srs.run.base_classifiers import warn_of_scaling
     from srs.run.draw import draw_run
     from srs.run.folder import SUMMARY, check_begun, check_free
     from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
@@ -86,6 +88,8 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     else:
         with teller.phase(_FINISHING):
             summary = _finish(out, run)
+            inputs = run.inputs
+            warn_of_scaling(inputs.base, inputs.images, inputs.labels, device=inputs.device)
         _print(summary, out, f"written to {out}")
 
 
@@ -116,6 +120,8 @@ def _begin(start: Start, chosen: ChosenImages, teller: Teller, *, wait: bool) ->
             read_description(start.out)  # before anything is done with it
             return _join(replace(start, resume=True), chosen)
         run = _described(load(start, chosen, progress=teller.progress))
+        if run.inputs.loaded is not None:
+            sys.stderr.write(f"srs-certify: {visible(str(run.inputs.loaded))}\n")
         save_own(start.out, run.inputs.settings, run.inputs.base)
         describe(start.out, run.config, run.manifest)
         return run

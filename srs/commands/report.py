@@ -17,7 +17,7 @@ import tyro
 from srs.commands._cli import needing, one_line_errors, parse, printing
 from srs.commands._progress import Teller
 from srs.labels import split_name
-from srs.limits import check_alpha
+from srs.limits import COLUMN, check_alpha, check_width
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from smoothing import CertificateTable
     from srs.evaluation.rules import Answers
     from srs.report.chapter import Chapter
-
-LEAST, MOST = 2.0, 20.0
-"""Widths of figures, in inches: below the least, legends have no room."""
 
 _DESCRIPTION = """Make a page of finished runs of srs-certify: curves, tables, pictures.
 
@@ -54,7 +51,7 @@ class ReportSettings:
     runs' own."""
     tables: Annotated[tuple[Literal["latex", "markdown"], ...], tyro.conf.UseAppendAction] = ()
     """Also write the tables as tables.tex or tables.md, the best numbers in bold; may be repeated."""
-    width: float = 3.25
+    width: float = COLUMN
     """Width of the figures in PNG and PDF, in inches: that of a column of a paper, or 6.75 across two. Default:
     3.25."""
     date: str | None = None
@@ -80,6 +77,7 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     from srs.report.names import folders_of, names_of
     from srs.report.page import BESIDE, PAGE, write_report
     from srs.report.summary import summarize
+    from srs.report.svg import undrawn
     from srs.run.folder import read_description
     from srs.text import visible
 
@@ -88,15 +86,16 @@ def report(settings: ReportSettings, teller: Teller) -> None:
     if not settings.runs:
         raise ValueError("no RUN: name at least one folder that srs-certify wrote")
     day = _day(settings.date)
-    _check_width(settings.width)
+    check_width(settings.width)
     given = [split_name(text, "RUN") for text in settings.runs]
     for _, folder in given:
         read_description(folder)
     logs = _logs(settings.baseline)
     out = _out(settings, [folder for _, folder in given])
     names = names_of(given, logs)
-    for name in [name for name in names if names.count(name) > 1 or name in logs]:
-        raise ValueError(f"RUN {name}=...: another run or log is called {name} too; name them apart by NAME=")
+    if clashing := [name for name in names if names.count(name) > 1 or name in logs]:
+        one = clashing[0]
+        raise ValueError(f"RUN {one}=...: another run or log is called {one} too; name them apart by NAME=")
     chapters = []
     for (_, folder), name, inside in zip(given, names, folders_of(names, BESIDE), strict=True):
         with teller.phase(f"reading {visible(str(folder))} and sizing its regions"):
@@ -107,6 +106,9 @@ def report(settings: ReportSettings, teller: Teller) -> None:
             sys.stderr.write(f"srs-report: warning: {visible(warning)}\n")
         chapters.append(Chapter(name, inside, run, results, warning, run.day if day is None else day))
     baselines = _baselines(logs, chapters)
+    for name in (*names, *logs) if len(names) + len(logs) > 1 else ():  # one alone is in no figure
+        if letters := undrawn(name):
+            sys.stderr.write(f"srs-report: warning: {name}: figures in PNG and PDF have no letter {letters}\n")
 
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -136,11 +138,6 @@ def _out(settings: ReportSettings, runs: Sequence[Path]) -> Path:
     if (out / "config.yaml").exists():
         raise ValueError(f"--out {out}: holds a run; name another folder")
     return out
-
-
-def _check_width(width: float) -> None:
-    if not LEAST <= width <= MOST:
-        raise ValueError(f"--width {width:g}: must be from {LEAST:g} to {MOST:g} inches")
 
 
 def _day(text: str | None) -> str | None:

@@ -108,6 +108,13 @@ class Results:
         """Each image's noise level."""
         return np.asarray(self.record.sigmas[self.level])
 
+    def named_of(self, j: int) -> Float64[np.ndarray, " k"] | None:
+        """Return the share of a router's fresh samples that names each level at one image; None without its votes."""
+        routing = self.record.routing
+        if routing is None or routing.sigma is None:
+            return None
+        return np.asarray(routing.estimated[j] / routing.estimated[j].sum())
+
     def radii_of(self, j: int) -> Float64[np.ndarray, " k"]:
         """Return what one image's counts certify at every level, NaN where it was not certified."""
         return np.where(self.record.certified[j], self.proofs.constant[j], np.nan)

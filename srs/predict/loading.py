@@ -301,8 +301,9 @@ def load_run(
         What `srs-certify` wrote.
     model : str, torch.nn.Module or mapping of noise level to module, optional
         A run of a model of one's own, `package.module:factory`, needs that name again: building it runs its module,
-        which must be importable. Or the base classifier itself, or one for each level, for any run; it is moved to
-        `device` and put in evaluation mode, and must not be changed afterwards.
+        which must be importable. So does one of another library, `KIND:NAME` (`training.load_model`). Or the base
+        classifier itself, or one for each level, for any run; it is moved to `device` and put in evaluation mode, and
+        must not be changed afterwards.
     checkpoint : path, or mapping of noise level to path, optional
         Where the weights are now. Default: where the run found them; relative paths are relative to the current folder.
     router : path, optional

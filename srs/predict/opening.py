@@ -26,10 +26,10 @@ from srs.predict.online import Arrivals
 from srs.predict.predictor import Answers, Predictor
 from srs.predict.run_classifier import FLAGS, fresh_seed
 from srs.predict.settings import PredictSettings
-from srs.run.base_classifiers import Named, bank, make_own, read_checkpoints
+from srs.run.base_classifiers import AllNamed, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
 from srs.run.map import check_apart
-from srs.run.sources import files_of
+from srs.run.sources import files_of, library
 from training import FolderImages, load_data
 
 Ask: TypeAlias = Callable[..., Answers]
@@ -100,7 +100,8 @@ def open_map(settings: PredictSettings) -> Opened:
     check_apart(settings.run, table, None)
     query = read_images(settings.images, table.centres.shape[1], None)
     models = _named(settings, table)
-    classes = settings.num_classes or _num_classes(*next(iter(models.values())), query)
+    first = next(iter(models.values()))
+    classes = settings.num_classes or _num_classes(first.model, first.source, query)
     seed, stream = fresh_seed(settings.seed)
     classifier = SmoothedClassifier(
         bank(models),
@@ -114,12 +115,12 @@ def open_map(settings: PredictSettings) -> Opened:
     return Opened(G, G.certify, query, seed, named_level(settings.outside), table.content_hash)
 
 
-def _named(settings: PredictSettings, table: RegionMap) -> Named:
+def _named(settings: PredictSettings, table: RegionMap) -> AllNamed:
     """Return the base classifier that the user names for a map."""
     if settings.model is not None:
-        if settings.num_classes is None:
+        if settings.num_classes is None and not library(settings.model):
             raise ValueError(f"--model {settings.model}: give --num-classes, which its factory is called with")
-        return make_own(settings.model, settings.num_classes)
+        return make_own(settings.model, settings.num_classes or 0, normalizer=settings.normalizer)
     files = files_of(settings.checkpoint, settings.expert)
     if not files:
         raise ValueError(f"{settings.run} does not say whose regions it holds: name the classifier with --checkpoint")

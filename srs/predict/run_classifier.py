@@ -12,7 +12,7 @@ from srs.run.base_classifiers import Bank, bank, named_by_run, own_classifier, s
 from srs.run.folder import Description
 from srs.run.router import read_router, router_difference, router_record
 from srs.run.run_settings import RunSettings
-from srs.run.sources import Files
+from srs.run.sources import Files, asked_again, library
 from training.models import is_factory
 
 
@@ -101,9 +101,10 @@ def run_classifier(
     here = replace(classifier.identity, seed=settings.seed)
     ours = {"classifier": asdict(here), "check": classifier.check_logits(manifest["data"]["shape"])}
     if (what := classifier_difference(ours, manifest)) is not None:
-        raise ValueError(
-            f"{folder}: another classifier was certified: it differs in {what}; name its weights with {words.weights}"
-        )
+        remedy = f"name its weights with {words.weights}"
+        if isinstance(model, str) and library(model):
+            remedy = f"{model}, or what reads it, is not what it was"
+        raise ValueError(f"{folder}: another classifier was certified: it differs in {what}; {remedy}")
     return classifier
 
 
@@ -154,13 +155,14 @@ def _found_again(folder: Path, settings: RunSettings, classes: int, files: Files
 def _check_named(folder: Path, name: str, given: str | None, stored: str | None, words: Words) -> None:
     """Raise where a run's model or architecture is one's own code and the user does not name the same."""
     if is_factory(stored) and given is None:
+        whose = "another library's model" if library(stored) else "code of your own"
         raise ValueError(
-            f"{folder}: was certified with code of your own, which a folder alone never runs: add "
-            f"{words.value.format(name, stored)} if you trust that module"
+            f"{folder}: was certified with {whose}, which a folder alone never runs: "
+            f"{asked_again(words.value.format(name, stored), stored)}"
         )
     if given is not None and given != stored:
         remedy = (
-            f"give {words.value.format(name, stored)} if you trust that module"
+            asked_again(words.value.format(name, stored), stored).replace("add", "give", 1)
             if is_factory(stored)
             else "leave it out"
         )

@@ -44,13 +44,15 @@ class PredictSettings:
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level: --expert 0.25=a.pt --expert 0.5=b.pt."""
     model: str | None = None
-    """Base classifier of your own, package.module:factory. A run that was certified with one needs it named again,
-    because building it runs its module and a folder alone never runs code. A region map needs --num-classes as well."""
+    """Base classifier as srs-certify's --model. A run that was certified with one needs it named again, because
+    building it may run its module and a folder alone never runs code. A region map needs --num-classes as well for
+    package.module:factory."""
     arch: str | None = None
     """Architecture of a checkpoint that does not name it; for a run only where it is package.module:factory, as with
     --model."""
     normalizer: str | None = None
-    """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    """Normaliser of a checkpoint or a model that does not name it: none, cifar10, imagenet, the same followed by
+    -centered, inception, clip or mnist."""
     router: Path | None = None
     """Where the checkpoint of the run's router is now."""
     num_classes: int | None = None

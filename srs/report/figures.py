@@ -15,7 +15,7 @@ from srs.evaluation.losses import losses
 from srs.evaluation.metrics import STEP
 from srs.evaluation.rules import Answers
 from srs.modes import OVERLAPPING, short_title, title
-from srs.report.numbers import floored
+from srs.report.numbers import floored, percent
 from srs.report.svg import INK, SERIES, Drawing, level_styles, pixels, style
 from srs.text import visible
 
@@ -51,9 +51,8 @@ class Look:
         return cls(width, lambda rule: _greek(short_title(rule)))
 
 
-#: Of the page, and of files that are as wide as a column.
+#: Of the page.
 ON_PAGE = Look(4.6, lambda rule: _greek(title(rule)), size=9)
-COLUMN = 3.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,9 @@ def radius_against_sigma(results: Results, j: int) -> Drawing:
         axes.set(xlabel=f"{SIGMA} ({UNIT})", ylabel=f"radius ({UNIT})")
         sigmas, R = results.record.sigmas, results.radii_of(j)
         shown = [k for k in range(len(sigmas)) if np.isfinite(R[k])]
-        lines = [f"{SIGMA} = {sigmas[k]:g}: R = {floored(R[k], 3)}" for k in _spread(shown)]
+        share = results.named_of(j)
+        named = ["" if share is None else f", router {percent(value)}%" for value in (R if share is None else share)]
+        lines = [f"{SIGMA} = {sigmas[k]:g}: R = {floored(R[k], 3)}{named[k]}" for k in _spread(shown)]
         chosen = f"chosen: {SIGMA} = {results.sigma[j]:g}, r = {floored(results.answers.r[j], 3)}"
         _tell(drawing, axes, *axes.get_xlim(), "\n".join([*lines, chosen]))
     return drawing
@@ -186,6 +187,10 @@ def vote_shares(results: Results, look: Look) -> Drawing:
 def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     record = results.record
     R = results.radii_of(j)
+    share = results.named_of(j)
+    if share is not None:  # behind the radii, with the height of the axes for all of the samples
+        top, width = 1.12 * max(np.nanmax(R), results.answers.r[j]), 0.5 * np.diff(record.sigmas).min()
+        axes.bar(record.sigmas, top * share, width=width, color=INK["ink"], alpha=0.15, lw=0)
     axes.plot(record.sigmas, R, "o-", color=INK["second"], ms=3, lw=1.4)
     axes.plot(results.sigma[j], results.answers.r[j], "D", color=INK["main"], ms=5)
     axes.set(xlim=(0, 1.08 * record.sigmas[-1]), ylim=(0, 1.12 * max(np.nanmax(R), results.answers.r[j])))

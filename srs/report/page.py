@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from srs.evaluation.rules import Answers
+from srs.limits import COLUMN
 from srs.report import figures
 from srs.report.chapter import Chapter, compared, overview
 from srs.report.exports import FORMATS, tables_of
@@ -28,7 +29,7 @@ def write_report(
     chapters: Sequence[Chapter],
     baselines: Mapping[str, Answers],
     tables: Sequence[str] = (),
-    width: float = figures.COLUMN,
+    width: float = COLUMN,
 ) -> None:
     """Write the page, its figures as PNG and PDF, and for each run its tables, into an empty folder.
 

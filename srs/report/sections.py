@@ -19,6 +19,7 @@ from srs.evaluation.losses import Losses, losses
 from srs.evaluation.rules import Answers
 from srs.modes import title
 from srs.report import figures
+from srs.report.assumptions import assumptions
 from srs.report.chapter import Chapter
 from srs.report.figures import ON_PAGE, Look
 from srs.report.numbers import floored, percent, raised, readable
@@ -80,6 +81,8 @@ def section(folder: Path, chapter: Chapter, number: int, look: Look) -> dict[str
         "one_sided": results.one_sided is not results.rules,
         "remarks": remarks(summary),
         "differences": _differences(summary),
+        "assumptions": assumptions(results, run.settings),
+        "routed": results.record.routing is not None and results.record.routing.sigma is not None,
         "levels": _levels(summary),
         "samples": [_sample(chapter, number, j) for j in samples],
         "degree": {

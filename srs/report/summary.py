@@ -14,6 +14,7 @@ from srs.evaluation.describe import describe
 from srs.evaluation.evaluate import Results
 from srs.evaluation.intervals import DELTA, wrong_at_most
 from srs.evaluation.routed import Routed
+from srs.limits import COLUMN
 from srs.modes import title
 from srs.report.card import card
 from srs.report.numbers import confidence, floored, raised
@@ -106,7 +107,7 @@ def describe_levels(results: Results) -> dict[str, dict[str, float]]:
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write all files of a finished run, each whole or not at all, the summary last, and return the summary."""
-    from srs.report.figures import COLUMN, Look, curves
+    from srs.report.figures import Look, curves
     from srs.report.svg import save  # matplotlib takes a second to import
 
     results.table.save(folder / REGIONS)

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from jaxtyping import Float32
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from smoothing.storage import replacing
 
@@ -126,9 +128,23 @@ def level_styles(levels: int) -> list[dict[str, Any]]:
 def save(figure: Figure, *paths: str | PathLike[str]) -> None:
     """Write a figure, each file whole or not at all; the suffix says in which format."""
     for path in map(Path, paths):
-        with style(), replacing(path) as stream:
+        with style(), _boxes_for_unknown_letters(), replacing(path) as stream:
             metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
             figure.savefig(stream, format=path.suffix[1:], dpi=300, facecolor="white", metadata=metadata)
+
+
+def undrawn(text: str) -> str:
+    """Return the characters, each once, for which files of figures have a box: the font of matplotlib lacks them."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(letter for letter in dict.fromkeys(text) if not font.get_char_index(ord(letter)))
+
+
+@contextmanager
+def _boxes_for_unknown_letters() -> Iterator[None]:
+    """Let matplotlib draw them without a warning for each; `undrawn` tells them beforehand."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def inline_svg(drawing: Drawing, name: str) -> str:
@@ -141,7 +157,7 @@ def inline_svg(drawing: Drawing, name: str) -> str:
         Unlike every other figure's in the page: it keeps their identifiers apart.
     """
     stream = io.StringIO()
-    with style(), rc_context({"svg.hashsalt": name}):
+    with style(), _boxes_for_unknown_letters(), rc_context({"svg.hashsalt": name}):
         drawing.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     root = ElementTree.fromstring(text[text.index("<svg") :])

@@ -1,8 +1,12 @@
-"""Base classifiers: from a checkpoint, from one checkpoint a level, from the user's own code, or trained here."""
+"""Base classifiers: from checkpoints, of other libraries, from the user's own code, or trained here."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float32, Int64
 from torch import nn
 
 from smoothing import SmoothedClassifier
@@ -10,43 +14,85 @@ from smoothing.machine import one_thread_each
 from smoothing.progress import Progress
 from srs.run.folder import MODEL, own_file
 from srs.run.run_settings import RunSettings, Start
-from srs.run.sources import Files
-from training import Engine, ImageData, Stage, build, check_fit, fit, load_checkpoint, save_checkpoint
+from srs.run.sources import Files, library
+from training import (
+    Engine,
+    ImageData,
+    LoadedModel,
+    Stage,
+    build,
+    check_fit,
+    fit,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
+from training.libraries.labels import check_order
 from training.models import is_factory
+from training.scaling import restoring
 
-#: The base classifier of every level, or under None that of all levels, and what errors call each.
-Named = Mapping[float | None, tuple[nn.Module, str]]
+
+class Named(NamedTuple):
+    """A base classifier, what errors call it, and what its library knows of it."""
+
+    model: nn.Module
+    source: str
+    loaded: LoadedModel | None = None
+
+
+#: The base classifier of every level, or under None that of all levels.
+AllNamed = Mapping[float | None, Named]
 
 #: One base classifier for all levels, or one for each: what `SmoothedClassifier` takes.
 Bank = nn.Module | Mapping[float, nn.Module]
 
 
-def bank(models: Named) -> Bank:
+def bank(models: AllNamed) -> Bank:
     """Return the one model where there is no choice: a hash tells it from a bank that has no other."""
-    found = {level: model for level, (model, _) in models.items() if level is not None}
-    return found if len(found) > 1 else next(iter(models.values()))[0]
+    found = {level: each.model for level, each in models.items() if level is not None}
+    return found if len(found) > 1 else next(iter(models.values())).model
 
 
-def read_checkpoints(files: Files, *, arch: str | None, normalizer: str | None, num_classes: int | None) -> Named:
+def read_checkpoints(files: Files, *, arch: str | None, normalizer: str | None, num_classes: int | None) -> AllNamed:
     """Read the checkpoint of all levels, or of each."""
     known = {"arch": arch, "normalizer": normalizer}
     return {
-        level: (load_checkpoint(file, **known, num_classes=num_classes), str(file)) for level, file in files.items()
+        level: Named(load_checkpoint(file, **known, num_classes=num_classes), str(file))
+        for level, file in files.items()
     }
 
 
-def make_own(model: str, num_classes: int, *, seed: int = 0, called: str = "--model") -> Named:
-    """Call the factory that `--model` names, or what errors are to call it."""
+def make_own(
+    model: str,
+    num_classes: int,
+    *,
+    normalizer: str | None = None,
+    seed: int = 0,
+    called: str = "--model",
+    download: bool = False,
+) -> AllNamed:
+    """Load the model of a library that `--model` names, or what errors are to call it, or call the factory."""
     source = f"{called} {model}"
+    if library(model):
+        try:
+            loaded = load_model(model, normalizer=normalizer, download=download)
+        except ValueError as error:
+            raise ValueError(str(error).replace(model, source, 1)) from error
+        return {None: Named(loaded.module, source, loaded)}
     try:
-        return {None: (build(model, num_classes, seed=seed), source)}
+        return {None: Named(build(model, num_classes, seed=seed), source)}
     except ValueError as error:
         raise ValueError(str(error).replace(f"arch = {model!r}", source)) from error
 
 
 def named_by_run(
-    settings: RunSettings, num_classes: int, *, files: Files | None = None, called: str = "--model"
-) -> Named | None:
+    settings: RunSettings,
+    num_classes: int,
+    *,
+    files: Files | None = None,
+    called: str = "--model",
+    download: bool = False,
+) -> AllNamed | None:
     """Return what a run's settings name, its checkpoints perhaps in other files now; None for the demonstration's."""
     files = files or settings.files
     if files:  # which say how many classes they are for; a factory has to be told
@@ -55,25 +101,42 @@ def named_by_run(
         return read_checkpoints(files, **known, num_classes=classes)
     if settings.model is None:
         return None
-    return make_own(settings.model, num_classes, seed=settings.seed, called=called)
+    name, normalizer = settings.model, settings.normalizer
+    return make_own(name, num_classes, normalizer=normalizer, seed=settings.seed, called=called, download=download)
 
 
-def base_classifiers(start: Start, data: ImageData, *, device: str, progress: bool | Progress = False) -> Bank:
-    """Return the base classifier of a run that begins or goes on, and see that it fits the data.
+def base_classifiers(
+    start: Start, data: ImageData, *, device: str, progress: bool | Progress = False
+) -> tuple[Bank, LoadedModel | None]:
+    """Return the base classifier of a run that begins or goes on, and what its library knows of it; see that it fits.
 
     Raises
     ------
     ValueError
-        Where a checkpoint or a factory cannot be used, and where it does not fit the data.
+        Where a checkpoint or a model cannot be used, and where it does not fit the data: images, number of classes,
+        order of classes.
     OSError
         Where a checkpoint cannot be opened.
     """
-    models = named_by_run(start.settings, data.num_classes)
+    models = named_by_run(start.settings, data.num_classes, download=start.download)
     if models is None:
-        return _demonstration(start, data, device, progress)
-    for model, source in models.values():
+        return _demonstration(start, data, device, progress), None
+    for model, source, loaded in models.values():
         check_fit(model, data, source)
-    return bank(models)
+        if loaded is not None:
+            check_order(source, loaded.labels, data.class_names, data.name)
+    return bank(models), next(iter(models.values())).loaded
+
+
+def warn_of_scaling(
+    base: Bank, images: Float32[np.ndarray, "n c h w"], labels: Int64[np.ndarray, " n"], *, device: str
+) -> None:
+    """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
+    for model in base.values() if isinstance(base, Mapping) else [base]:
+        found = restoring(model, images, labels, device=device)
+        if found is not None:
+            warnings.warn(str(found), stacklevel=2)
+            return
 
 
 def _demonstration(start: Start, data: ImageData, device: str, progress: bool | Progress) -> nn.Module:

@@ -40,6 +40,8 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
             raise ValueError(f"{name} = {_short(said[name])}, but the settings say {getattr(settings, name)}")
     if (found := classifier.get("compiled", False)) != settings.compiled:
         raise ValueError(f"compiled = {_short(found)}, but the settings say --compile {settings.compile}")
+    if "model" in manifest:
+        _check_model(_part(manifest, "model", dict), settings, classes)
     if "batch" in manifest:
         _whole(manifest, "batch", 1, MOST_BATCH)
     if _whole(classifier, "num_classes", 2, _MOST_CLASSES) != classes:
@@ -52,6 +54,17 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     if not all(low < high for low, high in pairwise(sigmas)):
         raise ValueError(f"sigmas = {_short(sigmas)} do not increase")
     check_router(manifest.get("router"), sigmas, named=settings.router is not None)
+
+
+def _check_model(about: Mapping[str, Any], settings: RunSettings, classes: int) -> None:
+    """Check what is said of a model of another library: the one that the settings name, and a name for each class."""
+    if about.get("name") != settings.model:
+        raise ValueError(f"model = {_short(about.get('name'))}, but the settings say {settings.model}")
+    labels = about.get("labels")
+    if labels is not None and not (
+        isinstance(labels, list) and len(labels) == classes and all(isinstance(label, str) for label in labels)
+    ):
+        raise ValueError(f"labels = {_short(labels)} do not name {classes} classes")
 
 
 def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -34,8 +34,8 @@ from srs.run.settings import (
     Overlap,
     halved,
 )
-from srs.run.sources import check_factory, files_of
-from training import PRESETS, ImageData, load_data, load_router, training_config
+from srs.run.sources import check_factory, files_of, library
+from training import PRESETS, ImageData, LoadedModel, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -76,6 +76,8 @@ class Inputs:
         Where to compute.
     batch : int, optional
         Noisy images per pass, as an earlier start of the run found it on this kind of device.
+    loaded : LoadedModel, optional
+        What is known of a base classifier of another library.
     router : Router, optional
         What names a level for every input, where the settings name one.
     """
@@ -89,6 +91,7 @@ class Inputs:
     images: Float32[np.ndarray, "n c h w"]
     device: str
     batch: int | None = None
+    loaded: LoadedModel | None = None
     router: Router | None = None
 
     @cached_property
@@ -126,6 +129,7 @@ class Inputs:
             "router": None if self.router is None else self.router.manifest(self.routed, self.images.shape[1:]),
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
+            **({} if self.loaded is None else {"model": self.loaded.about()}),
         }
 
 
@@ -142,6 +146,8 @@ def completed(given: CertifySettings) -> Start:
     preset = _preset(given.preset)
     files = list(files_of(given.checkpoint, given.expert).values())
     known: dict[str, Any] = {"data_dir": Path("data"), "precision": "float32"}
+    if given.download and not library(given.model):
+        raise ValueError("--download: fetches weights of a --model of another library, such as timm:NAME; name one")
     if given.model is not None:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
         return _start(given, known | preset, f"--model {given.model}")
@@ -174,7 +180,7 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     filled = _routed(filled)
     if filled.overlap is None:
         filled = replace(filled, overlap=_overlap(filled))
-    return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share)
+    return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share, filled.download)
 
 
 def _overlap(given: CertifySettings) -> Overlap:
@@ -250,9 +256,9 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
     images = data.test_images[indices]
     make_sampler(settings.sampler).check(torch.from_numpy(images))
-    base = base_classifiers(start, data, device=device, progress=progress)
+    base, loaded = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
-    inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch)
+    inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
     if settings.router is None:
         return inputs
     router = read_router(settings.router, sigmas.tolist(), images.shape[1:], inputs.classifier)

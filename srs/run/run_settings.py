@@ -181,6 +181,8 @@ class Start:
         What to do with a run that the folder holds: go on with it, or replace it; neither: refuse.
     share : pair of int, or None
         Which share of how many to do, from 0; None: all.
+    download : bool
+        Whether weights that are not on this machine may be fetched.
     """
 
     settings: RunSettings
@@ -188,6 +190,7 @@ class Start:
     resume: bool = False
     overwrite: bool = False
     share: tuple[int, int] | None = None
+    download: bool = False
 
 
 def still_open(given: CertifySettings) -> tuple[str, ...]:

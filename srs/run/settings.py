@@ -30,7 +30,7 @@ whether it is the same run."""
 OUT, BESIDE = Path("runs/digits"), "certified"
 """Where a run is unless --out says it: that of the demonstration, and the folder beside a checkpoint."""
 
-INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard", "max_n"})
+INVOCATION = frozenset({"out", "config", "resume", "overwrite", "preset", "shard", "max_n", "download"})
 """Settings of one start, which no run keeps; what --preset and --max-n say is in the others."""
 
 EARLIER: Mapping[str, Any] = {
@@ -63,8 +63,8 @@ DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "most used": ("checkpoint", "dataset", "n", "out", "resume"),
     "what is certified": (
-        "model", "expert", "arch", "normalizer", "router", "preset", "data_dir", "image_size", "image_order", "indices",
-        "skip", "max",
+        "model", "download", "expert", "arch", "normalizer", "router", "preset", "data_dir", "image_size",
+        "image_order", "indices", "skip", "max",
     ),
     "noise levels": ("sigmas", "sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
     "certification": (
@@ -104,8 +104,11 @@ class CertifySettings:
     """Base classifier: what srs-train wrote, which says all that is needed, or a file of earlier work. Default: a small
     network trained on scikit-learn's digits now."""
     model: str | None = None
-    """Base classifier of your own, with its weights: package.module:factory, called with the number of classes; returns
-    a torch.nn.Module from images in [0, 1] to logits."""
+    """Base classifier with its weights: timm:NAME, torchvision:NAME, hf:FOLDER or hf:OWNER/NAME, onnx:FILE, export:FILE
+    (which runs what is in the file); or your own package.module:factory, called with the number of classes, which
+    returns a torch.nn.Module from images in [0, 1] to logits."""
+    download: bool = False
+    """Fetch weights that --model names and that are not on this machine."""
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """One checkpoint for one noise level sigma, as in --expert 0.25=a.pt --expert 0.5=b.pt; these levels are the
     grid."""
@@ -115,7 +118,8 @@ class CertifySettings:
     arch: str | None = None
     """Architecture of a checkpoint that does not name it: as srs-train's --model."""
     normalizer: str | None = None
-    """Normaliser of a checkpoint that does not name it: none, cifar10 or imagenet."""
+    """Normaliser of a checkpoint or a model that does not name it: none, cifar10, imagenet, the same followed by
+    -centered, inception, clip or mnist."""
     preset: str | None = None
     """paper: certify as the paper does, --rule max-radius --overlap paper --bound top-class, where flags do not say
     otherwise. Or a preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither

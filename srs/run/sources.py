@@ -9,12 +9,26 @@ Files = Mapping[float | None, Path]
 
 
 def own_code(name: str | None) -> bool:
-    """Whether a model or an architecture is `package.module:factory`: building it runs the user's own code."""
+    """Whether a model or an architecture is `package.module:factory` or `KIND:NAME`, which no file may ask for."""
     if name is None:
         return False
     from training.models import is_factory  # PyTorch takes seconds to import: only who names something pays
 
     return is_factory(name)
+
+
+def asked_again(flag: str, name: str | None) -> str:
+    """Return what the user has to do for a model of a run that a folder alone never loads; `flag` holds its name."""
+    return f"add {flag}" if library(name) else f"add {flag} if you trust that module"
+
+
+def library(name: str | None) -> bool:
+    """Whether a model or an architecture is that of a library or a format, `KIND:NAME`."""
+    if not own_code(name):
+        return False
+    from training.libraries.names import kind_of
+
+    return kind_of(name) is not None
 
 
 def check_one(**named: object) -> None:
@@ -25,11 +39,17 @@ def check_one(**named: object) -> None:
 
 
 def check_factory(model: str, **about: str | None) -> None:
-    """Raise `ValueError` where `--model` names no factory, or comes with flags that would have no effect."""
+    """Raise `ValueError` where `--model` names none, or comes with flags that would have no effect."""
     if not own_code(model):
-        raise ValueError(f"--model {model}: expected package.module:factory; for weights use --checkpoint")
+        from training.libraries.names import KINDS, meant
+
+        kinds = ", ".join(f"{kind}:" for kind in KINDS)
+        raise ValueError(
+            f"--model {model}: expected package.module:factory, or a name that begins with {kinds}"
+            f"{meant(model) or '; for weights use --checkpoint'}"
+        )
     for name, value in about.items():
-        if value is not None:
+        if value is not None and not (name == "normalizer" and library(model)):
             raise ValueError(f"--{name}: describes a --checkpoint; what --model returns is taken as it is")
 
 

@@ -25,8 +25,8 @@ class VerifySettings:
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level."""
     model: str | None = None
-    """Base classifier of your own, package.module:factory, where the run was certified with one: a folder alone never
-    runs code, so name it again if you trust that module."""
+    """Base classifier as srs-certify's --model, where the run was certified with one: a folder alone never runs code,
+    so name it again if you trust it."""
     arch: str | None = None
     """Architecture of a checkpoint, only where it is package.module:factory, as with --model."""
     data_dir: Path | None = None

@@ -17,7 +17,7 @@ from srs.predict.run_classifier import run_classifier
 from srs.report.card import BEGIN, END, card, checked_part
 from srs.run.choosing_images import read_indices
 from srs.run.folder import CARD, RUN_FILES, Description
-from srs.run.sources import files_of, own_code
+from srs.run.sources import asked_again, files_of, library, own_code
 from srs.verify.background import Made, maps, place
 from srs.verify.certificates import (
     certificate_problems,
@@ -129,7 +129,19 @@ def _description(run: Described, findings: Findings) -> None:
     manifest, problems = run.manifest, []
     if manifest["sigmas"] != run.sigmas:
         problems.append(f"manifest.json: sigmas are not the levels that config.yaml names: {run.sigmas}")
-    known = {"format", "versions", "seed", "device", "batch", "data", "classifier", "router", "check", "sigmas"}
+    known = {
+        "format",
+        "versions",
+        "seed",
+        "device",
+        "batch",
+        "data",
+        "classifier",
+        "router",
+        "check",
+        "sigmas",
+        "model",
+    }
     if manifest.keys() - known:
         problems.append(f"manifest.json: holds {', '.join(sorted(manifest.keys() - known))}, which is not known here")
     findings.check("settings", "config.yaml and manifest.json say the same, and nothing is left open", problems)
@@ -256,8 +268,10 @@ def _classifier(run: Described, settings: VerifySettings, findings: Findings) ->
     what = "the classifier's hash, its classes without noise and its votes"
     unnamed = [flag for flag in ("model", "arch") if own_code(getattr(ours, flag)) and not getattr(settings, flag)]
     if unnamed:
-        remedy = f"add --{unnamed[0]} {getattr(ours, unnamed[0])} if you trust that module"
-        findings.unknown("classifier", f"{what}: it is somebody's own code, which a folder alone never runs; {remedy}")
+        name = getattr(ours, unnamed[0])
+        remedy = asked_again(f"--{unnamed[0]} {name}", name)
+        whose = "another library's" if library(name) else "somebody's own code"
+        findings.unknown("classifier", f"{what}: it is {whose}, which a folder alone never runs; {remedy}")
         return None
     if run.old and recorded.get("scheme", 1) == 1:
         findings.unknown("classifier", f"{what}: an earlier version's hash cannot be compared")

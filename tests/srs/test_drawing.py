@@ -13,9 +13,9 @@ from matplotlib.text import Text
 
 from srs.evaluation.metrics import certified_accuracy
 from srs.evaluation.rules import Answers
+from srs.limits import COLUMN
 from srs.report import svg as drawing
 from srs.report.figures import (
-    COLUMN,
     ON_PAGE,
     Look,
     comparison,
@@ -189,6 +189,13 @@ def test_names_are_words_in_a_figure_whatever_they_hold(rng, results):
     for reference in re.findall(r'(?:href="#|url\(#)([^")]+)', re.sub(r">[^<]*<", "><", text)):
         assert reference in identifiers
     assert not re.search(r"#[0-9a-f]{6}", re.sub(r">[^<]*<", "><", text))
+
+
+def test_letters_that_the_font_lacks_are_told_and_drawn_as_boxes(rng, tmp_path):
+    assert drawing.undrawn("\u4e2d and \u2082\U0001f642\u4e2d") == "\u4e2d\U0001f642"
+    found = comparison(logs(["\u4e2d\u6587", "b"], rng), ON_PAGE)
+    drawing.save(found.figure, tmp_path / "figure.pdf")  # warnings are errors here
+    assert "\u4e2d\u6587" in drawing.inline_svg(found, "c")
 
 
 def test_a_figure_is_drawn_the_same_twice(results):

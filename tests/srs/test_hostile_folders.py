@@ -1,11 +1,13 @@
 """A run's folder from somebody else: it runs no code, writes nothing elsewhere, and damage of any kind is one line."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +291,25 @@ def test_a_finished_run_is_only_shown(run, told, finished):
 
 CODE = "import pathlib\npathlib.Path('CODE_RAN').touch()\ndef make(classes): raise ValueError('made')\n"
 
+
+class Evil:
+    """Unpickled, it runs a command."""
+
+    def __reduce__(self):
+        return os.system, ("touch CODE_RAN",)
+
+
+def write_evil_program(file):
+    """Write an exported program that runs a command where `torch.export.load` reads it."""
+    stream = io.BytesIO()
+    torch.export.save(torch.export.export(torch.nn.Flatten(), (torch.rand(1, 1, 8, 8),)), stream)
+    pickled = io.BytesIO()
+    torch.save(Evil(), pickled)
+    with zipfile.ZipFile(stream) as plain, zipfile.ZipFile(file, "w") as evil:
+        for name in plain.namelist():
+            evil.writestr(name, pickled.getvalue() if "sample_inputs" in name else plain.read(name))
+
+
 HOSTILE = {
     "model": {"model": "own_code:make", "checkpoint": None},
     "architecture": {"arch": "own_code:make"},
@@ -297,6 +318,7 @@ HOSTILE = {
         "arch": "own_code:make",
         "expert": ["0.2=model.pt"],
     },
+    "an exported program": {"model": "export:evil.pt2", "checkpoint": None},
     "a list": {"model": ["own_code:make"], "checkpoint": None},
 }
 
@@ -307,8 +329,11 @@ def test_a_folder_alone_runs_no_code(run, told, command, change):
     Path("own_code.py").write_text(CODE)
     edit("config.yaml", lambda held: held.update(change))(run)
     process = told(command)
+    write_evil_program("evil.pt2")
     if command != "report" or change is HOSTILE["a list"]:
         message = "if you trust that module"
+        if change is HOSTILE["an exported program"]:
+            message = "add --model export:evil.pt2"
         if change is HOSTILE["a list"]:
             message = "takes one value, no list" if command == "certify" else "damaged"
         assert_refused(process, f"srs-{command}", message)

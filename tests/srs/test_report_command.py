@@ -301,7 +301,7 @@ def routed(run):
 
 
 DAMAGE = {
-    "a router": (routed, "it names a router, which a newer version knows; update srs-certify"),
+    "a router": (routed, "it names a router and the settings do not"),
     "newer version": (newer, "run: was written by a newer version of srs-certify (format 3, this one knows 2); update"),
     "no description": (lambda run: (run / "config.yaml").unlink(), "run: holds no run; name a folder"),
     "unfinished": (lambda run: (run / "summary.json").unlink(), "run: the run has not come to its end; go on with"),

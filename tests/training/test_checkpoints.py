@@ -31,7 +31,7 @@ def prefixed(state, prefix):
 
 
 @pytest.mark.parametrize("prefix", ["1.", "1.module.", "module.1."])
-def test_cohen_and_smoothadv(tmp_path, net, prefix):
+def test_cohen(tmp_path, net, prefix):
     state = prefixed(net.state_dict(), prefix)
     torch.save(
         {
@@ -47,6 +47,23 @@ def test_cohen_and_smoothadv(tmp_path, net, prefix):
     torch.testing.assert_close(logits(model), logits(normalized(net, "cifar10")), rtol=0, atol=0)
     with pytest.raises(ValueError, match="does not name its normalizer: give normalizer, one of none, cifar10"):
         load_checkpoint(tmp_path / "checkpoint.pth.tar")
+
+
+def test_smoothadv_subtracts_means_alone(tmp_path, net):
+    content = {"epoch": 90, "arch": "cifar_resnet20", "state_dict": prefixed(net.state_dict(), "1."), "optimizer": {}}
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    model = load_checkpoint(tmp_path / "checkpoint.pth.tar", normalizer="cifar10-centered")
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(-1, 1, 1)
+    torch.testing.assert_close(logits(model), logits(net, IMAGES - mean), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "cifar10"])
+def test_consistency_smoothmix_and_catrs(tmp_path, net, normalizer):
+    """Behind `torch.nn.Identity` on MNIST, else a normaliser whose moments are attributes: no tensor is left of it."""
+    content = {"epoch": 150, "arch": "cifar_resnet20", "state_dict": prefixed(net.state_dict(), "1."), "optimizer": {}}
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    model = load_checkpoint(tmp_path / "checkpoint.pth.tar", normalizer=normalizer)
+    torch.testing.assert_close(logits(model), logits(normalized(net, normalizer)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

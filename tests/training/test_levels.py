@@ -107,6 +107,7 @@ def test_an_interruption_costs_one_chunk_and_changes_nothing(images, labels, tmp
         SmoothedClassifier(Ball(), 2, threads=1), images, labels, sigmas=GRID, n0=N0, alpha=ALPHA, racing=False
     )
     np.testing.assert_array_equal(again, complete)
+    assert file.stat().st_size == 8 * len(images)  # nothing torn is left in it
     assert model.passes < 2 * 40 * N0 * len(GRID)  # the first chunk was not drawn again
     assert len(whole) == len(again)
 

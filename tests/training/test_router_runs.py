@@ -2,6 +2,9 @@
 
 import shutil
 import signal
+import subprocess
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +33,7 @@ TINY = replace(
     validation_images=60,
     epochs=3,
     n0=30,
-    n=1000,
+    n_final=1000,
     n_router=100,
     batch=40,
 )
@@ -71,10 +74,13 @@ run(replace(ROUTER_PRESETS["digits-router"][1], out=Path(out), checkpoint=Path(b
 """
 
 
-def start(base, out, event="never", count=1):
+def flags_of(settings):
     default = ROUTER_PRESETS["digits-router"][1]
-    flags = {name: value for name, value in vars(TINY).items() if value != getattr(default, name)}
-    return python(PROGRAM, base, out, event, count, repr(flags))
+    return {name: value for name, value in vars(settings).items() if value != getattr(default, name)}
+
+
+def start(base, out, event="never", count=1):
+    return python(PROGRAM, base, out, event, count, repr(flags_of(TINY)))
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +144,23 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_numbers(whole, base, 
     torch.testing.assert_close(tensors, others, rtol=0, atol=0)
     assert (about, epochs) == (other_about, other_epochs)
     assert sorted(file.name for file in out.iterdir()) == [".lock", "checkpoint.pt", "config.yaml", "log.tsv"]
+
+
+def test_two_processes_share_the_targets_and_the_comparison(whole, base, tmp_path):
+    program, out = tmp_path / "program.py", tmp_path / "run"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    flags = repr({**flags_of(TINY), "device": "cpu"})
+    command += [str(base), str(out), "never", "1", flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, targets, _, about, epochs = contents(out)
+    _, alone, _, about_alone, epochs_alone = contents(whole[0])
+    torch.testing.assert_close(targets, alone, rtol=0, atol=0)
+    found, other = (entry["validation"] for entry in (about, about_alone))
+    assert found["constant"] == pytest.approx(other["constant"])  # the router saw other noise
+    assert 0 < found["router"] < found["best"]
+    assert [row[:2] for row in epochs] == [row[:2] for row in epochs_alone]
 
 
 def test_targets_are_radii_of_images_that_are_not_held_out(whole, base):
@@ -207,7 +230,7 @@ def test_a_monotone_router_by_the_other_loss_is_read_again(base, tmp_path):
         ({"checkpoint": None}, "--method router learns for a base classifier: name its checkpoint with --checkpoint"),
         ({"model": "lenet", "checkpoint": "of lenet"}, "lenet.pt does not take digits's images of 1x8x8"),
         ({"train_images": 1400}, "--train-images 1400 and --validation-images 60: digits has 1437 for both"),
-        ({"n": 1}, r"no training image has a radius at any of the levels 0\.15 0\.3 0\.6; name levels that"),
+        ({"n_final": 1}, r"no training image has a radius at any of the levels 0\.15 0\.3 0\.6; name levels that"),
     ],
 )
 def test_what_cannot_be_honoured_is_one_line(base, tmp_path, change, message):
@@ -219,6 +242,32 @@ def test_what_cannot_be_honoured_is_one_line(base, tmp_path, change, message):
         run(replace(TINY, **settings))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("free", r"\(1, 10\) for one image and 3 levels"), ("monotone", "a score")]
+)
+def test_a_network_that_does_not_return_what_it_is_asked_for_is_refused(tmp_path, monkeypatch, kind, message):
+    make = lambda count: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))  # noqa: E731
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=make))
+    save_checkpoint(tmp_path / "own.pt", make(10), arch="mine:make", num_classes=10)
+    settings = replace(TINY, model="mine:make", router_kind=kind, checkpoint=tmp_path / "own.pt", out=tmp_path / "run")
+    with pytest.raises(ValueError, match=f"--model mine:make is no router for digits: .*{message}"):
+        run(settings)
+
+
+def test_a_router_of_a_model_of_ones_own_needs_its_name(tmp_path, monkeypatch):
+    make = lambda count: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, count))  # noqa: E731
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=make))
+    net = make(10)
+    data = digits()
+    fit(net, data.train_images, data.train_labels, stage=Stage(epochs=5, sigma=(0.1, 0.1), lr=0.01, optimizer="adam"))
+    save_checkpoint(tmp_path / "own.pt", net, arch="mine:make", num_classes=10)
+    out = tmp_path / "run"
+    run(replace(TINY, model="mine:make", checkpoint=tmp_path / "own.pt", out=out, epochs=1))
+    with pytest.raises(ValueError, match="is for a model of your own: give arch 'mine:make' if you trust that module"):
+        load_router(out / "checkpoint.pt")
+    assert load_router(out / "checkpoint.pt", arch="mine:make", fallback=False).router is not None
 
 
 def test_a_router_is_no_base_classifier(whole, tmp_path):

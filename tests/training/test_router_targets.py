@@ -9,12 +9,12 @@ from scipy import stats
 from torch import nn
 
 from smoothing import SmoothedClassifier
-from training import Sampling, expected_radii, validate_router
+from training import RouterSampling, expected_radii, validate_router
 from training.chunks import FIRST_INDEX
 
 SIGMAS = np.array([0.1, 0.8])
 ROUTER_SIGMA, ALPHA = 0.5, 0.01
-SAMPLING = Sampling(n0=200, n=1000, n_router=300, alpha=ALPHA)
+SAMPLING = RouterSampling(n0=200, n=1000, n_router=300, alpha=ALPHA)
 
 
 class Halves(nn.Module):
@@ -52,7 +52,7 @@ def test_targets_are_the_radii_of_the_label_at_every_level(base, data):
     wrong = labels.copy()
     wrong[:7] = 1 - wrong[:7]
     names = np.arange(60) * 11
-    found = expected_radii(base, images, wrong, SIGMAS, n0=200, n=1000, alpha=ALPHA, indices=names)
+    found = expected_radii(base, images, wrong, sigmas=SIGMAS, n0=200, n=1000, alpha=ALPHA, indices=names)
     assert found.shape == (60, 2)
     assert (found[:7] == 0).all()
     # near the true radii of a linear classifier, which are its margins, as far as 1,000 samples can show them
@@ -70,13 +70,19 @@ def test_targets_are_the_radii_of_the_label_at_every_level(base, data):
         np.testing.assert_array_equal(found[i], np.where(right, alone.expected_radius[0], 0))
 
 
-def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_of_the_certificate(base, data):
+@pytest.mark.parametrize(("router_sigma", "better"), [(ROUTER_SIGMA, True), (0.25, False)])
+def test_the_radius_of_a_router_that_tells_the_groups_apart_is_that_of_the_certificate(
+    base, data, router_sigma, better
+):
+    # with little noise of its own the router clears 2.4 * 0.25 at most, less than the radii of the first group
     images, labels = data
     router = Halves(low=True)
-    found = validate_router(base, router, images, labels, SIGMAS, router_sigma=ROUTER_SIGMA, sampling=SAMPLING)
+    found = validate_router(
+        base, router, images, labels=labels, sigmas=SIGMAS, router_sigma=router_sigma, sampling=SAMPLING
+    )
     # by hand, image by image
     names = FIRST_INDEX + np.arange(60)
-    votes = SmoothedClassifier(router, 2, threads=1, seed=3).predict(images, ROUTER_SIGMA, n=300, indices=names).votes
+    votes = SmoothedClassifier(router, 2, threads=1, seed=3).predict(images, router_sigma, n=300, indices=names).votes
     tables = {
         alpha: base.select_sigma(images, SIGMAS, n0=200, rule="expected-radius", n=1000, alpha=alpha, indices=names)
         for alpha in (ALPHA, ALPHA / 2)
@@ -88,7 +94,7 @@ def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_o
         own = math.ceil((votes[i, anchor] + 0.5) / 301 * 1000)  # of 1,000 votes, if they fall as these do
         imagined = own + math.ceil((votes[i, other] + 0.5) / 301 * 1000)
         lower = stats.beta.ppf(ALPHA / 2, own, imagined - own + 1)  # Clopper and Pearson
-        t = ROUTER_SIGMA * stats.norm.ppf(lower)
+        t = router_sigma * stats.norm.ppf(lower)
         classes, radii = tables[ALPHA / 2].classes[i], tables[ALPHA / 2].expected_radius[i]
         right = classes[anchor] == labels[i]
         agreeing = radii[other] if classes[other] == classes[anchor] else 0
@@ -103,7 +109,7 @@ def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_o
     assert found.min_radius == pytest.approx(np.mean(smaller), rel=1e-6)
     assert found.error == pytest.approx(stats.sem(gained), rel=1e-4)
     assert (found.level, found.difference) == (best, pytest.approx(gained.mean(), rel=1e-4))
-    assert found.better
+    assert found.better == better
     assert found.min_radius <= found.router <= found.best
     assert found.passes == 60 * (2 * 2 * 200 + 300)
 
@@ -111,22 +117,31 @@ def test_a_router_that_tells_the_groups_apart_is_better_and_its_radius_is_that_o
 def test_a_router_that_is_wrong_or_constant_is_not_better(base, data):
     images, labels = data
     how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
-    swapped = validate_router(base, Halves(low=True, sign=-1), images, labels, SIGMAS, **how)
+    swapped = validate_router(base, Halves(low=True, sign=-1), images, labels=labels, sigmas=SIGMAS, **how)
     assert swapped.difference < 0
     assert not swapped.better
     always = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     nn.init.zeros_(always[1].weight)
     always[1].bias.data = torch.tensor([0.0, 1.0])
-    constant = validate_router(base, always, images, labels, SIGMAS, **how)
+    constant = validate_router(base, always, images, labels=labels, sigmas=SIGMAS, **how)
     # it costs alpha, and R_S ends some radii: never more than the constant level itself
     assert constant.router <= constant.constant[1]
     assert not constant.better
 
 
+def test_one_image_and_a_router_of_other_levels_are_refused(base, data):
+    images, labels = data
+    how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
+    with pytest.raises(ValueError, match="1 held-out images: too few to tell a gain from chance; give two or more"):
+        validate_router(base, Halves(low=True), images[:1], labels=labels[:1], sigmas=SIGMAS, **how)
+    with pytest.raises(ValueError, match=r"the model returned \(.*, 2\) for .* images of 3 classes"):
+        validate_router(base, Halves(low=True), images, labels=labels, sigmas=np.array([0.1, 0.2, 0.3]), **how)
+
+
 def test_a_gain_within_chance_is_no_gain(base, data):
-    found = validate_router(
-        base, Halves(low=True), *data, SIGMAS, router_sigma=ROUTER_SIGMA, sampling=SAMPLING, unseen=12
-    )
+    images, labels = data
+    how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING, "unseen": 12}
+    found = validate_router(base, Halves(low=True), images, labels=labels, sigmas=SIGMAS, **how)
     assert found.unseen == 12
     vague = type(found)(**{**vars(found), "error": found.difference / 1.6})
     clear = type(found)(**{**vars(found), "error": found.difference / 1.7})
@@ -136,6 +151,6 @@ def test_a_gain_within_chance_is_no_gain(base, data):
 def test_labels_of_held_out_images_count_right_answers_alone(base, data):
     images, labels = data
     how = {"router_sigma": ROUTER_SIGMA, "sampling": SAMPLING}
-    found = validate_router(base, Halves(low=True), images, 1 - labels, SIGMAS, **how)
+    found = validate_router(base, Halves(low=True), images, labels=1 - labels, sigmas=SIGMAS, **how)
     assert found.router == found.min_radius == 0
     assert max(found.constant) < 0.02  # an image near the border may vote for the other class at the large level
