@@ -161,7 +161,7 @@ BAD = {
     "said twice": (["first.tsv", "--alpha", "0.1", "--alpha", "0.2"], "--alpha 0.2: said twice of all"),
     "plot": (["first.tsv", "--plot", "curves.txt"], "--plot curves.txt: the suffix must be one of .svg .pdf .png"),
     "nowhere": (["first.tsv", "--plot", "no/curves.svg"], "--plot no/curves.svg: is a folder, or lies in none"),
-    "there": (["first.tsv", "--out", "held"], "--out held: holds files already"),
+    "there": (["lost.tsv", "--out", "held"], "--out held: holds files already"),
     "plot there": (["first.tsv", "--plot", "held/mine.svg"], "there is such a file; name another, or give --overwrite"),
 }
 
