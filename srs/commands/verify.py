@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Verify a finished run of srs-certify that may come from anybody.
 
 Computes bounds, radii and levels anew from the rows, in arithmetic of its own; shows by an exact search that regions
-keep apart; compares map, comparison and summary with the rows, the images with the data set and the classifier with its
-hash; and draws votes again where --redraw or --all asks for it. Prints what holds, what does not and what could not be
-checked. Nothing is written, and nothing in the folder is run.
+keep apart; compares map, comparison and summary with the rows, the images with the data set, classifier and router with
+their hashes; and draws votes again where --redraw or --all asks for it. Prints what holds, what does not and what could
+not be checked. Nothing is written, and nothing in the folder is run.
 
 Exit code 0: nothing was found that does not hold. 1: something does not. 2: there is no run to verify."""
 

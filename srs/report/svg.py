@@ -118,7 +118,7 @@ def style(size: float = 9) -> Iterator[None]:
 
 def level_styles(levels: int) -> list[dict[str, Any]]:
     """Return a colour and dashes for each of so many noise levels, in their order: from dark to light on paper."""
-    places = np.linspace(1, 8, levels) if levels > 1 else [4]
+    places = [4] if levels == 1 else np.linspace(1, 8, levels)
     return [
         {"color": INK[f"level-{round(float(place))}"], "ls": _DASHES[k % len(_DASHES)]}
         for k, place in enumerate(places)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from smoothing.fingerprint import classifier_difference
+from srs.run.settings import MOST
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,7 +113,7 @@ def check_router(said: Any, sigmas: Sequence[float], *, named: bool) -> None:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MOST
 
 
 def router_difference(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> str | None:

@@ -1,8 +1,9 @@
-"""A level outside every region: where images lie, how far levels agree, and the map that selection votes make."""
+"""G that answers outside every region: which level decides where, how far levels agree, and the map of selection."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from jaxtyping import Float64
 import regions
 from srs.verify.arithmetic import Real, mp
 from srs.verify.evidence import Described, Map, Rows
+from srs.verify.proofs import Chosen
+from srs.verify.router import Outside, Routing, route
 
 #: By how many standard errors an image's own level has to promise more than the level outside.
 _HEDGES = (0.0, 0.5, 1.0, 2.0, 3.0, math.inf)
@@ -23,6 +26,34 @@ _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
+class Around:
+    """What decides outside every region, and what selection votes say of images where it takes its part of alpha.
+
+    Attributes
+    ----------
+    alpha : Fraction
+        What is left for a radius at one level.
+    chosen : list of Chosen
+    promised, least, most : Outside
+        By selection votes; as it is proved in the end, with what margins may leave of it, and at most.
+    routing : Routing or None
+        Where it is a router.
+    """
+
+    alpha: Fraction
+    chosen: list[Chosen]
+    promised: Outside
+    least: Outside
+    most: Outside
+    routing: Routing | None = None
+
+    @property
+    def name(self) -> str:
+        """What files call it: a noise level, or "router"."""
+        return self.promised.name
+
+
+@dataclass(frozen=True, eq=False)
 class Placed:
     """The run's own rule.
 
@@ -32,37 +63,68 @@ class Placed:
         What files call it.
     level : list of int
         The level that decides at each image.
-    outside : int or None
-        The level outside every region; None where G abstains there.
+    alpha : Fraction
+        Failure probability of one radius at one level.
+    around : Around or None
+        What decides outside every region; None where G abstains there.
+    lost : float
+        What looking up the region of an image may be off; 0 where there are none.
     """
 
     name: str
     level: list[int]
-    outside: int | None = None
+    alpha: Fraction
+    around: Around | None = None
+    lost: float = 0.0
+
+
+def around(run: Described, rows: Rows) -> Around | None:
+    """Return what decides outside every region, by the settings; None where G abstains there."""
+    said, k = run.settings.outside, len(run.sigmas)
+    if run.routed:
+        routing = route(run, rows)
+        return Around(
+            routing.alpha, routing.chosen, routing.promised, least=routing.least, most=routing.most, routing=routing
+        )
+    if said == "abstain":
+        return None
+    if said == "auto":
+        sums = [math.fsum(one.expected[at] for one in rows.chosen) for at in range(k)]
+        level = sums.index(max(sums))
+    elif (sigma := float(said.removeprefix("sigma="))) in run.sigmas:
+        level = run.sigmas.index(sigma)
+    else:
+        raise ValueError(f"config.yaml: outside = {said} is none of the noise levels")
+    outside = Outside.constant(str(run.sigmas[level]), level, len(rows.idx), k)
+    return Around(run.alpha, rows.chosen, outside, least=outside, most=outside)
 
 
 def place(run: Described, rows: Rows, found: Map) -> Placed:
     """Return which level decides where, by the map as it stands; `ValueError` where it has other levels."""
-    said = run.settings.outside
-    if said == "abstain":
-        return Placed(run.mode, rows.level)
-    if said == "auto":
-        sums = [math.fsum(one.expected[k] for one in rows.chosen) for k in range(len(run.sigmas))]
-        outside = sums.index(max(sums))
-    elif (level := float(said.removeprefix("sigma="))) in run.sigmas:
-        outside = run.sigmas.index(level)
-    else:
-        raise ValueError(f"config.yaml: outside = {said} is none of the noise levels")
-    return placed_by(run, found, outside)
+    outside = around(run, rows)
+    if outside is None:
+        simultaneous = run.settings.overlap == "class"
+        alpha = run.alpha / len(rows.idx) if simultaneous else run.alpha
+        return Placed(run.mode, rows.level, alpha, lost=run.lost)
+    return placed_by(run, found, outside) if run.has_regions else alone(run, found, outside)[1]
 
 
-def placed_by(run: Described, found: Map, outside: int) -> Placed:
-    """Return which level decides at each image, by a map and a level outside."""
+def placed_by(run: Described, found: Map, outside: Around) -> Placed:
+    """Return which level decides at each image, by a map and what decides outside of it."""
     where = _table(found).locate(found.centres)
-    sigma = np.where(where.region < 0, run.sigmas[outside], where.sigma).tolist()
+    sigmas = np.array(run.sigmas)
+    sigma = np.where(where.region < 0, sigmas[outside.promised.level], where.sigma).tolist()
     if not set(sigma) <= set(run.sigmas):
         raise ValueError("regions.npz: has noise levels that the settings do not name")
-    return Placed(f"{run.mode}+{run.sigmas[outside]}", [run.sigmas.index(value) for value in sigma], outside)
+    level = [run.sigmas.index(value) for value in sigma]
+    return Placed(f"{run.mode}+{outside.name}", level, outside.alpha, outside, run.lost)
+
+
+def alone(run: Described, found: Map, outside: Around) -> tuple[Map, Placed]:
+    """Return a map without regions, and which level decides at each image where only a router does."""
+    level = outside.promised.level
+    empty = Map(found.centres, np.zeros(len(level)), np.array(run.sigmas)[level], found.classes, "")
+    return empty, Placed("router-agreeing", level, outside.alpha, outside)
 
 
 def _table(found: Map) -> regions.RegionMap:
@@ -70,27 +132,31 @@ def _table(found: Map) -> regions.RegionMap:
 
 
 def agreed(
-    run: Described, found: Map, placed: Placed, classes: Sequence[Sequence[int]], radius: Sequence[Sequence[Real]]
+    run: Described,
+    found: Map,
+    placed: Placed,
+    outside: Outside,
+    classes: Sequence[Sequence[int]],
+    radius: Sequence[Sequence[Real]],
 ) -> list[Real]:
     """Return up to where each image's class is what G returns, for such radii at all levels.
 
-    At a distance from the image at which another level may decide, that level certifies the class beyond it.
+    At a distance from the image at which another level may decide, that level certifies the class beyond it. A level
+    decides in its own regions, and outside all regions where it is named.
     """
-    assert placed.outside is not None  # who asks has looked
     own = [max(row[at], mp.mpf(0)) for row, at in zip(radius, placed.level, strict=True)]
     reach = np.array([math.nextafter(float(value), math.inf) for value in own])
-    around = _table(found).surroundings(found.centres, run.sigmas, reach)
+    near = _table(found).surroundings(found.centres, run.sigmas, reach)
     ends = []
     for j, at in enumerate(placed.level):
         end = own[j]
         for k in range(len(run.sigmas)):
             if k == at:
                 continue
-            unused = around.clearance[j, k]
-            if k == placed.outside:
-                unused = min(unused, around.exit[j])
+            named = max(outside.clearance[j][k], mp.mpf(float(near.exit[j])))
+            unused = min(mp.mpf(float(near.clearance[j, k])), named)
             agrees = radius[j][k] if classes[j][k] == classes[j][at] else mp.mpf(0)
-            end = min(end, max(mp.mpf(float(unused)), agrees))
+            end = min(end, max(unused, agrees))
         ends.append(end)
     return ends
 
@@ -105,7 +171,7 @@ class Made:
 
 
 def maps(
-    run: Described, rows: Rows, found: Map, outside: int, ranked: Sequence[Sequence[float]], levels: Sequence[int]
+    run: Described, rows: Rows, found: Map, outside: Around, ranked: Sequence[Sequence[float]], levels: Sequence[int]
 ) -> list[Made]:
     """Return the maps that promise most, by radii that levels are ranked by: one, but for sums that rounding may swap.
 
@@ -121,7 +187,8 @@ def maps(
     drawn = np.array([rows.selection[j][at].sizes[-1] for j, at in enumerate(levels)])
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     error = sigmas[level] * np.sqrt(share * other / drawn) / density
-    gain, bound = own - expected[:, outside], own + np.minimum(error, _ROOM * own)
+    gain = own - np.array(outside.promised.promised(outside.chosen, ranked))
+    bound = own + np.minimum(error, _ROOM * own)
     groups = None if run.settings.overlap == "paper" else [level]
     how = run.mode.partition("-")[2]
     method: dict[str, Any] = {"method": how} if how in ("lp", "matching") else {"method": "greedy", "order": how}
@@ -130,9 +197,8 @@ def maps(
         bounds = np.where((gain > 0) & (gain > hedge * error), bound, 0.0)
         radii = regions.allocate(found.centres, bounds, groups=groups, **method).radii
         there = Map(found.centres, radii, sigmas[level], found.classes, "")
-        promised = agreed(
-            run, there, placed_by(run, there, outside), classes, [list(map(mp.mpf, row)) for row in ranked]
-        )
+        exact = [list(map(mp.mpf, row)) for row in ranked]
+        promised = agreed(run, there, placed_by(run, there, outside), outside.promised, classes, exact)
         made.append(Made(there, bounds, math.fsum(map(float, promised))))
     best = max(one.promised for one in made)
     return [one for one in made if one.promised >= best * (1 - _EQUAL)]

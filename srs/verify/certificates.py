@@ -9,7 +9,7 @@ import numpy as np
 
 import regions
 from srs.verify.arithmetic import Real, mp, normal_quantile
-from srs.verify.background import Made, Placed, agreed
+from srs.verify.background import Around, Made, Placed, agreed
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.proofs import Proof, best_levels
 from srs.verify.rows import Table
@@ -136,7 +136,7 @@ def certificate_problems(
     n, sigmas = len(rows.idx), run.sigmas
     if table.rows != n:
         return [f"certificates.tsv: holds {table.rows} rows of {n} images"]
-    alpha = run.alpha / n if run.settings.overlap == "class" else run.alpha
+    alpha = placed.alpha
     names = ("idx", "label", "correct", "region", "counts", "n")
     whole = {name: table.wholes(name) for name in names}
     more = not run.old
@@ -144,7 +144,7 @@ def certificate_problems(
         whole |= {name: table.wholes(name) for name in ("runner_up", "runner_up_counts")}
     number = {name: table.numbers(name) for name in ("sigma", "p_lower", *(("p_upper", "share") if more else ()))}
     times = table.microseconds("time")
-    ends = None if placed.outside is None else agreement(run, rows, there, placed, alpha, two_sided=True)
+    ends = None if placed.around is None else agreement(run, rows, there, placed, placed.around, two_sided=True)
     problems = []
     for j, at in enumerate(placed.level):
         cell, chosen = rows.estimation[j][at], rows.chosen[j]
@@ -170,7 +170,7 @@ def certificate_problems(
         wrong += [f"{name} = {whole[name][j]}, its rows give {value}" for name, value in wanted.items()
                   if whole[name][j] != value]  # fmt: skip
         if number["sigma"][j] != sigmas[at]:
-            source = "levels.tsv has" if ends is None else "regions.npz and the level outside give"
+            source = "levels.tsv has" if ends is None else "regions.npz and what decides outside give"
             wrong.append(f"sigma = {number['sigma'][j]:g}, {source} {sigmas[at]:g}")
         if times[j] is not None and times[j] != rows.microseconds[j]:
             wrong.append("time is not that of its rows")
@@ -183,20 +183,20 @@ def certificate_problems(
             wrong.append(f"R = {R!r} is not that of Eq. 2 for its p_lower and p_upper")
         if ends is not None and not ends[j].holds(r):
             wrong.append(f"r = {r:.12g}, levels agree up to {float(ends[j].most):.12g}")
-        wrong += _cut_problems(run, found, j, one)
+        wrong += _cut_problems(placed.lost, found, j, one)
         problems += [f"certificates.tsv: image {rows.idx[j]}: {text}" for text in wrong]
     return problems
 
 
 def agreement(
-    run: Described, rows: Rows, there: Map, placed: Placed, alpha: Fraction, *, two_sided: bool
+    run: Described, rows: Rows, there: Map, placed: Placed, outside: Around, *, two_sided: bool
 ) -> list[Range]:
-    """Return between which radii the levels agree around each image, for certificates at this alpha."""
+    """Return between which radii the levels agree around each image."""
     n, k = len(rows.idx), len(run.sigmas)
     classes = [one.classes for one in rows.chosen]
     proven = [
         [
-            Range.of(rows.proof(j, at, alpha, len(run.rungs), two_sided=two_sided), run.sigmas[at])
+            Range.of(rows.proof(j, at, placed.alpha, len(run.rungs), two_sided=two_sided), run.sigmas[at])
             if classes[j][at] == classes[j][placed.level[j]]
             else Range(mp.mpf(0), mp.mpf(0))
             for at in range(k)
@@ -204,16 +204,30 @@ def agreement(
         for j in range(n)
     ]
     least, most = (
-        agreed(run, there, placed, classes, [[getattr(one, name) for one in row] for row in proven])
-        for name in ("least", "most")
+        agreed(run, there, placed, named, classes, [[getattr(one, name) for one in row] for row in proven])
+        for name, named in (("least", outside.least), ("most", outside.most))
     )
     return [Range(low, high) for low, high in zip(least, most, strict=True)]
 
 
-def _cut_problems(run: Described, found: Certificates, j: int, one: int) -> list[str]:
+def constancy(run: Described, rows: Rows, placed: Placed, outside: Around, *, two_sided: bool) -> list[Range]:
+    """Return between which radii a router names one level and that certifies the class: min(R_S, R_c)."""
+    found = []
+    for j, at in enumerate(placed.level):
+        proof = rows.proof(j, at, placed.alpha, len(run.rungs), two_sided=two_sided)
+        R, others = Range.of(proof, run.sigmas[at]), [k for k in range(len(run.sigmas)) if k != at]
+        least, most = (
+            min([end, *(named.clearance[j][k] for k in others)])
+            for end, named in ((R.least, outside.least), (R.most, outside.most))
+        )
+        found.append(Range(least, most))
+    return found
+
+
+def _cut_problems(lost: float, found: Certificates, j: int, one: int) -> list[str]:
     """Say where the radius is not min(R, r), less what a lookup may be off, or the class not the one voted for."""
-    inside = max(found.cut[j] - Fraction(run.lost), Fraction(0))
-    nearly = max(inside - (Fraction(2) ** -50 if run.lost else 0), Fraction(0))  # floats round the difference down
+    inside = max(found.cut[j] - Fraction(lost), Fraction(0))
+    nearly = max(inside - (Fraction(2) ** -50 if lost else 0), Fraction(0))  # floats round the difference down
     wrong, radius, predict = [], found.radius[j], found.predict[j]
     if not int(nearly * 10**6) <= radius <= int(inside * 10**6):
         wrong.append(f"radius = {radius / 1e6:g} is not min(R, r) = {float(inside):.12g} rounded down")
@@ -262,7 +276,7 @@ def map_problems(
     if run.summary.get("regions", None if run.old else "") not in (hashed, None):
         problems.append("regions.npz: is not the map whose hash summary.json has")
     radii = found.radii.tolist(), certificates.r
-    if placed.outside is not None:  # the column r says up to where levels agree, and the map follows from selection
+    if placed.around is not None:  # the column r says up to where levels agree, and the map follows from selection
         maps = [one.there.radii for one in made] or [found.radii]
         near = min(maps, key=lambda one: float(np.abs(one - found.radii).max()))
         radii = found.radii.tolist(), np.where(_close(near, found.radii), found.radii, near).tolist()

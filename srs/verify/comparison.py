@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from srs.verify.arithmetic import mp
-from srs.verify.background import Made, Placed, maps, placed_by
-from srs.verify.certificates import Certificates, Range, agreement, floored, joint, micro, overlap_problems
+from srs.verify.background import Around, Made, Placed, alone, maps, placed_by
+from srs.verify.certificates import Certificates, Range, agreement, constancy, floored, joint, micro, overlap_problems
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.rows import Table
 
@@ -94,12 +94,20 @@ def compare(
                 problems += overlap_problems(rows, found, radii, level, name + suffix)
                 if not suffix:
                     sized[name] = [float(one.most) for one in ranges], list(level)
-        if placed.outside is not None:
+        around = placed.around
+        if around is not None and around.routing is not None:
+            ends = _router_ends(run, rows, found, around, two_sided=not suffix)
+            wanted |= {name + suffix for name in ends}
+            for name, ranges in ends.items():
+                if (rule := compared.get(name + suffix)) is not None:
+                    level = around.promised.level
+                    problems += _rule_problems(rows, name + suffix, rule, level, ranges, False, 0.0)
+        if around is not None and run.has_regions:
             wanted.add(placed.name + suffix)
             rule = compared.get(placed.name + suffix)
             if rule is not None and suffix:
-                problems += _other_map_problems(run, rows, found, placed.outside, rule)
-    if placed.outside is not None:  # of its radii, `certificates` has spoken
+                problems += _other_map_problems(run, rows, found, around, rule)
+    if placed.around is not None and run.has_regions:  # of its radii, `certificates` has spoken
         sized[placed.name] = made[0].bounds.tolist(), rows.level
     main = compared.get(placed.name)
     if main is not None and (main.predict, main.radius) != (certificates.predict, certificates.radius):
@@ -108,6 +116,15 @@ def compare(
         names = ", ".join(sorted(wanted ^ compared.keys()))
         problems.append(f"comparison.tsv: lacks rules, or has others than the settings say: {names}")
     return Compare(problems, sized)
+
+
+def _router_ends(run: Described, rows: Rows, found: Map, outside: Around, *, two_sided: bool) -> dict[str, list[Range]]:
+    """Return what a router proves by itself: where it names one level, and where it names levels that agree."""
+    empty, placed = alone(run, found, outside)
+    return {
+        "router": constancy(run, rows, placed, outside, two_sided=two_sided),
+        placed.name: agreement(run, rows, empty, placed, outside, two_sided=two_sided),
+    }
 
 
 def _levels(run: Described, rows: Rows, found: Map, suffix: str, full: bool, placed: Placed) -> dict[str, list[int]]:
@@ -119,7 +136,8 @@ def _levels(run: Described, rows: Rows, found: Map, suffix: str, full: bool, pla
     if run.settings.overlap != "joint" and not (suffix and full):
         own = rows.level
     rules = {f"sigma={run.sigmas[at]:g}": [at] * n for at in rows.everywhere}
-    main = {run.mode: level} if placed.outside is None else {}
+    beside = placed.around is None or (run.routed and run.has_regions)  # regions, and nothing outside of them
+    main = {run.mode: level} if beside else {}
     if any(rows.estimation[j][at] is None for j, at in enumerate(own)):
         return rules | {"overlapping": level} | main
     return rules | {"overlapping": own} | dict.fromkeys(_COMPARED, own) | main
@@ -131,12 +149,12 @@ def _one_sided_levels(run: Described, rows: Rows, found: Map) -> list[int]:
     return joint(run, found, ranked) if run.settings.overlap == "joint" else [row.index(max(row)) for row in ranked]
 
 
-def _other_map_problems(run: Described, rows: Rows, found: Map, outside: int, rule: Compared) -> list[str]:
-    """Say where the rule with a level outside is not what one-sided certificates prove, with a map made for them."""
-    ranked, level, problems = [one.one_sided for one in rows.chosen], _one_sided_levels(run, rows, found), []
+def _other_map_problems(run: Described, rows: Rows, found: Map, outside: Around, rule: Compared) -> list[str]:
+    """Say where the rule that answers outside is not what one-sided certificates prove, with a map made for them."""
+    ranked, level, problems = [one.one_sided for one in outside.chosen], _one_sided_levels(run, rows, found), []
     for made in maps(run, rows, found, outside, ranked, level):
         there = placed_by(run, made.there, outside)
-        ends = agreement(run, rows, made.there, there, run.alpha, two_sided=False)
+        ends = agreement(run, rows, made.there, there, outside, two_sided=False)
         problems.append(_rule_problems(rows, there.name + ONE_SIDED, rule, there.level, ends, True, run.lost))
     return min(problems, key=len)
 

@@ -20,8 +20,12 @@ from srs.verify.rows import Cell, Table, cells_of
 
 _SELECTION = ("idx", "label", "sigma", "clean", "n", "votes", "time")
 _ESTIMATION = ("idx", "sigma", "n", "votes", "time")
+_ROUTE = ("idx", "n", "votes", "time")
 _OLD_SELECTION = ("idx", "label", "sigma", "clean", "class", "radius", "samples", "time")
 _OLD_ESTIMATION = ("idx", "sigma", "class", "count", "n", "time")
+
+#: The votes of a router: selection samples, and fresh ones.
+ROUTES = ("router_selection.tsv", "router_estimation.tsv")
 
 _MAP_FORMAT = "srs-region-map-1"
 
@@ -64,9 +68,21 @@ class Described:
         return [float(t * step) for t in range(first, last + 1)]
 
     @property
+    def routed(self) -> bool:
+        """Whether a router names levels."""
+        return self.settings.router is not None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether images get regions."""
+        return self.settings.classifier != "router"
+
+    @property
     def mode(self) -> str:
-        """What files call the run's overlap mode and method."""
+        """What files call the run's overlap mode and method, whatever decides outside regions."""
         settings = self.settings
+        if not self.has_regions:
+            return "router-agreeing"
         how = settings.method if settings.method != "greedy" else settings.order or "ascending"
         return f"{settings.overlap}-{how}"
 
@@ -101,6 +117,19 @@ def check_run(folder: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Routes:
+    """How often a router named which level, for each of n images; classes of the cells are numbers of levels.
+
+    Attributes
+    ----------
+    selection, estimation : list of Cell
+    """
+
+    selection: list[Cell]
+    estimation: list[Cell]
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The votes of a run: one entry for each of n images, with one for each of k levels where there are two.
 
@@ -119,7 +148,9 @@ class Rows:
     microseconds : list of int
         Time of each image, of choosing its level and certifying it there.
     stages : dict of str to int
-        Microseconds of "select" and "certify", of all images.
+        Microseconds of "select" and "certify", of all images, and of "route" where a router voted.
+    routes : Routes or None
+        None where no network votes for levels.
     """
 
     idx: list[int]
@@ -131,6 +162,7 @@ class Rows:
     chosen: list[Chosen]
     microseconds: list[int]
     stages: dict[str, int]
+    routes: Routes | None = None
 
     @property
     def everywhere(self) -> list[int]:
@@ -201,6 +233,10 @@ def read_rows(run: Described) -> Rows:
     times = [[0] * k for _ in range(n)]
     for (image, at), cell, time in zip(where, cells, _known(table), strict=True):
         estimation[image][at], times[image][at] = cell, time
+    stages = {"select": sum(map(sum, seconds)), "certify": sum(map(sum, times))}
+    routes = None
+    if (run.manifest.get("router") or {}).get("sigma") is not None:
+        routes, stages["route"] = _routes(run, idx)
     return Rows(
         idx,
         [row[0] for row in label],
@@ -210,8 +246,21 @@ def read_rows(run: Described) -> Rows:
         level,
         chosen,
         [sum(mine) + times[image][level[image]] for image, mine in enumerate(seconds)],
-        {"select": sum(map(sum, seconds)), "certify": sum(map(sum, times))},
+        stages,
+        routes,
     )
+
+
+def _routes(run: Described, idx: list[int]) -> tuple[Routes, int]:
+    """Read the votes of a router, and their time."""
+    cells, time = [], 0
+    for name, n in zip(ROUTES, (run.settings.n0, run.settings.n), strict=True):
+        table = Table(run.folder / name, _ROUTE)
+        if table.wholes("idx") != idx:
+            raise ValueError(f"{name}: holds rows of other images, or in another order")
+        cells.append(cells_of(table, (n,), len(run.sigmas)))
+        time += sum(_known(table))
+    return Routes(*cells), time
 
 
 def _in_rows(values: list[Any], k: int) -> list[list[Any]]:

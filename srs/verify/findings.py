@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: Reasons that are named of one check.
 _SHOWN = 3
@@ -51,3 +52,8 @@ class Findings:
     def count(self, holds: bool | None) -> int:
         """Return how many checks ended like this."""
         return sum(one.holds is holds for one in self.found)
+
+
+def one_line(error: Exception, folder: Path) -> str:
+    """Return what an error says of a file in a folder, in one line."""
+    return " ".join(str(error).split()).replace(f"{folder}/", "")

@@ -1,4 +1,4 @@
-"""Votes drawn again: the smoothed classifier counts the samples that a run says it drew."""
+"""Votes drawn again: the smoothed classifier, and its router, count the samples that a run says it drew."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ class Moved:
     ----------
     idx : int
         The image's index in its data set.
-    sigma : float
+    sigma : float or None
+        None where the router voted.
     stage : {"select", "estimate"}
     votes, n : int
-        How many votes are for another class, of how many.
+        How many votes are for another class or level, of how many.
     """
 
     idx: int
-    sigma: float
+    sigma: float | None
     stage: str
     votes: int
     n: int
@@ -38,9 +39,10 @@ class Moved:
     def __str__(self) -> str:
         """Return it as people read it."""
         file = "selection.tsv" if self.stage == "select" else "estimation.tsv"
-        return (
-            f"{file}: image {self.idx}, sigma = {self.sigma:g}: {self.votes} of {self.n} votes are others when redrawn"
-        )
+        where = f"router_{file}: image {self.idx}"
+        if self.sigma is not None:
+            where = f"{file}: image {self.idx}, sigma = {self.sigma:g}"
+        return f"{where}: {self.votes} of {self.n} votes are others when redrawn"
 
 
 def images_of(run: Described, found: Map) -> Float32[np.ndarray, "n c h w"]:
@@ -49,7 +51,12 @@ def images_of(run: Described, found: Map) -> Float32[np.ndarray, "n c h w"]:
 
 
 def redraw(
-    run: Described, rows: Rows, found: Map, classifier: SmoothedClassifier, images: Sequence[int]
+    run: Described,
+    rows: Rows,
+    found: Map,
+    classifier: SmoothedClassifier,
+    images: Sequence[int],
+    router: SmoothedClassifier | None = None,
 ) -> Iterator[tuple[list[int], list[Moved]]]:
     """Draw the votes of some images again; give them some at a time, with what differs."""
     pixels, k = images_of(run, found), len(run.sigmas)
@@ -82,7 +89,26 @@ def redraw(
                     cell, j = cells[i][at], some[i]
                     if cell and (differ := _differ(rows.chosen[j].classes[at], cell, number, votes[i, at], stage)):
                         moved.append(Moved(rows.idx[j], run.sigmas[at], stage, differ, int(sizes[i, at])))
+        if router is not None:
+            moved += _rerouted(run, rows, router, some, tensor)
         yield some, moved
+
+
+def _rerouted(
+    run: Described, rows: Rows, router: SmoothedClassifier, some: list[int], tensor: torch.Tensor
+) -> list[Moved]:
+    """Draw the router's votes of some images again."""
+    assert rows.routes is not None  # a network voted
+    router.begin(tensor)
+    indices, moved = np.array([rows.idx[j] for j in some]), []
+    sigma, every = np.full((len(some), 1), run.manifest["router"]["sigma"]), np.ones((len(some), 1), dtype=bool)
+    for stage, cells in (("select", rows.routes.selection), ("estimate", rows.routes.estimation)):
+        n = cells[0].sizes[0]
+        votes = router.count_votes(tensor, indices, sigma, wanted=every, start=0, stop=n, stage=stage)
+        for j, row in zip(some, votes[:, 0], strict=True):
+            if differ := _differ(0, cells[j], 0, row, stage):
+                moved.append(Moved(rows.idx[j], None, stage, differ, n))
+    return moved
 
 
 def _differ(one: int, cell: Cell, number: int, votes: np.ndarray, stage: str) -> int:

@@ -24,6 +24,8 @@ class VerifySettings:
     """Where the weights of the base classifier are now. Default: where the run found them."""
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """The same, one checkpoint for each noise level."""
+    router: Path | None = None
+    """Where the checkpoint of the router is now. Default: where the run found it."""
     model: str | None = None
     """Base classifier as srs-certify's --model, where the run was certified with one: a folder alone never runs code,
     so name it again if you trust it."""

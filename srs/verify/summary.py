@@ -44,7 +44,7 @@ def allocation_problems(
             method["order"] = how
         radii = compared[name].radius
         if name == placed.name:
-            if certificates.exact and placed.outside is None:
+            if certificates.exact and placed.around is None:
                 R = certificates.R
             total = math.fsum(found.radii.tolist())
             low = high = total
@@ -91,12 +91,12 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 def guarantee_of(run: Described, images: int, placed: Placed) -> str:
     """Return the sentence that is true of these settings."""
     alpha = run.settings.alpha
-    if placed.outside is not None:
-        sigma = run.sigmas[placed.outside]
-        return (
-            f"each certificate holds with probability at least 1 - {alpha:g}, per image, for G with sigma = {sigma:g} "
-            "outside every region"
-        )
+    if placed.around is not None:
+        sigma = "the sigma that the router names"
+        if placed.around.routing is None:
+            sigma = f"sigma = {run.sigmas[placed.around.promised.level[0]]:g}"
+        where = " outside every region" if run.has_regions else ""
+        return f"each certificate holds with probability at least 1 - {alpha:g}, per image, for G with {sigma}{where}"
     if run.settings.overlap != "class":
         return f"each certificate holds with probability at least 1 - {alpha:g}, per image"
     return (
@@ -129,7 +129,7 @@ def summary_problems(
         "simultaneous": run.settings.overlap == "class",
         "guarantee": guarantee_of(run, n, placed),
         "regions": hashed,
-        **({} if placed.outside is None else {"outside": run.sigmas[placed.outside]}),
+        **_around(run, placed),
         clean: _share(row[at] == one for row, at, one in cleaned),
         "main": main,
         "abstentions": compared[main].predict.count(-1),
@@ -144,6 +144,18 @@ def summary_problems(
     }  # fmt: skip
     stored = dict(run.summary)
     return differences(_as_far_as(wanted, stored) if run.old else wanted, stored, "")
+
+
+def _around(run: Described, placed: Placed) -> dict[str, Any]:
+    """Return what the summary says of what decides outside every region."""
+    outside = placed.around
+    if outside is None:
+        return {}
+    if outside.routing is None:
+        return {"outside": run.sigmas[outside.promised.level[0]]}
+    said = run.manifest["router"]
+    router = {"sigma": said["sigma"], "level": said["level"], "share_of_alpha": outside.routing.share}
+    return {"outside": "router", "router": router}
 
 
 def _described(

@@ -1,9 +1,15 @@
 """A small classifier that is trained once, and a run that several tests look at."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
+import regions
 from tests.srs.programs import TINY, call
+from tests.srs.routed_runs import prepare, run_in
+from tests.srs.verifying import LEVELS, PAPER, SMALL, near_images, table_of
 from training import Engine, Stage, build, digits, fit, save_checkpoint
 
 
@@ -37,3 +43,34 @@ def finished(tmp_path_factory, weights):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "model.pt").write_bytes(weights.read_bytes())
     return folder, call("certify", folder, *TINY, "--out", "run")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, weights):
+    """A folder that holds a small run, `run`, of images that are close together."""
+    folder = tmp_path_factory.mktemp("verify")
+    shutil.copy(weights, folder / "model.pt")
+    (folder / "near.txt").write_text("\n".join(map(str, near_images(12))))
+    process = call("certify", folder, *SMALL, *PAPER, *LEVELS, "--n0", "40", "--n", "200", "--out", "run")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((folder / "run/summary.json").read_text())["allocations"]["paper-lp"]["edges"] > 5
+    return folder
+
+
+@pytest.fixture(scope="session")
+def for_router(tmp_path_factory, weights):
+    """A folder with all that a run needs, its router a network."""
+    folder = tmp_path_factory.mktemp("router")
+    prepare(folder, weights)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def around(tmp_path_factory, for_router):
+    """A folder that holds a run with regions, and a router outside of them."""
+    folder = run_in(tmp_path_factory.mktemp("around"), for_router, "--overlap", "sigma")
+    kept = regions.RegionMap.load(folder / "run/regions.npz").radii > 0
+    assert kept.any()
+    assert not kept.all()
+    assert any(float(row["r"]) < float(row["R"]) for row in table_of(folder / "run/certificates.tsv"))
+    return folder

@@ -201,3 +201,8 @@ def test_letters_that_the_font_lacks_are_told_and_drawn_as_boxes(rng, tmp_path):
 def test_a_figure_is_drawn_the_same_twice(results):
     first, second = (drawing.inline_svg(curves(results, ON_PAGE), "c") for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 30])
+def test_each_level_has_a_style(levels):  # a run of --chosen-only has no level that stands for all images
+    assert len(drawing.level_styles(levels)) == levels
