@@ -83,6 +83,7 @@ def _facts(summary: Mapping[str, Any], shape: Sequence[int]) -> list[tuple[str, 
         ("data", f"{_code(data['name'])}, {data['images']} images of {' x '.join(map(str, shape))}"),
         ("images, SHA-256", _code(data["sha256"])),
         ("base classifier, SHA-256", _code(classifier["weights"])),
+        *_router_facts(summary.get("router")),
         ("computed in", f"{_code(classifier['precision'])}, {classifier['num_classes']} classes"),
         (
             "noise",
@@ -127,6 +128,8 @@ def _use(settings: Mapping[str, Any]) -> str:
         how = f"srs.load_run(FOLDER, checkpoint={'{SIGMA: FILE}' if settings['expert'] else 'FILE'})"
     else:
         how = "srs.load_run(FOLDER)"
+    if settings["router"] is not None:
+        how = f"{how[:-1]}, router=FILE)"
     where = (
         "The weights are in this folder."
         if how.endswith("(FOLDER)")
@@ -135,6 +138,14 @@ def _use(settings: Mapping[str, Any]) -> str:
     if own and ":" in own:
         where += f" Its network is code of somebody's own, {_code(own)}: name it only if you trust that module."
     return f"```python\nimport srs\n\nG = {how}\nprint(G.certify(images).radius)\n```\n\n{where}"
+
+
+def _router_facts(router: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if router is None:
+        return []
+    if router["level"] is not None:
+        return [("router", f"names sigma = {router['level']:g} for every input")]
+    return [("router, SHA-256", _code(router["weights"])), ("router's own noise", f"sigma = {router['sigma']:g}")]
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -82,7 +82,8 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
 def _router(routed: Routed, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of a router: its own noise level, or the one level that it names, and its part of alpha."""
     said = manifest["router"]
-    return {"sigma": said["sigma"], "level": said["level"], "share_of_alpha": routed.share}
+    weights = None if said["classifier"] is None else said["classifier"]["weights"]
+    return {"sigma": said["sigma"], "level": said["level"], "weights": weights, "share_of_alpha": routed.share}
 
 
 def describe_levels(results: Results) -> dict[str, dict[str, float]]:

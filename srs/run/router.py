@@ -104,7 +104,7 @@ def check_router(said: Any, sigmas: Sequence[float], *, named: bool) -> None:
     if not isinstance(said, dict) or said.keys() != {"sigma", "level", "classifier", "check"}:
         raise ValueError("router is no such part of a manifest")
     sigma, level, check = said["sigma"], said["level"], said["check"]
-    if isinstance(said["classifier"], dict):
+    if isinstance(said["classifier"], dict) and isinstance(said["classifier"].get("weights"), str):
         good = _is_positive(sigma) and level is None and isinstance(check, list)
     else:
         good = sigma is None and level in sigmas and not isinstance(level, bool) and said["classifier"] is None

@@ -197,17 +197,6 @@ def still_open(given: CertifySettings) -> tuple[str, ...]:
     """Return the names of settings that a run decides and that nobody has said."""
     levels = () if given.expert or given.sigmas else GRID
     names = ("dataset", "data_dir", *levels, "n", "rule", "overlap", "classifier", "bound", "precision")
-    names = (
-        "dataset",
-        "data_dir",
-        *(() if given.expert or given.sigmas else GRID),
-        "n",
-        "rule",
-        "overlap",
-        "classifier",
-        "bound",
-        "precision",
-    )
     return tuple(name for name in names if getattr(given, name) is None)
 
 
@@ -222,6 +211,8 @@ def settled(given: CertifySettings) -> RunSettings:
     """Return the settings of a run; `ValueError` where one of them is still open."""
     for name in still_open(given):
         raise ValueError(f"it lacks {name}")
+    if (given.router is not None) != (given.outside == "router") or given.routed != (given.classifier != "regions"):
+        raise ValueError(f"it says router = {given.router}, outside = {given.outside}, classifier = {given.classifier}")
     values = {f.name: getattr(given, f.name) for f in fields(RunSettings) if f.name != "levels"}
     return RunSettings(levels=levels_of(given), **values)
 

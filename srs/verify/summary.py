@@ -154,7 +154,9 @@ def _around(run: Described, placed: Placed) -> dict[str, Any]:
     if outside.routing is None:
         return {"outside": run.sigmas[outside.promised.level[0]]}
     said = run.manifest["router"]
-    router = {"sigma": said["sigma"], "level": said["level"], "share_of_alpha": outside.routing.share}
+    weights = None if said["classifier"] is None else said["classifier"]["weights"]
+    router = {"sigma": said["sigma"], "level": said["level"], "weights": weights}
+    router["share_of_alpha"] = outside.routing.share
     return {"outside": "router", "router": router}
 
 
