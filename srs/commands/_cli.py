@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn, TextIO, TypeVar, cast
 
@@ -43,7 +44,23 @@ def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, desc
         {name: default for name, (_, default) in presets.items()},
         {name: about for name, (about, _) in presets.items()},
     )
-    return parse(kind, command, description)
+    chosen = presets.get(args[0]) if args else None
+    return parse(
+        kind, command, description, args=args if chosen is None else _without_known(args, type(chosen[1]), chosen[1])
+    )
+
+
+def _without_known(args: Sequence[str], settings: Any, default: object) -> list[str]:
+    """Return arguments without the switches that say what is so already, as `--racing` of a run that races.
+
+    Each switch has one spelling, the one that changes something, and the help shows no other.
+    """
+    known = set()
+    for field in fields(settings):
+        value = field.default if default is None else getattr(default, field.name)
+        if isinstance(value, bool):
+            known.add(f"--{'' if value else 'no-'}{field.name.replace('_', '-')}")
+    return [arg for arg in args if arg not in known]
 
 
 def parse(
@@ -62,6 +79,8 @@ def parse(
     """
     given = sys.argv[1:] if args is None else args
     _show_version(command, given)
+    if is_dataclass(settings):  # and not one of several presets
+        given = _without_known(given, settings, default)
     if asked_for(given):
         _show(help_of(settings, command, description, default=default, groups=groups))
     complaint = io.StringIO()
@@ -72,7 +91,7 @@ def parse(
                 prog=command,
                 description=description,
                 default=tyro.MISSING_NONPROP if default is None else default,  # None would be no preset
-                args=args,
+                args=given,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
             return cast(Settings, found)

@@ -133,7 +133,8 @@ def run_router(
         if file is not None:
             raise ValueError(f"{words.value.format('router', file)}: the run in {folder} has no router; leave it out")
         return None
-    router = read_router(file or settings.router, manifest["sigmas"], manifest["data"]["shape"], classifier)
+    shape, always = manifest["data"]["shape"], settings.router_always
+    router = read_router(file or settings.router, manifest["sigmas"], shape, classifier, always=always)
     routed = router.smoothed(classifier)
     here = router.manifest(routed, manifest["data"]["shape"])
     if here["classifier"] is not None:

@@ -261,7 +261,8 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
     if settings.router is None:
         return inputs
-    router = read_router(settings.router, sigmas.tolist(), images.shape[1:], inputs.classifier)
+    always = settings.router_always
+    router = read_router(settings.router, sigmas.tolist(), images.shape[1:], inputs.classifier, always=always)
     return replace(inputs, router=router)
 
 

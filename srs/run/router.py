@@ -61,8 +61,12 @@ class Router:
         }
 
 
-def read_router(file: Path, sigmas: Sequence[float], shape: Sequence[int], classifier: SmoothedClassifier) -> Router:
+def read_router(
+    file: Path, sigmas: Sequence[float], shape: Sequence[int], classifier: SmoothedClassifier, *, always: bool = False
+) -> Router:
     """Read a router's checkpoint, and see that it is for this classifier, these levels and such images.
+
+    `always`: take its network also where held-out images did not show it to be better than one level.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def read_router(file: Path, sigmas: Sequence[float], shape: Sequence[int], class
     """
     from training import load_router
 
-    found = load_router(file)
+    found = load_router(file, fallback=not always)
     source = f"--router {file}"
     found.check(base=classifier.identity.weights, image_shape=shape, source=source)
     if found.levels != tuple(sigmas):

@@ -107,6 +107,7 @@ class RunSettings:
     checkpoint: Path | None
     model: str | None
     router: Path | None
+    router_always: bool
     arch: str | None
     normalizer: str | None
     dataset: str

@@ -47,6 +47,7 @@ EARLIER: Mapping[str, Any] = {
     "outside": "abstain",
     "classifier": "regions",
     "router": None,
+    "router_always": False,
     "sigmas": [],
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
@@ -63,8 +64,8 @@ DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "most used": ("checkpoint", "dataset", "n", "out", "resume"),
     "what is certified": (
-        "model", "download", "expert", "arch", "normalizer", "router", "preset", "data_dir", "image_size",
-        "image_order", "indices", "skip", "max",
+        "model", "download", "expert", "arch", "normalizer", "router", "router_always", "preset", "data_dir",
+        "image_size", "image_order", "indices", "skip", "max",
     ),
     "noise levels": ("sigmas", "sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
     "certification": (
@@ -115,6 +116,8 @@ class CertifySettings:
     router: Path | None = None
     """Checkpoint of a router, as srs-train --method router writes it: it names a noise level for every input, also for
     images that nobody has seen."""
+    router_always: bool = False
+    """Ask the router's network also where held-out images did not show it to be better than one level for all."""
     arch: str | None = None
     """Architecture of a checkpoint that does not name it: as srs-train's --model."""
     normalizer: str | None = None
@@ -294,7 +297,8 @@ class CertifySettings:
     @property
     def routed(self) -> bool:
         """Whether a router names levels."""
-        return self.router is not None or self.classifier in ("router", "both") or self.outside == "router"
+        asked = self.classifier in ("router", "both") or self.outside == "router" or self.router_always
+        return self.router is not None or asked
 
     def _check_outside(self) -> None:
         given = f"--outside {self.outside}" if self.outside != "abstain" else f"--classifier {self.classifier}"
@@ -313,7 +317,7 @@ class CertifySettings:
 
     def _check_router(self) -> str:
         """See that flags about the router go together, and return the one that asks for it."""
-        asked = f"--router {self.router}"
+        asked = f"--router {self.router}" if self.router is not None else "--router-always"
         if self.outside == "router":
             asked = "--outside router"
         if self.classifier in ("router", "both"):

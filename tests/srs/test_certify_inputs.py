@@ -42,6 +42,9 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(here, monkeypatch):
     assert found.expert == ("0.2=a", "0.4=b")
     anew = told(monkeypatch, "--config=settings.yaml", "--no-racing", "--expert", "0.3=c")
     assert (anew.racing, anew.expert) == (False, ("0.3=c",))
+    again = told(monkeypatch, "--config=settings.yaml", "--racing", "--no-chosen-only")  # what is so already
+    assert (again.racing, again.chosen_only) == (True, False)
+    assert not told(monkeypatch, "--no-racing").racing
 
 
 def test_what_a_run_keeps_can_be_told_again(here, monkeypatch):
@@ -129,7 +132,7 @@ def test_settings_of_a_run_leave_nothing_open(name):
         ("max: []", "--config settings.yaml: max holds [], and takes one value, no list"),
         ("racing: [true]", "--config settings.yaml: racing holds [True], and takes one value, no list"),
         ("checkpoint: [a.pt, b.pt]", "--config settings.yaml: checkpoint holds ['a.pt', 'b.pt'], and takes one value"),
-        ("overwrite: true", "--config settings.yaml: overwrite replaces or changes a run; say it on the command line"),
+        ("overwrite: true", "--config settings.yaml: overwrite is up to you at each start; say it on the command"),
         (None, "--config settings.yaml: no such file"),
     ],
 )

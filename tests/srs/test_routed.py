@@ -288,6 +288,7 @@ def test_a_network_that_changes_is_found_out(run):
         ({"outside": "router"}, "--outside router: there is none; name its checkpoint with --router"),
         ({"classifier": "router"}, "--classifier router: there is none; name its checkpoint with --router"),
         ({"classifier": "both"}, "--classifier both: there is none"),
+        ({"router_always": True}, "--router-always: there is none; name its checkpoint with --router"),
         ({"router": Path("r.pt"), "classifier": "regions"}, "--router r.pt: has no effect with --classifier regions"),
         ({"router": Path("r.pt"), "outside": "sigma=0.25"}, "--outside sigma=0.25: the router decides there"),
         ({"router": Path("r.pt"), "outside": "auto"}, "--outside auto: the router decides there"),

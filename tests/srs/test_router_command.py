@@ -138,6 +138,15 @@ def test_a_router_that_names_one_level_needs_no_samples(folder):
     assert loaded.identity["outside"] == 0.4
 
 
+def test_the_network_is_asked_all_the_same_where_one_says_so(folder):
+    flags = (*FLAGS[:5], "constant.pt", *FLAGS[6:], "--router-always", "--out", "always")
+    process = call("certify", folder, *flags)
+    assert process.returncode == 0, process.stderr
+    assert "router: sigma 0.5 of its own" in process.stdout
+    loaded = srs.load_run(folder / "always", checkpoint=folder / "base.pt", router=folder / "constant.pt")
+    assert loaded.identity["outside"] == "router"
+
+
 REFUSED = {
     "levels": (
         ["levels.pt", "--sigma-min", "0.2", "--sigma-max", "0.4", "--sigma-step", "0.2"],
