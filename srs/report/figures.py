@@ -14,7 +14,7 @@ from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import losses
 from srs.evaluation.metrics import STEP
 from srs.evaluation.rules import Answers
-from srs.modes import OVERLAPPING, short_title, title
+from srs.modes import OVERLAPPING, ROUTED, ROUTER, short_title, title
 from srs.report.numbers import floored, percent
 from srs.report.svg import INK, SERIES, Drawing, level_styles, pixels, style
 from srs.text import visible
@@ -71,11 +71,16 @@ class _Line:
 
 
 def curves(results: Results, look: Look) -> Drawing:
-    """Draw certified accuracy against radius: the run, the same without regions, each constant sigma."""
+    """Draw certified accuracy against radius: the run, what it is compared with first, each constant sigma."""
     constants = [name for name in results.rules if name.startswith("sigma=")]
-    others = [name for name in ("sigma-lp",) if name in results.rules and name != results.main.name]
+    beside = {"sigma-lp": SERIES[1][0], ROUTED.name: SERIES[3][0], ROUTER: SERIES[4][0]}
+    others = [name for name in beside if name in results.rules and name != results.main.name]
     drawn: dict[str, Mapping[str, Any]] = {results.main.name: {"color": INK["main"], "lw": 2.2, "zorder": 5}}
-    drawn |= {name: {"color": INK["second"], "lw": 1.6, "ls": SERIES[2][1], "zorder": 4} for name in others}
+    dashes = (SERIES[k][1] for k in (2, 4, 5))
+    drawn |= {
+        name: {"color": beside[name], "lw": 1.6, "ls": ls, "zorder": 4}
+        for name, ls in zip(others, dashes, strict=False)
+    }
     drawn[OVERLAPPING] = {"color": INK["ink"], "lw": 1.2, "ls": (0, (4, 2)), "zorder": 4}
     drawn |= {name: {**how, "lw": 1.2} for name, how in zip(constants, level_styles(len(constants)), strict=True)}
     lines = _accuracies({name: results.rules[name] for name in drawn}, list(drawn.values()))

@@ -20,8 +20,9 @@ from smoothing.confidence import certified_radius, weighted_alpha
 from smoothing.drawing.stages import Share
 from smoothing.router_bounds import router_clearance
 from srs.evaluation.evaluate import evaluate
-from srs.modes import ROUTED, ROUTER, Mode, short_title
+from srs.modes import ROUTED, ROUTER, Mode, short_title, title
 from srs.predict.predictor import Predictor
+from srs.report.assumptions import assumptions
 from srs.run.draw import draw_run, points_of, record_of
 from srs.run.router import Router, RouterRecord
 from srs.run.settings import CertifySettings
@@ -145,6 +146,28 @@ def test_every_way_to_choose_levels_is_compared(run):
     assert max(len(short_title(name)) for name in found.rules) <= 27
     assert found.proofs.guarantee.endswith("for G with the sigma that the router names outside every region")
     assert evaluated(run, ROUTED).proofs.guarantee.endswith("for G with the sigma that the router names")
+
+
+def test_what_each_rule_assumes_and_costs(run):
+    inputs, record, _ = run
+    found = evaluated(run, Mode("sigma", "lp", "router"))
+    rows = {one.title: one for one in assumptions(found, inputs.settings)}
+    # 300 selection samples and 3,000 others, of the classifier at each of two levels, and of the router
+    for rule, kind, samples in (
+        ("sigma=0.2", "inductive", 300 + 3000),
+        ("sigma-lp", "transductive", 600 + 3000),
+        (ROUTER, "inductive", (300 + 3000) + (300 + 3000)),
+        (ROUTED.name, "inductive", (600 + 6000) + (300 + 3000)),
+        ("sigma-lp+router", "transductive, and inductive outside the regions", (600 + 6000) + (300 + 3000)),
+    ):
+        assert (rows[title(rule)].kind, rows[title(rule)].samples) == (kind, samples)
+    assert {one.holds for one in rows.values()} == {"each image", "all images at once"}
+    assert title("overlapping") not in rows
+    np.testing.assert_array_equal(found.named_of(4), record.routing.estimated[4] / 3000)
+    assert (
+        evaluate(dataclasses.replace(record, routing=None), found.points, Mode("sigma", "lp"), ALPHA).named_of(4)
+        is None
+    )
 
 
 def test_selection_samples_alone_split_alpha_and_make_the_map(run):
