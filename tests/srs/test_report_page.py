@@ -93,11 +93,11 @@ def test_a_report_is_the_same_when_it_is_made_again(both):
 
 def test_the_guarantee_names_the_level_outside(both):
     without, outside = (section.words for section in both[2].all("section"))
-    assert "votes with that region's sigma; the test images" in without
-    assert "Nothing is claimed of inputs outside every region." in without
+    assert "votes with that region's sigma. The images were known, without labels" in without
+    assert "Nothing is claimed of the base classifier alone, or of inputs outside every region." in without
     assert "with sigma = 0.4 outside every region, over" not in outside
-    assert "votes with that region's sigma, or with sigma = 0.4 outside every region; the test images" in outside
-    assert "Nothing is claimed of inputs outside" not in outside
+    assert "votes with that region's sigma, or with sigma = 0.4 outside every region. The images were" in outside
+    assert "Nothing is claimed of the base classifier alone." in outside
     for text in (without, outside):
         assert "with probability at least 99.9%, per image" in text
         assert "1 - 0.001" not in text

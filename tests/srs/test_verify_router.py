@@ -374,7 +374,7 @@ FORGED = {
     "a region where there are none": ("alone", added_region, "map"),
     "a guarantee of nobody": ("alone", of_all_inputs, "summary"),
     "a guarantee of the router alone": ("around", everywhere, "summary"),
-    "nothing outside": ("around", abstaining, "settings"),
+    "nothing outside": ("around", abstaining, "files"),
     "noise of the classifier's seed": ("alone", manifests(seed=1), "routing"),
     "a router of other precision": ("alone", manifests(precision="bfloat16"), "routing"),
     "a router of more levels": ("alone", manifests(num_classes=4), "routing"),
