@@ -156,6 +156,7 @@ REFUSED = {
     "base": (["base-changed.pt"], "--router base-changed.pt is a router for the base classifier 000000000000"),
     "kind": (["base.pt"], "base.pt holds no router: give what srs-train --method router wrote"),
     "missing": (["none.pt"], "none.pt"),
+    "alpha": (["router.pt", "--max", "1", "--alpha", "5e-100"], "--alpha 5e-100 shared by weights (0.9, 0.1): 5e-101"),
 }
 
 
