@@ -181,7 +181,7 @@ def _show(out: Path, teller: Teller) -> None:
     check_certificates(out, results.record, results.level)
     warning = run.disagreement(results)
     if warning:
-        sys.stderr.write(f"srs-certify: warning: {warning}\n")
+        sys.stderr.write(f"srs-certify: warning: {visible(warning)}\n")
     _print(summarize(results, run.config, run.manifest), out, f"finished before, in {out}: nothing was written")
 
 
