@@ -140,11 +140,14 @@ def _join(start: Start, chosen: ChosenImages) -> _Run:
 def _described(inputs: Inputs) -> _Run:
     """Describe a run as its folder does."""
     from smoothing.confidence import shared_alpha
-    from srs.run.votes import ladder_of
+    from srs.run.votes import ROUTER_SHARES, ladder_of, split_between
 
     settings = inputs.settings
-    at_once = shared_alpha(settings.alpha, len(inputs.images))  # the report's modes ask for it
-    ladder_of(settings).alphas(at_once)  # refused before the work
+    parts = [shared_alpha(settings.alpha, len(inputs.images))]  # the report's modes ask for it
+    if inputs.routed is not None:
+        parts += [split_between(settings.alpha, share)[0] for share in ROUTER_SHARES]
+    for part in parts:
+        ladder_of(settings).alphas(part)  # refused before the work
     classifier = inputs.classifier
     check = classifier.check_logits(inputs.images.shape[1:])
     return _Run(inputs, settings.to_dict(), inputs.manifest(classifier.identity, check))
@@ -178,7 +181,7 @@ def _show(out: Path, teller: Teller) -> None:
     check_certificates(out, results.record, results.level)
     warning = run.disagreement(results)
     if warning:
-        sys.stderr.write(f"srs-certify: warning: {warning}\n")
+        sys.stderr.write(f"srs-certify: warning: {visible(warning)}\n")
     _print(summarize(results, run.config, run.manifest), out, f"finished before, in {out}: nothing was written")
 
 

@@ -11,13 +11,12 @@ from jaxtyping import Float64, Int64
 
 from smoothing import certified_radius
 from smoothing.bounds import counted_bounds
-from smoothing.confidence import weighted_alpha
 from smoothing.router_bounds import imagined_votes, router_clearance
 from smoothing.selection import Outcome
 from srs.evaluation.background import Background, Outside, Promised, with_background
 from srs.evaluation.rules import RuleAnswers, allocated, floored
 from srs.modes import ROUTED, ROUTER, Mode
-from srs.run.votes import Record, Routing
+from srs.run.votes import Record, Routing, split_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class Routed:
         imagined = imagined_votes(routing.selected, int(routing.estimated[0].sum()))
         found = []
         for share, outcome in routing.outcomes.items():
-            alphas = _split(alpha, share)
+            alphas = split_between(alpha, share)
             outside = Outside(routing.level, clearance(routing, imagined, alphas[1]))
             promised = outside.radius(outcome.classes, outcome.expected_radius).sum()
             found.append((float(promised), cls(record, points, main, share, alphas, outside)))
@@ -134,13 +133,6 @@ def clearance(routing: Routing, votes: Int64[np.ndarray, "n K"], alpha: float) -
     found = router_clearance(votes, routing.level, routing.sigma, alpha)
     found[at, routing.level] = 0.0
     return found
-
-
-def _split(alpha: float, share: float) -> tuple[float, float]:
-    if share == 0:
-        return alpha, 0.0
-    base, router = weighted_alpha(alpha, (1 - share, share))
-    return base, router
 
 
 def _promise(outcome: Outcome, one_sided: bool) -> Float64[np.ndarray, "n K"]:

@@ -87,6 +87,14 @@ def _outside(folder: Path, described: Description, summary: Mapping[str, Any]) -
     return float(level)
 
 
+def _network_of(router: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Say which network names levels, as a checked manifest has it, whatever its seed; None where none does."""
+    if router is None or router["classifier"] is None:
+        return None
+    certified = {name: value for name, value in router["classifier"].items() if name != "seed"}
+    return {"classifier": certified, "sigma": router["sigma"]}
+
+
 class LoadedRun:
     """The classifier G (Eq. 9) of a finished run, as `srs.load_run` returns it.
 
@@ -100,8 +108,9 @@ class LoadedRun:
         The run's regions.
     identity : dict
         Which classifier this is, as JSON has it: `classifier`, what was certified but for the run's seed;
-        `regions`, the content hash of the map; `overlap`; and `outside`, the run's level outside every region, or
-        "router". Equal for two loads of the same run; log it with every answer.
+        `regions`, the content hash of the map; `overlap`; `outside`, the run's level outside every region, or "router";
+        and `router`, its network, but for the seed, and its own noise level, None without one. Equal for two loads of
+        the same run; log it with every answer.
     shape : tuple (C, H, W)
         Of an image.
     num_classes : int
@@ -121,6 +130,7 @@ class LoadedRun:
         self.identity: dict[str, Any] = identity_of(self._certified, self.regions) | {
             "overlap": self._overlap,
             "outside": run.outside,
+            "router": _network_of(manifest.get("router")),
         }
         self._predictor, self._stated, self._words = predictor, stated, words
         self._outside = run.outside

@@ -170,8 +170,10 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     unsaid = not given.expert and not given.sigmas and all(getattr(given, name) is None for name in GRID)
     if given.router is not None and unsaid:
         given = replace(given, sigmas=load_router(given.router).levels)
-    levels = GRID if given.expert or given.sigmas else ()  # then these are the levels
-    known = {name: value for name, value in known.items() if name not in levels and getattr(given, name) is None}
+    unasked = GRID if given.expert or given.sigmas else ()  # then these are the levels
+    if given.classifier == "router":  # there are no regions, whatever a preset says of them
+        unasked = (*unasked, "overlap")
+    known = {name: value for name, value in known.items() if name not in unasked and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
         raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")

@@ -194,7 +194,7 @@ def _routing(files: VoteFiles, router: RouterRecord, selected: Selected) -> Rout
         raise ValueError(f"{files.folder}: {NOT_FINISHED}")
     outcomes = {}
     for share in ROUTER_SHARES:
-        plan = replace(design.plan, alpha=weighted_alpha(design.plan.alpha, (1 - share, share))[0])
+        plan = replace(design.plan, alpha=split_between(design.plan.alpha, share)[0])
         outcome = select_again(selected.votes, design.num_classes, design.sigma, plan)
         assert outcome is not None  # nothing is left out by racing, so alpha does not change what is drawn
         outcomes[share] = outcome
@@ -202,6 +202,20 @@ def _routing(files: VoteFiles, router: RouterRecord, selected: Selected) -> Rout
     seconds = float(selecting.seconds.sum() + estimating.seconds.sum())
     level = selecting.votes.argmax(axis=1)
     return Routing(router.sigma, level, selecting.votes, estimating.votes, outcomes, seconds)
+
+
+def split_between(alpha: float, share: float) -> tuple[float, float]:
+    """Return the classifier's part of alpha and the router's, whose share this is; together they do not exceed alpha.
+
+    Raises
+    ------
+    ValueError
+        Where a part is below 1e-100, for which bounds are not computed.
+    """
+    if share == 0:
+        return alpha, 0.0
+    base, router = weighted_alpha(alpha, (1 - share, share))
+    return base, router
 
 
 def images_of(folder: Path) -> Int64[np.ndarray, " n"]:

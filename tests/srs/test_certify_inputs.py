@@ -157,6 +157,13 @@ def test_a_preset_fills_in_what_nobody_else_says(here):
     assert found.settings.overlap == "sigma"  # of one level: there is nothing to keep apart
 
 
+def test_where_there_are_no_regions_a_preset_says_nothing_of_them():
+    given = CertifySettings(router=Path("r.pt"), classifier="router", sigmas=(0.2, 0.4), preset="paper")
+    found = completed(given).settings
+    assert (found.rule, found.bound, found.overlap) == ("max-radius", "top-class", "sigma")
+    assert settings_of(found.to_dict()) == found
+
+
 DEMO = CertifySettings()
 OPEN = {
     "nothing": (DEMO, ("expected-radius", "joint", "runner-up")),

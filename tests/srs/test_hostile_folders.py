@@ -289,6 +289,16 @@ def test_a_finished_run_is_only_shown(run, told, finished):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == times
 
 
+def test_what_differs_in_a_finished_run_is_told_in_one_line(run, told):
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"device": "a\n\x1b[2J"}))
+    process = told("certify")
+    assert process.returncode == 0, process.stderr
+    told_so = "srs-certify: warning: run/summary.json says device = a\\n\\x1b[2J, the rows give cpu"
+    assert process.stderr.startswith(told_so)
+    assert process.stderr.count("\n") == 1
+
+
 CODE = "import pathlib\npathlib.Path('CODE_RAN').touch()\ndef make(classes): raise ValueError('made')\n"
 
 

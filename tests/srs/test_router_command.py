@@ -103,6 +103,9 @@ def test_new_images_are_answered_and_certified_and_nobody_registers(run, folder)
     loaded = srs.load_run(folder / "run", checkpoint=folder / "base.pt", router=folder / "router.pt", seed=1)
     assert {row["map"] for row in rows} == {loaded.regions.content_hash}
     assert loaded.identity["outside"] == "router"
+    network = json.loads((folder / "run/manifest.json").read_text())["router"]["classifier"]
+    certified = {name: value for name, value in network.items() if name != "seed"}
+    assert loaded.identity["router"] == {"classifier": certified, "sigma": 0.5}
     found = loaded.certify(images, n=400)
     assert (found.region < 0).any()
     assert (found.radius[found.region < 0] > 0).any()
@@ -135,7 +138,7 @@ def test_a_router_that_names_one_level_needs_no_samples(folder):
     assert "router: names sigma = 0.4 for every input, and gets no sample" in process.stdout
     assert not list((folder / "constant").glob("router_*"))
     loaded = srs.load_run(folder / "constant", checkpoint=folder / "base.pt", router=folder / "constant.pt")
-    assert loaded.identity["outside"] == 0.4
+    assert (loaded.identity["outside"], loaded.identity["router"]) == (0.4, None)
 
 
 def test_the_network_is_asked_all_the_same_where_one_says_so(folder):
@@ -156,6 +159,7 @@ REFUSED = {
     "base": (["base-changed.pt"], "--router base-changed.pt is a router for the base classifier 000000000000"),
     "kind": (["base.pt"], "base.pt holds no router: give what srs-train --method router wrote"),
     "missing": (["none.pt"], "none.pt"),
+    "alpha": (["router.pt", "--max", "1", "--alpha", "5e-100"], "--alpha 5e-100 shared by weights (0.9, 0.1): 5e-101"),
 }
 
 
