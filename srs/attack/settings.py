@@ -46,8 +46,8 @@ class AttackSettings:
     router: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the checkpoint of the run's router is now. Default: where the run found it."""
     model: str | None = None
-    """Base classifier of your own, package.module:factory, where the run was certified with one: a folder alone never
-    runs code, so name it again if you trust that module."""
+    """Base classifier as srs-certify's --model, where the run was certified with one: a folder alone never runs code,
+    so name it again if you trust it."""
     arch: str | None = None
     """Architecture of a checkpoint, only where it is package.module:factory, as with --model."""
     device: str = "auto"

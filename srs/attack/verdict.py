@@ -1,10 +1,9 @@
 """What the judged points say of a run: whether its certificates hold as often as alpha promises."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 
 from scipy import stats
-
-from srs.report.numbers import significant
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,11 @@ class Verdict:
         return float(stats.binom.sf(self.broken - 1, self.attacked, self.alpha))
 
     @property
+    def least_p_value(self) -> float:
+        """The p-value where every certificate is broken: no number of breaks has a smaller one."""
+        return self.alpha if self.simultaneous else float(self.alpha**self.attacked)
+
+    @property
     def consistent(self) -> bool:
         """Whether the breaks can be chance. A point without an answer cannot: no noise decides about that."""
         return not self.without_answer and self.p_value > self.significance / 2
@@ -70,15 +74,26 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in words."""
         said = f"G was asked at {self.points:,} points inside {self.balls:,} certified balls"
+        if not self.balls:
+            return f"nothing was tested: none of {self.attacked:,} images has a certificate"
         if not self.broken:
-            return f"no certificate is broken: {said}, and nowhere answers another class"
+            return f"no broken certificate was found: {said}, and nowhere answers another class"
         broken = f"{self.broken:,} of {self.attacked:,} certificates are broken"
         if self.without_answer:
             return f"{broken}, {self.without_answer:,} of them by points that no region holds: no run may have any"
-        together = ", all together" if self.simultaneous else ""
+        together, test = (", all together", "") if self.simultaneous else ("", " (exact binomial test)")
+        be = "can" if self.consistent else "cannot"
         chance = (
             f"{broken}: alpha = {self.alpha:g}{together} makes so many wrong with probability at most "
-            f"{significant(self.p_value, 'ROUND_CEILING', 2)}"
+            f"{_raised(self.p_value)}, so that {be} be chance{test}"
         )
-        be = "can" if self.consistent else "cannot"
-        return f"{chance}, so that {be} be chance (exact binomial test)"
+        if self.least_p_value <= self.significance / 2:
+            return chance
+        needed = _raised(2 * self.least_p_value)
+        remedy = f": that takes --significance above {needed}" if 2 * self.least_p_value < 1 else ""
+        return f"{chance}; no number of breaks would show more{remedy}"
+
+
+def _raised(value: float) -> str:
+    """Write a probability rounded up to two digits; 0.001 as itself, though the float is above that."""
+    return format(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)).normalize(), "g")

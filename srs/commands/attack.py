@@ -63,7 +63,7 @@ def _out(settings: AttackSettings) -> Path:
 def _print(found: Found, out: Path) -> None:
     from rich.table import Table
 
-    from srs.report.numbers import percent
+    from srs.report.numbers import percent, percent_above
 
     screen, verdict, curves = console(), found.verdict, found.curves()
     every = range(0, len(curves["epsilon"]), -(-len(curves["epsilon"]) // _COLUMNS))
@@ -71,11 +71,11 @@ def _print(found: Found, out: Path) -> None:
     table.add_column("accuracy (%) at l2 radius")
     for k in every:
         table.add_column(f"{curves['epsilon'][k]:.2f}", justify="right", no_wrap=True)
-    lines = {"certified": "certified", "under attack, at most": "answers_label"}
+    lines = {"certified": ("certified", percent), "under attack, at most": ("answers_label", percent_above)}
     if curves["answers_label"] != curves["not_misled"]:
-        lines["abstaining counts as safe"] = "not_misled"
-    for name, key in lines.items():
-        table.add_row(name, *(percent(curves[key][k]) for k in every))
+        lines["abstaining counts as safe"] = ("not_misled", percent_above)
+    for name, (key, written) in lines.items():
+        table.add_row(name, *(written(curves[key][k]) for k in every))
     screen.print(table)
     for line in (
         f"inside the balls: {verdict.points} points, {verdict.breaks} of another class, {verdict.undecided} not "

@@ -22,6 +22,9 @@ MOST_NAMED = 2.0
 #: Radii above so many sigma are refused: one of 6 sigma takes 7e9 unanimous votes at alpha = 0.001.
 MOST_SIGMAS = 6.0
 
+#: Larger radii are refused: pixels lie in [0, 1], and no classifier sees an image under the noise that they take.
+MOST_RADIUS = 100.0
+
 #: `sigma_0.25`, `NOISE-0.5`, `noise_sd0.25`: the word, what parts it from the number, and all that is joined to that.
 _NAMED = re.compile(
     r"(?<![a-z])(?:sigma|noise|std|sd)(?:[_ -]?(?:level|std|sd|sigma))?[_ =([-]?"
@@ -199,6 +202,10 @@ def read_log(path: str | PathLike[str]) -> CertificateTable:
     correct = (table.predict == table.label).astype(np.int64)
     wrong = ~(np.isfinite(table.radius) & (table.radius >= 0))
     _refuse(path, table, wrong, "radius", table.radius, "radii are finite and >= 0; is this row whole?")
+    too_large = (
+        f"no radius is above {MOST_RADIUS:g} where pixels lie in [0, 1]; divide those of pixels in [0, 255] by 255"
+    )
+    _refuse(path, table, table.radius > MOST_RADIUS, "radius", table.radius, too_large)
     _refuse(path, table, table.idx < 0, "idx", table.idx, "images are numbered from 0")
     _refuse(path, table, table.label < 0, "label", table.label, "classes are numbered from 0")
     _refuse(path, table, table.predict < ABSTAIN, "predict", table.predict, "a class, or -1 where it abstained")

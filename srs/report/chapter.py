@@ -15,7 +15,10 @@ from srs.report.tables import RuleTable, rule_table
 #: What rows with a mark claim, where others claim that each certificate holds by itself, and where all at once.
 _AT_ONCE = "there each certificate relies on others, and all hold at once"
 _EACH = "there each certificate holds by itself"
-_OTHERS = "there alpha, the sampler or what is claimed differs, or nothing is known of it, as of logs of other programs"
+_OTHERS = (
+    "there alpha, the sampler, the bound, whether the images were known beforehand, or what is claimed differs, or "
+    "nothing is known of it, as of logs of other programs"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +55,13 @@ class Chapter:
         return rank(rules, alike, epsilon, why, self.results.one_sided)
 
     def claims_like(self, other: "Chapter") -> bool:
-        """Whether another run claims the same of its certificates."""
+        """Whether another run claims the same of its certificates, in the same setting and by the same bound."""
         return all(
             (
                 self.results.alpha == other.results.alpha,
                 self.results.main.simultaneous == other.results.main.simultaneous,
+                self.results.main.has_regions == other.results.main.has_regions,
+                self.run.record.share.any() == other.run.record.share.any(),
                 self.run.settings.sampler == other.run.settings.sampler,
             )
         )

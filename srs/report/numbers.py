@@ -27,6 +27,11 @@ def percent(share: float, digits: int = 1) -> str:
     return floored(round(100 * share, 9), digits)
 
 
+def percent_above(share: float, digits: int = 1) -> str:
+    """Write a share in percent, rounded up, as `percent` rounds down: an upper bound is never below itself."""
+    return raised(round(100 * share, 9), digits)
+
+
 def confidence(alpha: float) -> str:
     """Write 1 - alpha in percent, exactly; as "1 - alpha" where that would take more than six decimals."""
     exact = Decimal(f"{alpha:g}")

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from math import comb, isqrt
 from pathlib import Path
@@ -354,7 +355,7 @@ def test_undecided_points_break_nothing():
     found = Verdict(**NOTHING | {"undecided": 150})
     assert found.consistent
     assert found.p_value == 1
-    assert "no certificate is broken" in found.sentence
+    assert "no broken certificate was found" in found.sentence
 
 
 def test_certificates_that_hold_together_share_one_alpha():
@@ -364,6 +365,29 @@ def test_certificates_that_hold_together_share_one_alpha():
         assert found.p_value == 0.001
         assert found.consistent  # 0.001 is more than 0.0005
     assert not Verdict(**NOTHING | {"simultaneous": True, "broken": 1, "alpha": 0.0004}).consistent
+
+
+@pytest.mark.parametrize(
+    ("about", "needed"),
+    [
+        ({"simultaneous": True, "broken": 40}, "0.002"),
+        ({"attacked": 1, "balls": 1, "broken": 1, "alpha": 2**-10}, "0.002"),  # 2**-9, rounded up
+        ({}, None),
+    ],
+)
+def test_a_test_that_no_number_of_breaks_can_fail_says_so(about, needed):
+    found = Verdict(**NOTHING | {"broken": 2} | about)
+    assert found.consistent
+    assert ("no number of breaks would show more" in found.sentence) == (needed is not None)
+    assert ("exact binomial test" in found.sentence) == (not found.simultaneous)
+    if needed is not None:
+        assert found.sentence.endswith(f"that takes --significance above {needed}")
+        assert not replace(found, significance=1.01 * float(needed)).consistent
+
+
+def test_a_run_that_certifies_nothing_is_not_said_to_hold():
+    found = Verdict(**NOTHING | {"balls": 0, "points": 0, "undecided": 0})
+    assert found.sentence == "nothing was tested: none of 60 images has a certificate"
 
 
 def test_no_chance_makes_a_hole():

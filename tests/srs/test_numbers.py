@@ -1,7 +1,7 @@
 """Figures that are never better than the truth, whatever floating point makes of them."""
 
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srs.evaluation.metrics import average_certified_radius
-from srs.report.numbers import floored, percent, raised
+from srs.report.numbers import floored, percent, percent_above, raised
 
 
 @given(st.integers(1, 1_000_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
@@ -17,6 +17,13 @@ def test_percentages_are_those_of_the_counts_rounded_down(counts, digits):
     k, n = counts
     expected = Fraction(floor(Fraction(100 * k * 10**digits, n)), 10**digits)
     assert Fraction(percent(k / n, digits)) == expected
+
+
+@given(st.integers(1, 1_000_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+def test_upper_bounds_in_percent_are_those_of_the_counts_rounded_up(counts, digits):
+    k, n = counts
+    expected = Fraction(ceil(Fraction(100 * k * 10**digits, n)), 10**digits)
+    assert Fraction(percent_above(k / n, digits)) == expected
 
 
 def test_every_tenth_of_a_percent_is_written_as_itself():

@@ -1,12 +1,19 @@
 """Which numbers of a table are the best: against scipy's paired test, and what may never be."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
 from srs.evaluation.describe import describe_rules
+from srs.evaluation.evaluate import Results
 from srs.evaluation.rules import Answers
+from srs.modes import ROUTED, Mode
 from srs.report.best import rank
+from srs.report.chapter import Chapter
+from srs.report.finished_run import StoredRun
 from srs.report.tables import markdown, rule_table
 
 N = 60
@@ -119,3 +126,30 @@ def test_markdown_shows_them_in_bold_and_says_what_that_means():
     assert "rows that prove nothing do not count" in text
     assert "ACR" in text
     assert "Bold" not in markdown("", rule_table(describe_rules(rules, "a"), "a", named=str))
+
+
+JOINT = Mode("joint", "lp")
+
+
+def chapter(*, alpha=0.001, mode=JOINT, sampler="gaussian", share=0.5):
+    run = Mock(spec=StoredRun)
+    run.settings, run.record = SimpleNamespace(sampler=sampler), SimpleNamespace(share=np.full(N, share))
+    results = Mock(spec=Results)
+    results.alpha, results.main = alpha, mode
+    return Chapter("run", "run", run, results, None, None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"alpha": 0.01},
+        {"sampler": "discrete"},
+        {"mode": Mode("class", "lp")},  # all at once
+        {"mode": ROUTED},  # for images that nobody has seen
+        {"share": 0.0},  # one-sided
+    ],
+    ids=str,
+)
+def test_runs_of_another_claim_setting_or_bound_are_not_ranked_together(other):
+    assert chapter().claims_like(chapter(mode=Mode("sigma", "lp"), share=0.25))
+    assert not chapter().claims_like(chapter(**other))

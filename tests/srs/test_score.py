@@ -134,6 +134,8 @@ DIFFERENT = {
     "twice": ([*FIRST, FIRST[0]], "idx 0 stands in line 2 already"),
     "no row": ([], "holds no image below its header"),
     "no number": (changed(FIRST, 0, (0, 7, 7, "far")), "radius = 'far' is not a number"),
+    "another unit": (changed(FIRST, 0, (0, 7, 7, "127.5")), "line 2: radius = 127.5: no radius is above 100"),
+    "enormous": (changed(FIRST, 0, (0, 7, 7, "1e308")), "no radius is above 100"),
     "endless": (changed(FIRST, 0, (0, 7, 7, "inf")), "radii are finite and >= 0"),
 }
 
