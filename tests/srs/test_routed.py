@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 import regions
-from smoothing import agreeing_radius
+from smoothing import agreeing_radius, lower_confidence_bound
 from smoothing.agreement import outside_clearance
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import certified_radius, weighted_alpha
@@ -256,6 +256,62 @@ def test_the_radius_is_too_large_no_more_often_than_alpha_says(rng):
         others = np.concatenate([np.full((draws, 1), np.inf), radius[:, 1:]], axis=1)
         wrong_without_own += int((rho(others, m) > true).sum() > stats.binom.ppf(0.999, draws, alpha))
     assert wrong_without_own
+
+
+@pytest.fixture(scope="module")
+def votes_of_many():
+    """Votes around many points of the half-planes, some of them in regions: what certificates are made of."""
+    rng, m, n = np.random.default_rng(17), 125_000, 100
+    points = rng.random((m, 2))
+    table = regions.RegionMap(
+        [[0.3, 0.5], [0.62, 0.3], [0.55, 0.75], [0.85, 0.55]], [0.12, 0.15, 0.1, 0.2], [0.5, 0.2, 0.5, 0.2]
+    )
+    lines = np.array([NAMED, *BASE.values()])
+    distance = (points @ lines[:, :2].T + lines[:, 2]) / np.linalg.norm(lines[:, :2], axis=1)
+    p = stats.norm.cdf(distance / [ROUTER_SIGMA, *SIGMAS])  # of level 1, and of class 1 at each level
+    where = table.locate(points)
+    anchor = (rng.binomial(20, p[:, 0]) > 10).astype(int)
+    level = np.where(where.held, np.searchsorted(SIGMAS, where.sigma), anchor)
+    every = np.arange(m)
+    classes = (rng.binomial(20, p[every, 1 + level]) > 10).astype(int)
+    own = np.where(classes[:, None] == 1, p[:, 1:], 1 - p[:, 1:])
+    named = np.where(anchor == 1, p[:, 0], 1 - p[:, 0])
+    return table, points, lines, level, anchor, classes, rng.binomial(n, own), rng.binomial(n, named), n
+
+
+def violations(votes_of_many, alpha, *, own=True, leave=True, near=True):
+    """How many certificates one of eight moves breaks: with a step of the proof left out, where that is said."""
+    table, points, lines, level, anchor, classes, votes, routes, n = votes_of_many
+    base, router = weighted_alpha(alpha, (0.5, 0.5))
+    every, counts = np.arange(len(points)), np.arange(n + 1)
+    lower = lower_confidence_bound(counts, n, base)
+    radius = np.stack([certified_radius(sigma, lower)[votes[:, k]] for k, sigma in enumerate(SIGMAS)], axis=1)
+    margin = router_clearance(np.stack([counts, n - counts], axis=1), np.zeros(n + 1, int), ROUTER_SIGMA, router)
+    m = np.zeros(radius.shape)
+    m[every, 1 - anchor] = margin[routes, 1]
+    around_them = table.surroundings(points, SIGMAS, radius.max(axis=1))
+    D = around_them.clearance if near else np.full(radius.shape, np.inf)
+    t = outside_clearance(D, around_them.exit if leave else np.full(len(points), np.inf), m)
+    if not own:
+        radius[every, level] = np.inf
+        t[every, level] = np.inf
+    rho = np.minimum(agreeing_radius(radius, t, level), 5.0)
+    broken = np.zeros(len(points), dtype=bool)
+    unit = lines[:, :2] / np.linalg.norm(lines[:, :2], axis=1)[:, None]
+    for step in (*unit, *-unit, np.array([0.6, 0.8]), np.array([-0.8, 0.6])):
+        moved = points + (rho * (1 - 1e-9))[:, None] * step
+        broken |= (rho > 0) & (answers(table, moved)[1] != classes)
+    return int(broken.sum()), len(points)
+
+
+def test_a_million_moves_break_no_more_certificates_than_alpha_says(votes_of_many):
+    for alpha in (0.002, 0.02, 0.2):
+        wrong, of = violations(votes_of_many, alpha)
+        assert wrong <= stats.binom.ppf(0.999, of, alpha)
+    # and each step of the proof is needed
+    for left_out in ("own", "leave", "near"):
+        wrong, of = violations(votes_of_many, 0.002, **{left_out: False})
+        assert wrong > stats.binom.ppf(0.999, of, 0.002), left_out
 
 
 def predictor(table, seed=11, alpha=ALPHA):
