@@ -19,7 +19,7 @@ from srs.attack.settings import AttackSettings
 from srs.attack.target import Target, read_target
 from srs.attack.verdict import Verdict
 from srs.evaluation.metrics import STEP, certified_accuracy, radius_grid
-from srs.predict.loading import open_predictor, read_run
+from srs.predict.loading import open_classifier, read_run
 from srs.predict.predictor import Predictor
 from srs.predict.run_classifier import FLAGS
 from srs.run.sources import files_of
@@ -123,7 +123,7 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
     with phase("checking the folder"):
         run = read_run(settings.run)
         alpha = _alpha_each(settings, len(run.regions))
-        predictor, seed = open_predictor(
+        loaded = open_classifier(
             run,
             model=settings.model,
             files=files_of(settings.checkpoint, settings.expert),
@@ -135,6 +135,7 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
             seed=settings.seed,
             words=FLAGS,
         )
+        predictor, seed = loaded.predictor, loaded.seed
         # the generator's numbers choose images and points, and are none of those that judge
         rng = np.random.default_rng([seed, 1])
         target = read_target(run, settings.images, rng)

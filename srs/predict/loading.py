@@ -119,6 +119,8 @@ class LoadedRun:
     seed : int
         Repeats the answers to the same questions in the same order. Keep it secret: who knows it can search for images
         that the noise misleads.
+    predictor : Predictor
+        Who answers: for the toolkit itself.
     """
 
     def __init__(self, run: FinishedRun, predictor: Predictor, seed: int, *, stated: bool, words: Words) -> None:
@@ -132,7 +134,7 @@ class LoadedRun:
             "outside": run.outside,
             "router": _network_of(manifest.get("router")),
         }
-        self._predictor, self._stated, self._words = predictor, stated, words
+        self.predictor, self._stated, self._words = predictor, stated, words
         self._outside = run.outside
         self._stores: dict[Path, OnlineAllocator] = {}
         self._opening = threading.Lock()
@@ -164,7 +166,7 @@ class LoadedRun:
         RuntimeError
             Where the model was changed after loading, or the process was forked from the one that loaded the run.
         """
-        return self._predictor(self._images(images), n=n, n0=n0)
+        return self.predictor(self._images(images), n=n, n0=n0)
 
     def certify(self, images: ArrayLike | Tensor, *, n: int = 10_000, n0: int = 1000) -> Answers:
         """Certify G: with probability at least 1 - alpha, per image, G returns `predict` everywhere within `radius`.
@@ -192,7 +194,7 @@ class LoadedRun:
         ValueError, RuntimeError
             As `predict`.
         """
-        return self._predictor.certify(self._images(images), n=n, n0=n0)
+        return self.predictor.certify(self._images(images), n=n, n0=n0)
 
     def register(self, images: ArrayLike | Tensor, store: PathLike, *, n: int = 10_000, n0: int = 1000) -> Arrivals:
         """Certify images and give regions to those that none holds, in a file that grows (Algorithm 2).
@@ -234,7 +236,7 @@ class LoadedRun:
             seed = self._words.name.format("seed")
             raise ValueError(f"{seed}: noise that was used before would decide about new regions; drop it")
         pixels = self._images(images)
-        return arrive(self._store(Path(store)), self._predictor, pixels, n=n, n0=n0)
+        return arrive(self._store(Path(store)), self.predictor, pixels, n=n, n0=n0)
 
     def decode(self, content: bytes, *, source: str = "the image") -> Float32[np.ndarray, "m c h w"]:
         """Read a picture file, or an array of one or many images in a .npy file, that came as bytes from anybody.
@@ -383,35 +385,6 @@ def open_classifier(
     words: Words,
 ) -> LoadedRun:
     """Load the classifier of a run that was read; `load_run` names the arguments, `words` those of errors."""
-    predictor, stated = open_predictor(
-        run,
-        model=model,
-        files=files,
-        router=router,
-        arch=arch,
-        device=device,
-        outside=outside,
-        alpha=alpha,
-        seed=seed,
-        words=words,
-    )
-    return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)
-
-
-def open_predictor(
-    run: FinishedRun,
-    *,
-    model: str | Bank | None,
-    files: Files | None,
-    router: Path | None,
-    arch: str | None,
-    device: str,
-    outside: str,
-    alpha: float,
-    seed: int | None,
-    words: Words,
-) -> tuple[Predictor, int]:
-    """Return G of a run that was read, as it answers, and the seed to state; arguments are those of `load_run`."""
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**64):
         raise ValueError(f"{words.value.format('seed', seed)}: must be a whole number in [0, 2**64)")
     stated, stream = fresh_seed(seed)
@@ -435,4 +408,4 @@ def open_predictor(
         raise ValueError(f"{words.value.format('outside', outside)}: choose {', '.join(OUTSIDE)}")
     routed = run_router(run.folder, run.described, classifier, file=router, words=words)
     predictor = Predictor(classifier, run.regions, sigmas=sigmas, outside=outside, alpha=alpha, router=routed)
-    return predictor, stated
+    return LoadedRun(run, predictor, stated, stated=seed is not None, words=words)

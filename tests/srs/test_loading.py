@@ -165,7 +165,7 @@ def test_who_registers_takes_the_next_numbers(load, images, tmp_path):
     with load() as G:
         G.certify(images[:2], n=100, n0=10)
         G.register(images[:3], tmp_path / "s.db", n=100, n0=10)
-        assert G._predictor.numbers(1).tolist() == [5]
+        assert G.predictor.numbers(1).tolist() == [5]
 
 
 def test_a_stated_seed_registers_nothing(load, images, tmp_path):
@@ -182,10 +182,10 @@ def test_the_file_of_another_run_is_refused_in_the_words_of_a_call(load, images,
 
 def test_copies_share_their_numbers_and_nothing_is_pickled(load, images):
     G = load()
-    for twin in (copy.copy(G), copy.copy(G._predictor)):
-        before = G._predictor.numbers(1)
+    for twin in (copy.copy(G), copy.copy(G.predictor)):
+        before = G.predictor.numbers(1)
         (twin.predict if twin.__class__ is G.__class__ else twin)(images[:2], n=10)
-        assert G._predictor.numbers(1) == before + 3
+        assert G.predictor.numbers(1) == before + 3
     for make in (copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="pickle"):
             make(G)
