@@ -16,7 +16,7 @@ from smoothing.identity import own_passes
 from smoothing.machine import processes, usable_device
 from smoothing.progress import Progress
 from training.byte_images import ByteImages, as_bytes
-from training.checkpoints import ROUTER, check_savable, load_checkpoint, read_state, save_checkpoint, training_config
+from training.checkpoints import ROUTER, check_savable, load_checkpoint, save_checkpoint, training_config
 from training.data import FolderImages, ImageData
 from training.evaluate import check_fit
 from training.loop import fit
@@ -24,7 +24,7 @@ from training.models import is_factory, normalized
 from training.router_checkpoints import RouterFacts
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import router_network
-from training.run_folder import CHECKPOINT, Logs, are_epochs, check_same
+from training.run_folder import CHECKPOINT, Logs, are_epochs, saved_state
 from training.settings import TrainSettings, check_router_levels
 
 Images = np.ndarray | ByteImages | FolderImages
@@ -77,12 +77,9 @@ class RouterRun:
     def resume(self) -> None:
         """Take up what the checkpoint holds, if there is one."""
         file = self.settings.out / CHECKPOINT
-        if not file.exists():
+        saved = saved_state(self.settings, self.net)
+        if saved is None:
             return
-        saved = read_state(file, self.net)
-        names = {"model": self.settings.model, "normalizer": self.settings.normalizer}
-        check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
-        check_same(file, training_config(file), self.settings.to_dict())
         about = saved.get(ROUTER)
         entry = self.facts.entry(None)
         if not isinstance(about, Mapping) or {**about, "validation": None} != entry:

@@ -8,9 +8,11 @@ from typing import Any, get_type_hints
 
 import yaml
 from filelock import FileLock, Timeout
+from torch import nn
 
 from smoothing.reading import read_yaml
 from smoothing.storage import check_folder, forget_partial, replacing
+from training.checkpoints import read_state, training_config
 from training.loop import Epoch
 from training.settings import CIRCUMSTANCES, TrainSettings
 from training.tracking import started
@@ -69,6 +71,18 @@ def check_run_folder(settings: TrainSettings) -> None:
         raise ValueError(f"--out {out}: holds a run already; go on with it by --resume, or name another folder")
     before = read_yaml(out / CONFIG, "restore it, or begin in another folder")
     check_same(out / CONFIG, before, settings.to_dict())
+
+
+def saved_state(settings: TrainSettings, net: nn.Module) -> dict[str, Any] | None:
+    """Return what the checkpoint of a run holds, which must be of these settings; None where there is none."""
+    file = settings.out / CHECKPOINT
+    if not file.exists():
+        return None
+    saved = read_state(file, net)
+    names = {"model": settings.model, "normalizer": settings.normalizer}
+    check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
+    check_same(file, training_config(file), settings.to_dict())
+    return saved
 
 
 def check_same(file: Path, before: Mapping[Any, Any], now: Mapping[str, Any]) -> None:

@@ -16,14 +16,14 @@ from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.progress import Progress
 from training.byte_images import as_bytes
-from training.checkpoints import check_savable, read_state, save_checkpoint, training_config
+from training.checkpoints import check_savable, save_checkpoint
 from training.data import FolderImages, ImageData, load_data
 from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
 from training.models import build, normalized
 from training.router_runs import RouterRun
-from training.run_folder import CHECKPOINT, Logs, are_epochs, check_run_folder, check_same, claimed
+from training.run_folder import CHECKPOINT, Logs, are_epochs, check_run_folder, claimed, saved_state
 from training.settings import TrainSettings
 from training.tracking import check_tracker
 
@@ -97,12 +97,9 @@ class _Run:
     def resume(self) -> None:
         """Take up what the checkpoint holds, if there is one."""
         file = self.settings.out / CHECKPOINT
-        if not file.exists():
+        saved = saved_state(self.settings, self.net)
+        if saved is None:
             return
-        saved = read_state(file, self.net)
-        names = {"model": self.settings.model, "normalizer": self.settings.normalizer}
-        check_same(file, {"model": saved.get("arch"), "normalizer": saved.get("normalizer")}, names)
-        check_same(file, training_config(file), self.settings.to_dict())
         self._state, self.epochs, chosen = _progress(file, saved)
         grid = self.settings.levels
         if chosen is not None and (chosen.shape != self.labels.shape or not np.isin(chosen, grid).all()):
