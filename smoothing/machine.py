@@ -1,10 +1,12 @@
 """Where models run and on how many images, and the threads and processes that share the work."""
 
 import atexit
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -165,6 +167,9 @@ def processes(device: str = "auto") -> "PartialState":
     from accelerate import PartialState  # takes seconds to import
 
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if launched:
+        # Where this is imported once there is a group, defaults of its functions keep the group alive for ever.
+        import_module("torch.distributed.nn.functional")
     free = device != "auto" and not launched  # to name another kind of device
     state = PartialState(cpu=device == "cpu" or not (free or torch.cuda.is_available()))
     if launched:
@@ -174,6 +179,10 @@ def processes(device: str = "auto") -> "PartialState":
 
 
 def _leave() -> None:
-    """Let the group go before the interpreter does: its threads, still running then, would abort the process."""
+    """Let the group go before the interpreter does: its threads, still running then, can abort the process.
+
+    The group ends with the last object that holds it. Models that are shared among processes do, in reference cycles.
+    """
     if torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()

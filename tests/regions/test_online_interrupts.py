@@ -223,6 +223,8 @@ def test_threads_go_on_where_one_of_them_fails(path, monkeypatch):
     assert failures
 
 
+# Python only reports, and does not raise, what lands in a callback of its garbage collector, such as Hypothesis has.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_by_a_timer(path, rng):
     def alarm(*_):
         raise KeyboardInterrupt

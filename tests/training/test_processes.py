@@ -98,16 +98,50 @@ if torch.distributed.get_rank() == 0:
 """
 
 
+#: Trains on two processes, and writes which threads are left once all that was registered later has ended.
+ENDING = """
+import atexit
+from pathlib import Path
+
+@atexit.register
+def show():
+    print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")], flush=True)
+
+from tests.training.test_processes import ENGINES, IMAGES, LABELS, STAGE, network
+from training import fit
+
+fit(network(), IMAGES, LABELS, stage=STAGE, engine=ENGINES["compiled, in parts"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="names of threads need /proc")
+def test_no_thread_of_the_group_runs_when_the_interpreter_ends(tmp_path):
+    # One that does now and then aborts its process, and a finished run looks like a failed one.
+    program = tmp_path / "program.py"
+    program.write_text(ENDING)
+    done = launch(program)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == 2
+    assert not [line for line in lines if "gloo" in line]
+
+
+def launch(*arguments):
+    """Run a program in two processes, and return how it ended."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the program imports this file
+    done = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What both processes found, with each engine."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(folder / "program.py"), str(folder / "found.json")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the program imports this file
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    launch(folder / "program.py", folder / "found.json")
     return json.loads((folder / "found.json").read_text())
 
 
