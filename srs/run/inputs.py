@@ -176,13 +176,20 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     known = {name: value for name, value in known.items() if name not in unasked and getattr(given, name) is None}
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
-        raise ValueError(f"{source} does not say it: give --{missing[0].replace('_', '-')}")
+        raise ValueError(f"{source} says nothing of {_unsaid(missing[0])}")
     if (out := filled.out) is None:
-        raise ValueError(f"{source} does not say it: give --out")
+        raise ValueError(f"{source} says nothing of a folder to write into: give --out")
     filled = _routed(filled)
     if filled.overlap is None:
         filled = replace(filled, overlap=_overlap(filled))
     return Start(settled(filled), out, filled.resume, filled.overwrite, filled.share, filled.download)
+
+
+def _unsaid(name: str) -> str:
+    """Return what a setting that is missing decides, and the flags that say it."""
+    if name in GRID:
+        return "noise levels: give --sigmas, or --sigma-min, --sigma-max and --sigma-step"
+    return f"{name.replace('_', ' ')}: give --{name.replace('_', '-')}"
 
 
 def _overlap(given: CertifySettings) -> Overlap:

@@ -271,8 +271,12 @@ REFUSED = {
     "no factory": ({"model": "own", "dataset": "digits"}, "--model own: expected package.module:factory"),
     "no module": ({"model": "no.such:f", "out": Path("run"), **GRID}, "No module named 'no'"),
     "factory and normalizer": ({"model": "a:b", "normalizer": "none"}, "--normalizer: describes a --checkpoint"),
-    "no data set": ({"checkpoint": Path("model.pt")}, "model.pt does not say it: give --dataset"),
-    "no out": ({"model": "a:b", **GRID}, "--model a:b does not say it: give --out"),
+    "no data set": ({"checkpoint": Path("model.pt")}, "model.pt says nothing of dataset: give --dataset"),
+    "no levels": (
+        {"model": "a:b", "dataset": "digits", "sigma_min": 0.1, "out": Path("run")},
+        "--model a:b says nothing of noise levels: give --sigmas, or --sigma-min, --sigma-max and --sigma-step",
+    ),
+    "no out": ({"model": "a:b", **GRID}, "--model a:b says nothing of a folder to write into: give --out"),
     "damaged": ({"checkpoint": Path("half.pt"), **GRID}, "half.pt is damaged"),
     "no images": (
         {"checkpoint": Path("model.pt"), **GRID, "dataset": "imagefolder:nowhere"},

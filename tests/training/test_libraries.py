@@ -241,7 +241,7 @@ def test_weights_of_timm_come_from_the_hub_s_cache(cache, tmp_path):
     [
         ("timm:resnett18", "timm has no resnett18; did you mean .*resnet18"),
         ("timm:resnet18.nobody", r"timm has no weights 'nobody' of resnet18: choose a1_in1k"),
-        ("timm:hf-hub:somebody/model", "timm has no hf-hub:somebody/model"),
+        ("timm:hf-hub:somebody/model", "fetch model.safetensors yourself, and give --checkpoint FILE --arch timm:NAME"),
         ("timm:", "expected timm:NAME, an architecture of timm"),
         ("torchvision:resnet19", "torchvision has no classifier resnet19; did you mean resnet18"),
         ("torchvision:resnet18@V9", "torchvision has no weights 'V9' of resnet18: choose IMAGENET1K_V1"),

@@ -32,6 +32,11 @@ def timm_name(name: str, rest: str) -> str:
     """Return the name of a model of timm, perhaps with the tag of its weights; raise `ValueError` for another."""
     import timm
 
+    if ":" in rest:  # a place of weights, such as hf-hub:OWNER/NAME
+        raise ValueError(
+            f"{name}: only names of timm's own list are taken: fetch model.safetensors yourself, and give --checkpoint "
+            "FILE --arch timm:NAME --normalizer NAME"
+        )
     base, dot, tag = rest.partition(".")
     if not base or not timm.is_model(base):
         raise ValueError(f"{name}: timm has no {base}{nearest(base, timm.list_models())}")
