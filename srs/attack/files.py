@@ -14,8 +14,8 @@ from smoothing.storage import replacing
 from smoothing.tables import floor_text, write_rows
 from srs import __version__
 from srs.attack.attack import Found
-from srs.curves import accuracy_curves
 from srs.report.numbers import raised
+from srs.report.steps import IN_FILE, against_radius, lines_beyond
 from srs.report.svg import save
 
 SUMMARY, ROWS, CURVES, BREAKS = "attack.json", "attack.tsv", ("attack.svg", "attack.pdf"), "breaks.npz"
@@ -87,7 +87,8 @@ def curves(found: Found) -> Figure:
     lines = {"certified (lower bound)": certified, "under attack (upper bound)": found.failed_at}
     if (found.failed_at < found.misled_at).any():
         lines["the same, abstaining counts as safe"] = found.misled_at
-    return accuracy_curves(lines, found.reach, "accuracy (%)")
+    what = "Accuracy against radius: certified, and under attack"
+    return against_radius(lines_beyond(lines, found.reach), IN_FILE, what, "accuracy (%)").figure
 
 
 def write(found: Found, folder: Path) -> None:

@@ -50,9 +50,9 @@ def describe_rules(
         if rule.returned is not None:
             described[name]["clean_accuracy_smoothed"] = float((rule.returned == rule.label).mean())
         described[name]["average_certified_radius"] = average_certified_radius(rule.radius, rule.correct)
-        described[name]["average_certified_radius_interval"] = _plain(mean_interval(rule.radius * rule.correct))[1:]
+        described[name]["average_certified_radius_interval"] = _plain(mean_interval(rule.correct_radius))[1:]
         if main is not None and name != main:
-            difference = rule.radius * rule.correct - rules[main].radius * rules[main].correct
+            difference = rule.correct_radius - rules[main].correct_radius
             described[name]["above_main"] = _plain(mean_interval(difference))
         described[name]["certified_accuracy"] = certified_accuracy(rule.radius, rule.correct, epsilon).tolist()
         if one_sided is not None and name in one_sided:

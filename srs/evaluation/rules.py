@@ -119,6 +119,11 @@ class Answers:
         """1 where the certified class is the label, else 0."""
         return np.asarray(self.predict == self.label, dtype=np.int64)
 
+    @property
+    def correct_radius(self) -> Float64[np.ndarray, " n"]:
+        """The radius where the certified class is the label, else 0: what an average certified radius is of."""
+        return np.asarray(self.radius * self.correct)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RuleAnswers(Answers):

@@ -58,9 +58,9 @@ def rank(
     """
     sound = [name for name, rule in rules.items() if rule.sound]
     same = [name for name in sound if name in alike]
-    columns = {ACR: {name: _radii(rules[name]) for name in sound}}
+    columns = {ACR: {name: rules[name].correct_radius for name in sound}}
     if one_sided is not None:
-        columns[ONE_SIDED] = {name: _radii(one_sided[name]) for name in sound if name in one_sided}
+        columns[ONE_SIDED] = {name: one_sided[name].correct_radius for name in sound if name in one_sided}
     columns[CLEAN] = {
         name: np.asarray(rules[name].returned == rules[name].label, dtype=np.float64)
         for name in sound
@@ -73,10 +73,6 @@ def rank(
         }
     best = {column: _best(values, [name for name in same if name in values]) for column, values in columns.items()}
     return Ranking(best, frozenset(sound).difference(same), why)
-
-
-def _radii(rule: Answers) -> Float64[np.ndarray, " n"]:
-    return np.asarray(rule.radius * rule.correct)
 
 
 def _best(values: Mapping[str, Float64[np.ndarray, " n"]], same: Sequence[str]) -> frozenset[str]:

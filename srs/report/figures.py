@@ -1,73 +1,25 @@
 """Figures of the paper, drawn from results: on a page, or in a file as wide as a column of a paper."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import losses
-from srs.evaluation.metrics import STEP
 from srs.evaluation.rules import Answers
-from srs.modes import OVERLAPPING, ROUTED, ROUTER, short_title, title
+from srs.modes import OVERLAPPING, ROUTED, ROUTER
 from srs.report.numbers import floored, percent
+from srs.report.steps import SIGMA, UNIT, Line, Look, against_radius, lined, lines_beyond, tell, tell_heights
 from srs.report.svg import INK, SERIES, Drawing, level_styles, pixels, style
-from srs.text import visible
-
-SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
-
-UNIT = "pixels in [0, 1]"
 
 #: Most levels that a legend names, or that are named where one points.
 _NAMED = 12
-
-
-@dataclass(frozen=True)
-class Look:
-    """How figures look.
-
-    Attributes
-    ----------
-    width : float
-        In inches.
-    named : callable
-        How rules are named.
-    size : float, default=8
-        Of letters, in points.
-    """
-
-    width: float
-    named: Callable[[str], str]
-    size: float = 8
-
-    @classmethod
-    def of_file(cls, width: float) -> "Look":
-        """Return how figures look in files of this width."""
-        return cls(width, lambda rule: _greek(short_title(rule)))
-
-
-#: Of the page.
-ON_PAGE = Look(4.6, lambda rule: _greek(title(rule)), size=9)
-
-
-@dataclass(frozen=True, eq=False)
-class _Line:
-    """A curve of steps: y[i] from x[i] on; x does not decrease."""
-
-    name: str
-    x: Float64[np.ndarray, " m"]
-    y: Float64[np.ndarray, " m"]
-    style: Mapping[str, Any]
-    in_legend: bool = True
-
-    def at(self, x: float) -> float:
-        """Return the height of the curve at x >= x[0]."""
-        return float(self.y[np.searchsorted(self.x, x, side="right") - 1])
 
 
 def curves(results: Results, look: Look) -> Drawing:
@@ -83,19 +35,18 @@ def curves(results: Results, look: Look) -> Drawing:
     }
     drawn[OVERLAPPING] = {"color": INK["ink"], "lw": 1.2, "ls": (0, (4, 2)), "zorder": 4}
     drawn |= {name: {**how, "lw": 1.2} for name, how in zip(constants, level_styles(len(constants)), strict=True)}
-    lines = _accuracies({name: results.rules[name] for name in drawn}, list(drawn.values()))
     named = [name for name in drawn if name not in constants or name in _spread(constants)]
-    lines = [replace(line, name=look.named(line.name), in_legend=line.name in named) for line in lines]
-    return _against_radius(lines, look, "Certified accuracy against radius: the run and every constant noise level")
+    lines = [
+        replace(line, name=look.named(line.name), style=drawn[line.name], in_legend=line.name in named)
+        for line in lines_beyond({name: results.rules[name].correct_radius for name in drawn})
+    ]
+    return against_radius(lines, look, "Certified accuracy against radius: the run and every constant noise level")
 
 
 def comparison(rules: Mapping[str, Answers], look: Look) -> Drawing:
     """Draw certified accuracy against radius for runs and baselines by name (Fig. 2-5)."""
-    styles = [
-        {"color": SERIES[k % 7][0], "ls": SERIES[(k + k // 7) % 7][1], "lw": 2.0 if k == 0 else 1.5}
-        for k in range(len(rules))
-    ]
-    return _against_radius(_accuracies(rules, styles), look, "Certified accuracy against radius: all runs and logs")
+    lines = lines_beyond({name: rule.correct_radius for name, rule in rules.items()})
+    return against_radius(lines, look, "Certified accuracy against radius: all runs and logs")
 
 
 def radius_against_sigma(results: Results, j: int) -> Drawing:
@@ -111,7 +62,7 @@ def radius_against_sigma(results: Results, j: int) -> Drawing:
         named = ["" if share is None else f", router {percent(value)}%" for value in (R if share is None else share)]
         lines = [f"{SIGMA} = {sigmas[k]:g}: R = {floored(R[k], 3)}{named[k]}" for k in _spread(shown)]
         chosen = f"chosen: {SIGMA} = {results.sigma[j]:g}, r = {floored(results.answers.r[j], 3)}"
-        _tell(drawing, axes, *axes.get_xlim(), "\n".join([*lines, chosen]))
+        tell(drawing, axes, *axes.get_xlim(), "\n".join([*lines, chosen]))
     return drawing
 
 
@@ -161,13 +112,13 @@ def lost_radius(results: Results, look: Look) -> Drawing:
         lost = losses(results.rules[name].R, results.rules[name].r, results.allocations[name]).lost
         some = np.sort(lost[lost > 0])
         x, y = np.concatenate([[0.0], some]), np.arange(len(some), -1, -1) * 100 / n
-        lines.append(_Line(look.named(name), x, y, {"color": colour, "ls": dashes, "lw": 1.5}))
+        lines.append(Line(look.named(name), x, y, {"color": colour, "ls": dashes, "lw": 1.5}))
     most = max(float(line.x[-1]) for line in lines)
     with style(look.size):
-        drawing, axes = _lined(lines, look, "Images that lose more than a radius, for every way to size the regions")
+        drawing, axes = lined(lines, look, "Images that lose more than a radius, for every way to size the regions")
         axes.set(xlabel=f"ℓ₂ radius lost, R - r ({UNIT})", ylabel="images that lose more (%)")
         axes.set(xlim=(0, None), ylim=(0, None))
-        _tell_heights(drawing, axes, lines, np.linspace(0, most, 9), "loses more than {:.2f}")
+        tell_heights(drawing, axes, lines, np.linspace(0, most, 9), "loses more than {:.2f}")
     return drawing
 
 
@@ -181,11 +132,11 @@ def vote_shares(results: Results, look: Look) -> Drawing:
         share = np.sort(record.counts.last[some, k] / record.counts.drawn[some, k])
         x = np.concatenate([[0.0], share, [1.0]])
         y = np.concatenate([np.arange(len(share) + 1), [len(share)]]) * 100 / len(share)
-        lines.append(_Line(f"{SIGMA} = {record.sigmas[k]:g}", x, y, {**how, "lw": 1.4}, k in named))
+        lines.append(Line(f"{SIGMA} = {record.sigmas[k]:g}", x, y, {**how, "lw": 1.4}, k in named))
     with style(look.size):
-        drawing, axes = _lined(lines, look, "Shares of the votes at each noise level")
+        drawing, axes = lined(lines, look, "Shares of the votes at each noise level")
         axes.set(xlabel="share p of the votes (0 to 1)", ylabel="images with at most p (%)", xlim=(0, 1), ylim=(0, 102))
-        _tell_heights(drawing, axes, lines, np.linspace(0, 1, 11), "at most {:.1f} of the votes")
+        tell_heights(drawing, axes, lines, np.linspace(0, 1, 11), "at most {:.1f} of the votes")
     return drawing
 
 
@@ -201,78 +152,8 @@ def _sigma_axes(axes: Axes, results: Results, j: int) -> None:
     axes.set(xlim=(0, 1.08 * record.sigmas[-1]), ylim=(0, 1.12 * max(np.nanmax(R), results.answers.r[j])))
 
 
-def _accuracies(rules: Mapping[str, Answers], styles: Sequence[Mapping[str, Any]]) -> list[_Line]:
-    """Return the share of images, in percent, that are classified correctly with a radius larger than x."""
-    right = max(float(rule.radius.max(initial=0)) for rule in rules.values())
-    lines = []
-    for (name, rule), how in zip(rules.items(), styles, strict=True):
-        radius = np.sort(rule.radius[(rule.correct == 1) & (rule.radius > 0)])
-        left = 100 * np.arange(len(radius), -1, -1) / len(rule.radius)
-        x, y = np.concatenate([[0.0], radius, [right]]), np.concatenate([left, left[-1:]])
-        lines.append(_Line(name, x, y, how))
-    return lines
-
-
-def _against_radius(lines: Sequence[_Line], look: Look, what: str) -> Drawing:
-    right = max(float(line.x[-1]) for line in lines)
-    with style(look.size):
-        drawing, axes = _lined(lines, look, what, tall=True)
-        axes.set(xlim=(0, right * 1.02 or 1), ylim=(0, 102))
-        axes.set(xlabel=f"ℓ₂ radius ({UNIT})", ylabel="certified accuracy (%)")
-        _tell_heights(drawing, axes, lines, np.arange(0, right + STEP, STEP), "radius larger than {:.2f}")
-    return drawing
-
-
-def _lined(lines: Sequence[_Line], look: Look, what: str, *, tall: bool = False) -> tuple[Drawing, Axes]:
-    """Draw curves of steps above their legend, which is in as many columns as there is room for."""
-    labels = [_label(line.name) for line in lines]
-    widest = max(map(len, labels))
-    columns = max(1, min(4, int(look.width / (0.42 + 0.0079 * (look.size - 1) * widest))))
-    rows = math.ceil(sum(line.in_legend for line in lines) / columns)
-    height = (0.7 if tall else 0.5) * look.width + 0.45 + rows * 0.02 * look.size
-    drawing = Drawing(Figure(figsize=(look.width, height)), what)
-    axes = drawing.figure.add_subplot()
-    for line, label in zip(lines, labels, strict=True):
-        shown = label if line.in_legend else "_"
-        axes.step(line.x, line.y, where="post", label=shown, **line.style)
-    drawing.figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
-    return drawing, axes
-
-
-def _tell_heights(
-    drawing: Drawing, axes: Axes, lines: Sequence[_Line], places: Float64[np.ndarray, " p"], what: str
-) -> None:
-    """Say the heights of all curves where one points, at the nearest of some places."""
-    half = float(places[1] - places[0]) / 2 if len(places) > 1 else 1.0
-    most = axes.get_xlim()[1]
-    named = [line for line in lines if line.in_legend]
-    for place in places.tolist():
-        if place - half >= most:
-            break
-        heights = [f"{visible(line.name)}: {floored(round(line.at(place), 9), 1)}%" for line in named]
-        text = "\n".join([what.format(place), *heights])
-        _tell(drawing, axes, max(place - half, 0.0), min(place + half, most), text)
-
-
-def _tell(drawing: Drawing, axes: Axes, left: float, right: float, text: str) -> None:
-    limits = axes.get_xlim()
-    drawing.say(axes.axvspan(left, right, facecolor="none", edgecolor="none"), text)
-    axes.set_xlim(limits)
-
-
 def _spread(things: Sequence[Any]) -> list[Any]:
     """Return at most so many of some things as a legend has room for, evenly spread, the first and last among them."""
     if len(things) <= _NAMED:
         return list(things)
     return [things[round(at)] for at in np.linspace(0, len(things) - 1, _NAMED)]
-
-
-def _greek(name: str) -> str:
-    """Return one of our own names with the letter that stands for noise levels."""
-    return name.replace("sigma", SIGMA)
-
-
-def _label(name: str) -> str:
-    """Return a name for a legend, where $ would begin a formula and a leading _ would leave the curve out."""
-    text = visible(name).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text

@@ -12,8 +12,8 @@ from srs.limits import COLUMN
 from srs.report import figures
 from srs.report.chapter import Chapter, compared, overview
 from srs.report.exports import FORMATS, tables_of
-from srs.report.figures import ON_PAGE, Look
 from srs.report.sections import section
+from srs.report.steps import ON_PAGE, Look
 from srs.report.svg import COLOURS, PAPER, inline_svg, save
 
 PAGE = "report.html"

@@ -21,9 +21,9 @@ from srs.modes import title
 from srs.report import figures
 from srs.report.assumptions import assumptions
 from srs.report.chapter import Chapter
-from srs.report.figures import ON_PAGE, Look
 from srs.report.numbers import floored, percent, raised, readable
 from srs.report.promise import Promise
+from srs.report.steps import ON_PAGE, Look
 from srs.report.summary import remarks, write_summary, write_tables
 from srs.report.svg import Drawing, image_uri, inline_svg, save
 from srs.report.tables import rule_table

@@ -108,7 +108,8 @@ def describe_levels(results: Results) -> dict[str, dict[str, float]]:
 
 def write(results: Results, config: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write all files of a finished run, each whole or not at all, the summary last, and return the summary."""
-    from srs.report.figures import Look, curves
+    from srs.report.figures import curves
+    from srs.report.steps import Look
     from srs.report.svg import save  # matplotlib takes a second to import
 
     results.table.save(folder / REGIONS)

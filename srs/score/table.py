@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from smoothing.storage import replacing
 from smoothing.tables import write_rows
-from srs.curves import accuracy_curves
 from srs.evaluation.describe import describe_rules
+from srs.report.figures import comparison
 from srs.report.latex import HEAD, latex
+from srs.report.steps import IN_FILE
 from srs.report.tables import RuleTable, markdown, rule_table
 from srs.score.entries import Entry
 
@@ -110,7 +111,4 @@ def write(entries: Mapping[str, Entry], described: Mapping[str, Any], folder: Pa
 
 def curves(entries: Mapping[str, Entry]) -> Figure:
     """Draw certified accuracy against radius."""
-    answers = {name: entry.answers for name, entry in entries.items()}
-    right = max(float(one.radius.max(initial=0.0)) for one in answers.values())
-    far = {name: np.where(one.correct == 1, one.radius, 0.0) for name, one in answers.items()}
-    return accuracy_curves(far, 1.02 * right or 1.0, "certified accuracy (%)")
+    return comparison({name: entry.answers for name, entry in entries.items()}, IN_FILE).figure

@@ -16,8 +16,6 @@ from srs.evaluation.rules import Answers
 from srs.limits import COLUMN
 from srs.report import svg as drawing
 from srs.report.figures import (
-    ON_PAGE,
-    Look,
     comparison,
     curves,
     degrees,
@@ -27,6 +25,7 @@ from srs.report.figures import (
     vote_shares,
 )
 from srs.report.finished_run import load_run
+from srs.report.steps import ON_PAGE, Look, line_beyond
 
 HOSTILE = ('</text><script>alert(1)</script>"', "$x$ & \\$y", 'url(#a) id="b" #d55e00', "_hidden")
 
@@ -206,3 +205,10 @@ def test_a_figure_is_drawn_the_same_twice(results):
 @pytest.mark.parametrize("levels", [0, 1, 2, 30])
 def test_each_level_has_a_style(levels):  # a run of --chosen-only has no level that stands for all images
     assert len(drawing.level_styles(levels)) == levels
+
+
+def test_shares_of_images_that_count_nowhere_and_everywhere():
+    line = line_beyond("a", np.array([0.0, 1.0, np.inf, 1.0, 2.0]), 1.5, {})
+    assert [line.at(x) for x in (0.0, 0.99, 1.0, 1.99, 2.0, 9.0)] == [80.0, 80.0, 40.0, 40.0, 20.0, 20.0]
+    assert line.x[-1] == 2.0
+    assert line_beyond("b", np.array([0.0, np.inf]), 1.5, {}).x.tolist() == [0.0, 1.5]
