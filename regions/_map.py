@@ -14,7 +14,8 @@ from jaxtyping import Float64, Int64, Real
 from numpy.typing import ArrayLike
 
 from regions import _validate
-from regions._arithmetic.distances import distances_below, margins_below
+from regions._arithmetic.exact import closer_than
+from regions._arithmetic.scaled import divided_below, multiples, multiples_above, multiples_below, queries
 from regions._graph import overlaps
 from regions._search.embedding import Frame
 from regions._search.products import TILE, overlapping
@@ -22,6 +23,10 @@ from regions._search.trees import Pairs
 from regions.files import read_arrays, write_arrays
 
 _FORMAT = "srs-region-map-1"
+#: The format of maps whose centres are bytes, or are divided.
+_FORMAT_DIVIDED = "srs-region-map-2"
+_ROWS = 1 << 24  # bytes of centres that are hashed at once
+_CONFIRMED = 16  # overlaps of divided regions that are decided at once, exactly
 
 Index = TypeVar("Index", bound=int | np.ndarray)
 Number = TypeVar("Number", bound=float | np.ndarray)
@@ -85,59 +90,113 @@ class Surroundings:
 class RegionMap:
     """A frozen table of regions: open balls B(centre, radius), each with one noise level.
 
+    Parameters
+    ----------
+    centres : array-like, shape (n, d) or (n, ...)
+        float64, float32 and uint8 stay what they are; other dtypes become float64. What nobody can write to, such as
+        np.load(..., mmap_mode="r") or an array whose `flags.writeable` is False, is not copied; other arrays are.
+    radii, sigma : array-like, shape (n,)
+    classes : array-like, shape (n,), default=None
+    divisor : int, default=1
+        The centres' coordinates are centres / divisor, as real numbers: without rounding. 255 for images in bytes.
+
     Attributes
     ----------
-    centres : (n, d) float64
+    centres : (n, d) float64, float32 or uint8
+        As given, not divided.
     radii : (n,) float64
         A region of radius 0 is empty: it holds no point, not even its centre.
     sigma : (n,) float64
         Noise level of each region; NaN is allowed where the radius is 0.
     classes : (n,) int64 or None
         Class certified at each centre; -1 where no class is certified.
+    divisor : int
 
     Notes
     -----
+    Everything but `centres` is in the unit of centres / divisor: radii, the points that are looked up, and distances
+    that are returned.
+
+    An image that a model sees as float32(p / 255) lies up to 2^-25 from p / 255 in each coordinate. Where a certificate
+    is about the former and a region about the latter, the radius has to be 2^-25 sqrt(d) smaller.
+
     The map does not check that regions are disjoint: `regions.allocate` makes them so and `regions.verify` checks it.
+    A file under a memory map must not be written to while the map is used.
     """
 
-    centres: Float64[np.ndarray, "n d"]
+    centres: Real[np.ndarray, "n d"]
     radii: Float64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     classes: Int64[np.ndarray, " n"] | None
+    divisor: int
 
     def __init__(
-        self, centres: ArrayLike, radii: ArrayLike, sigma: ArrayLike, *, classes: ArrayLike | None = None
+        self,
+        centres: ArrayLike,
+        radii: ArrayLike,
+        sigma: ArrayLike,
+        *,
+        classes: ArrayLike | None = None,
+        divisor: int = 1,
     ) -> None:
-        x = _validate.as_points(centres, "centres").astype(np.float64)  # always a copy
+        by = _validate.as_divisor(divisor)
+        x = _validate.as_frozen(_validate.as_points(centres, "centres"))
         n = len(x)
-        r = _validate.as_radii(radii, n, "radii")
+        r = _validate.as_radii(radii, n, "radii", by)
         levels = _validate.as_levels(sigma, r, "sigma")
         labels = None if classes is None else _validate.as_classes(classes, n, "classes")
         for name, value in (("centres", x), ("radii", r), ("sigma", levels), ("classes", labels)):
             if value is not None:
                 value.flags.writeable = False
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "divisor", by)
 
     def __len__(self) -> int:
         return len(self.centres)
 
     def __repr__(self) -> str:
         n, d = self.centres.shape
-        return f"RegionMap(n={n}, d={d}, non-empty={np.count_nonzero(self.radii)}, hash={self.content_hash[:12]})"
+        by = "" if self.divisor == 1 else f", divisor={self.divisor}"
+        return f"RegionMap(n={n}, d={d}{by}, non-empty={np.count_nonzero(self.radii)}, hash={self.content_hash[:12]})"
+
+    @property
+    def _format(self) -> str:
+        return _FORMAT if self.divisor == 1 and self.centres.dtype != np.uint8 else _FORMAT_DIVIDED
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the table in hexadecimal. The same regions have the same hash on every machine."""
-        digest = hashlib.sha256(_FORMAT.encode())
+        """SHA-256 of the table in hexadecimal. The same regions have the same hash on every machine.
+
+        Centres of float32 are hashed as float64. Centres of uint8 are hashed as they are, with the divisor.
+        """
+        digest = hashlib.sha256(self._format.encode())
+        if self._format == _FORMAT_DIVIDED:
+            digest.update(f"{self.divisor} {'bytes' if self.centres.dtype == np.uint8 else 'floats'}".encode())
         for array in (self.centres, self.radii, self.sigma, self.classes):
             digest.update(b"none" if array is None else str(array.shape).encode())
             if array is not None:
-                digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+                rows = max(1, _ROWS // max(1, array[:1].nbytes))
+                stored = "<f8" if array.dtype.kind == "f" else array.dtype.newbyteorder("<")
+                for start in range(0, len(array), rows):
+                    digest.update(array[start : start + rows].astype(stored, copy=False).data)
         return digest.hexdigest()
 
     @cached_property
     def _index(self) -> _Balls:
-        return _Balls(self.centres, self.radii)
+        return _Balls(self.centres, multiples_above(self.radii, self.divisor))
+
+    @cached_property
+    def _lengths(self) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Two arrays whose sum is divisor * radii, exactly."""
+        return multiples(self.radii, self.divisor)
+
+    def _looked_up(self, points: ArrayLike) -> Real[np.ndarray, "m d"]:
+        x = _validate.as_points(points, divisor=self.divisor)
+        if len(x) and x.shape[1] != self.centres.shape[1]:
+            raise ValueError(f"points have {x.shape[1]} coordinates: this map's regions have {self.centres.shape[1]}")
+        if self.divisor != 1 and x.dtype == np.uint8:
+            raise ValueError(f"points are uint8, in another unit than regions: give points / {self.divisor}")
+        return x
 
     def locate(self, points: ArrayLike) -> Locations:
         """Find the region that holds each point.
@@ -159,22 +218,35 @@ class RegionMap:
         -----
         |x - centre| < radius is decided exactly; float32 products only propose regions. Cost: O(m n d) multiplications.
         """
-        x = _validate.as_points(points)
-        if len(x) and x.shape[1] != self.centres.shape[1]:
-            raise ValueError(f"points have {x.shape[1]} coordinates: this map's regions have {self.centres.shape[1]}")
-        nowhere = len(self)
+        x = self._looked_up(points)
+        nowhere, by = len(self), self.divisor
         region = np.full(len(x), nowhere, dtype=np.int64)
         margin = np.zeros(len(x))
-        blocks = self._index.candidates(x, np.zeros(len(x))) if len(x) and self.radii.any() else ()
-        for query, ball in blocks:
-            inside, _ = distances_below(x, self.centres, query, ball, self.radii[ball], np.zeros(ball.size))
-            np.minimum.at(region, query[inside], ball[inside])
-        held = np.flatnonzero(region < nowhere)
-        ball = region[held]
-        _, distance = distances_below(x, self.centres, held, ball, self.radii[ball], np.zeros(ball.size))
-        margin[held] = margins_below(self.radii[ball], distance, x.shape[1])
+        a, b = self._lengths
+        for part, found in queries(x, by) if len(x) and self.radii.any() else ():
+            own = region[part]
+            for query, ball in self._index.candidates(found.points, found.error):
+                inside, _, _ = found.distances(self.centres, query, ball, a[ball], b[ball])
+                np.minimum.at(own, query[inside], ball[inside])
+            held = np.flatnonzero(own < nowhere)
+            ball = own[held]
+            _, _, upper = found.distances(self.centres, held, ball, a[ball], b[ball])
+            margin[part][held] = self._margins(ball, upper)
         region[region == nowhere] = -1
         return Location(region, np.where(region >= 0, np.append(self.sigma, np.nan)[region], np.nan), margin)
+
+    def _margins(self, ball: Int64[np.ndarray, " k"], upper: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+        """How far points lie inside regions, rounded down; `upper`: distances in the unit of `centres`, rounded up."""
+        radii = multiples_below(self.radii[ball], self.divisor)
+        return divided_below(np.maximum(np.nextafter(radii - upper, 0.0), 0.0), self.divisor)
+
+    def _gaps(self, ball: Int64[np.ndarray, " k"], lower: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+        """How far points lie outside regions, rounded down; `lower`: distances in the unit of `centres`, rounded down.
+
+        0 inside.
+        """
+        radii = multiples_above(self.radii[ball], self.divisor)
+        return divided_below(np.maximum(np.nextafter(lower - radii, -np.inf), 0.0), self.divisor)
 
     def first_overlap(self, groups: Any = None) -> tuple[int, int] | None:
         """Find two conflicting regions i < j that overlap, by however little.
@@ -190,9 +262,15 @@ class RegionMap:
             One such pair; None proves that there is none.
         """
         labels = _validate.as_groups(groups, len(self))
-        for i, j, _ in overlaps(self.centres, self.radii, labels):
-            if i.size:
+        a, b = self._lengths
+        for i, j, _ in overlaps(self.centres, multiples_above(self.radii, self.divisor), labels):
+            if i.size and self.divisor == 1:
                 return int(i[0]), int(j[0])
+            for start in range(0, i.size, _CONFIRMED):  # radii were rounded up
+                p, q = i[start : start + _CONFIRMED], j[start : start + _CONFIRMED]
+                found = np.flatnonzero(closer_than(self.centres, self.centres, p, q, a[p], b[p], a[q], b[q]))
+                if found.size:
+                    return int(p[found[0]]), int(q[found[0]])
         return None
 
     def same_sigma(self, points: ArrayLike, where: Locations) -> Float64[np.ndarray, " m"]:
@@ -212,17 +290,19 @@ class RegionMap:
         (m,) float64
             Radii of balls in which sigma is constant: at most `where.margin`, rounded down; 0 outside every region.
         """
-        x = _validate.as_points(points)
+        x = self._looked_up(points)
         radius = where.margin.copy()
         held = np.flatnonzero(where.region >= 0)
-        for query, ball in self._index.candidates(x[held], radius[held]):
-            query = held[query]
-            own = where.region[query]
-            earlier = (ball < own) & (self.sigma[ball] != self.sigma[own])
-            query, ball = query[earlier], ball[earlier]
-            near, distance = distances_below(x, self.centres, query, ball, self.radii[ball], where.margin[query])
-            clear = np.maximum(np.nextafter(distance - self.radii[ball], -np.inf), 0.0)
-            np.minimum.at(radius, query[near], clear[near])
+        for part, found in queries(x[held], self.divisor):
+            rows = held[part]
+            reach = multiples_above(where.margin[rows], self.divisor)
+            for query, ball in self._index.candidates(found.points, reach + found.error):
+                own = where.region[rows[query]]
+                earlier = (ball < own) & (self.sigma[ball] != self.sigma[own])
+                query, ball = query[earlier], ball[earlier]
+                radii = multiples_above(self.radii[ball], self.divisor)
+                near, lower, _ = found.distances(self.centres, query, ball, radii, reach[query])
+                np.minimum.at(radius, rows[query[near]], self._gaps(ball[near], lower[near]))
         return radius
 
     def surroundings(self, points: ArrayLike, levels: ArrayLike, reach: ArrayLike) -> Surroundings:
@@ -245,43 +325,77 @@ class RegionMap:
         No point within `clearance[j, k]` of point j is held by a region of level k: where regions overlap, whichever of
         them is said to hold a point. Cost: that of `locate`, and O(d) for each region within reach of a point.
         """
-        x = _validate.as_points(points)
-        if len(x) and x.shape[1] != self.centres.shape[1]:
-            raise ValueError(f"points have {x.shape[1]} coordinates: this map's regions have {self.centres.shape[1]}")
+        x = self._looked_up(points)
         sigmas = np.asarray(levels, dtype=np.float64)
         filled = self.radii > 0
         if not np.isin(self.sigma[filled], sigmas).all() or (np.diff(sigmas) <= 0).any():
             raise ValueError("levels must increase, and regions have no other noise levels")
-        far = _validate.as_radii(reach, len(x), "reach")
+        far = _validate.as_radii(reach, len(x), "reach", self.divisor)
         column = np.searchsorted(sigmas, np.where(filled, self.sigma, sigmas[:1]))
         clearance = np.repeat(far[:, None], len(sigmas), axis=1)
         depth = np.zeros(len(x))
-        blocks = self._index.candidates(x, far) if len(x) and filled.any() else ()
-        for query, ball in blocks:
-            near, distance = distances_below(x, self.centres, query, ball, self.radii[ball], far[query])
-            query, ball, distance = query[near], ball[near], distance[near]
-            clear = np.maximum(np.nextafter(distance - self.radii[ball], -np.inf), 0.0)
-            np.minimum.at(clearance, (query, column[ball]), clear)
-            np.maximum.at(depth, query, margins_below(self.radii[ball], distance, x.shape[1]))
+        for part, found in queries(x, self.divisor) if len(x) and filled.any() else ():
+            reached = multiples_above(far[part], self.divisor)
+            for query, ball in self._index.candidates(found.points, reached + found.error):
+                radii = multiples_above(self.radii[ball], self.divisor)
+                near, lower, upper = found.distances(self.centres, query, ball, radii, reached[query])
+                query, ball, lower, upper = query[near], ball[near], lower[near], upper[near]
+                np.minimum.at(clearance[part], (query, column[ball]), self._gaps(ball, lower))
+                np.maximum.at(depth[part], query, self._margins(ball, upper))
         return Surroundings(clearance, depth)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map as an `.npz` file, atomically: also after a crash, the file is the old one or the new one."""
+        """Write the map as an `.npz` file, atomically: also after a crash, the file is the old one or the new one.
+
+        Centres are written in their dtype, as they are.
+        """
         arrays: dict[str, Any] = {"centres": self.centres, "radii": self.radii, "sigma": self.sigma}
         if self.classes is not None:
             arrays["classes"] = self.classes
-        write_arrays(path, {"format": np.array(_FORMAT), "content_hash": np.array(self.content_hash), **arrays})
+        if self._format == _FORMAT_DIVIDED:
+            arrays["divisor"] = np.array(self.divisor)
+        write_arrays(path, {"format": np.array(self._format), "content_hash": np.array(self.content_hash), **arrays})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RegionMap:
-        """Read a map that `save` wrote. `ValueError` if the file is not a map or was changed."""
-        stored = read_arrays(path)
-        if str(stored.get("format")) != _FORMAT:
-            raise ValueError(f"{path} is not a region map of format {_FORMAT}: write it again with RegionMap.save")
+    def load(cls, path: str | os.PathLike[str], *, mmap_mode: str | None = None) -> RegionMap:
+        """Read a map that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        mmap_mode : "r" or None, default=None
+            "r": centres stay in the file, as a memory map, and are read where they are needed.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a map or was changed. The content hash is checked, with `mmap_mode` as well: the file is
+            read once, in blocks.
+        """
+        if mmap_mode not in (None, "r"):
+            raise ValueError(f"mmap_mode = {mmap_mode!r}: choose 'r' or None; a map is not written to")
+        stored = read_arrays(path, mapped=() if mmap_mode is None else ("centres",))
+        if str(stored.get("format")) not in (_FORMAT, _FORMAT_DIVIDED):
+            raise ValueError(
+                f"{path} is not a region map of format {_FORMAT} or {_FORMAT_DIVIDED}: write it again with "
+                "RegionMap.save"
+            )
         if not {"centres", "radii", "sigma"} <= stored.keys():
             raise ValueError(f"{path} lacks centres, radii or sigma: write it again with RegionMap.save")
-        loaded = cls(stored["centres"], stored["radii"], stored["sigma"], classes=stored.get("classes"))
-        if loaded.content_hash != str(stored.get("content_hash")):
+        stored["centres"].flags.writeable = False  # nobody else has them: they need no copy
+        divisor = stored.get("divisor", np.array(1))
+        try:
+            loaded = cls(
+                stored["centres"],
+                stored["radii"],
+                stored["sigma"],
+                classes=stored.get("classes"),
+                divisor=_validate.as_divisor(divisor.item() if divisor.shape == () else divisor),
+            )
+        except ValueError as error:
+            raise ValueError(f"{path} is not a sound region map: {error}") from error
+        found = loaded._format, loaded.content_hash
+        if found != (str(stored["format"]), str(stored.get("content_hash"))):
             raise ValueError(f"{path} was changed after it was written (its content hash differs): restore a copy")
         return loaded
 
@@ -293,7 +407,7 @@ _WIDE = 2.0**40
 class _Balls:
     """The non-empty balls, lifted once, and the search for those that may contain a point."""
 
-    def __init__(self, centres: Float64[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
+    def __init__(self, centres: Real[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         self._members = np.flatnonzero(radii > 0)
         self._widest = float(radii.max(initial=0.0))
         self._frame = Frame.around(centres, self._members, self._widest)

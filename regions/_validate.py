@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Real, Shaped
 from numpy.typing import ArrayLike
 
+from regions._arithmetic.rounding import LARGEST_DIVISOR
+
 LARGEST = 1e150
 """Largest magnitude of a coordinate or radius. Squared distances of larger ones overflow float64."""
 
@@ -55,11 +57,11 @@ def renamed(**names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     return decorate
 
 
-def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"]:
+def as_points(points: ArrayLike, name: str = "points", divisor: int = 1) -> Real[np.ndarray, "n d"]:
     """Points of shape (n, d). Arrays of shape (n, ...) are flattened; an empty list becomes (0, 0).
 
     float64, float32 and uint8 keep their dtype; other dtypes become float64. A C-contiguous array or memory map of such
-    a dtype is not copied.
+    a dtype is not copied. No coordinate times the divisor exceeds `LARGEST`.
     """
     array = _to_numpy(points, name)
     if array.dtype not in _KEPT:
@@ -74,10 +76,33 @@ def as_points(points: ArrayLike, name: str = "points") -> Real[np.ndarray, "n d"
         raise ValueError(
             f"{name} has shape {array.shape}: at most {MOST_COORDINATES} coordinates; project or subsample"
         )
-    if array.size and not (float(array.min()) >= -LARGEST and float(array.max()) <= LARGEST):  # NaN fails both
+    largest = LARGEST / divisor
+    read = array.dtype != np.uint8 and array.size  # bytes are known to be within bounds
+    if read and not (float(array.min()) >= -largest and float(array.max()) <= largest):  # NaN fails both
         _complain(~np.isfinite(array), array, name, "coordinates must be finite")
-        _complain(np.abs(array) > LARGEST, array, name, f"coordinates must not exceed {LARGEST:g}; rescale the points")
+        _complain(np.abs(array) > largest, array, name, f"coordinates must not exceed {largest:g}; rescale the points")
     return np.ascontiguousarray(array)
+
+
+def as_frozen(array: Shaped[np.ndarray, ...]) -> Shaped[np.ndarray, ...]:
+    """The array itself if its memory can be written to through no array, else a copy of the same dtype."""
+    memory: Any = array
+    while isinstance(memory, np.ndarray):
+        if memory.flags.writeable:
+            return array.copy()
+        memory = memory.base
+    try:
+        return array if memory is None or memoryview(memory).readonly else array.copy()
+    except TypeError:  # memory of a foreign library, which may change it
+        return array.copy()
+
+
+def as_divisor(value: Any) -> int:
+    """An integer from 1 to `LARGEST_DIVISOR`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= LARGEST_DIVISOR:
+        raise ValueError(f"divisor = {value!r}: expected an integer from 1 to {LARGEST_DIVISOR}; 255 for bytes")
+    return int(value)
 
 
 def as_point(point: ArrayLike, d: int) -> Float64[np.ndarray, " d"]:
@@ -89,11 +114,12 @@ def as_point(point: ArrayLike, d: int) -> Float64[np.ndarray, " d"]:
     return x
 
 
-def as_radii(radii: ArrayLike, n: int, name: str = "R") -> Float64[np.ndarray, " n"]:
-    """Radii as float64 of shape (n,): finite and >= 0."""
+def as_radii(radii: ArrayLike, n: int, name: str = "R", divisor: int = 1) -> Float64[np.ndarray, " n"]:
+    """Radii as float64 of shape (n,): finite and >= 0. None times the divisor exceeds `LARGEST`."""
     array = _as_vector(_as_float64(radii, name), n, name)
+    largest = LARGEST / divisor
     _complain(~np.isfinite(array) | (array < 0), array, name, "radii must be finite and >= 0")
-    _complain(array > LARGEST, array, name, f"radii must not exceed {LARGEST:g}; rescale points and radii")
+    _complain(array > largest, array, name, f"radii must not exceed {largest:g}; rescale points and radii")
     return np.ascontiguousarray(array) + 0.0  # -0.0 becomes 0.0
 
 

@@ -21,19 +21,26 @@ def closer_than(
     y: Real[np.ndarray, "m d"],
     i: Int64[np.ndarray, " k"],
     j: Int64[np.ndarray, " k"],
-    a: Float64[np.ndarray, " k"],
-    b: Float64[np.ndarray, " k"],
+    *lengths: Float64[np.ndarray, " k"],
+    rest: Float64[np.ndarray, "n d"] | None = None,
 ) -> Bool[np.ndarray, " k"]:
-    """Whether |x_i - y_j| < a + b for each pair, without rounding; a, b >= 0."""
+    """Whether |x_i + rest_i - y_j| is smaller than the sum of the lengths, for each pair, without rounding.
+
+    The lengths are >= 0. Without `rest`, it is 0.
+    """
     k, d = i.size, x.shape[1]
     result = np.empty(k, dtype=bool)
     size = max(1, _BLOCK // max(d, 1))
     for start in range(0, k, size):
         part = slice(start, start + size)
-        rows = x[i[part]], y[j[part]], a[part, None], b[part, None]
-        numbers = _integers(np.concatenate(rows, axis=1, dtype=np.float64))
+        rows = [x[i[part]], y[j[part]], *([] if rest is None else [rest[i[part]]])]
+        numbers = _integers(
+            np.concatenate([*rows, *(length[part, None] for length in lengths)], axis=1, dtype=np.float64)
+        )
         difference = numbers[:, :d] - numbers[:, d : 2 * d]
-        reach = numbers[:, 2 * d] + numbers[:, 2 * d + 1]
+        if rest is not None:
+            difference = difference + numbers[:, 2 * d : 3 * d]
+        reach = numbers[:, len(rows) * d :].sum(axis=1)
         result[part] = (difference * difference).sum(axis=1) < reach * reach
     return result
 
