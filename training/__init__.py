@@ -11,14 +11,15 @@ from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.libraries.loading import LoadedModel, load_model
 from training.loop import Epoch, fit
-from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
+from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.router_checkpoints import RouterCheckpoint, load_router
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
 from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
-from training.stage import Engine, Stage
+from training.smoothmix import SmoothMix
+from training.stage import Engine, Stage, WeightedLevels
 
 __version__ = version("srs-certify")
 
@@ -31,6 +32,7 @@ __all__ = [
     "ROUTER_PRESETS",
     "ByteImages",
     "CifarResNet",
+    "Consistency",
     "DigitsCNN",
     "Engine",
     "Epoch",
@@ -46,8 +48,10 @@ __all__ = [
     "RouterSampling",
     "RouterValidation",
     "SmoothAdv",
+    "SmoothMix",
     "Stage",
     "TrainSettings",
+    "WeightedLevels",
     "accuracy",
     "as_bytes",
     "best_level",

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -418,7 +418,7 @@ def _is(value: Any, kind: Any) -> bool:
     """Whether a value from a file is what a setting of this type is written as."""
     if get_origin(kind) is tuple:
         return isinstance(value, list) and len(value) <= 4096 and all(_is(one, get_args(kind)[0]) for one in value)
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (UnionType, Union):
         return any(_is(value, part) for part in get_args(kind))
     if not isinstance(value, bool | int | float | str | None):
         return False

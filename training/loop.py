@@ -24,7 +24,8 @@ from training.augment import AUGMENTATIONS
 from training.batches import Batches
 from training.byte_images import ByteImages
 from training.data import FolderImages
-from training.stage import OPTIMIZERS, SCHEDULES, Engine, Stage
+from training.smoothmix import SmoothMix
+from training.stage import OPTIMIZERS, SCHEDULES, Engine, Stage, WeightedLevels
 
 #: Steps between two looks at the loss: each look waits for the device.
 LOOK = 20
@@ -42,7 +43,8 @@ class Epoch:
     loss : float
         Mean loss of the images, under the noise and attack of the epoch.
     accuracy : float
-        Fraction of the noisy, attacked copies that the network classified correctly, before each step.
+        Fraction of the noisy, attacked copies that the network classified correctly, before each step; mixed images
+        do not count.
     lr : float
         At the end of the epoch.
     seconds : float
@@ -138,7 +140,7 @@ def fit(
         order = torch.randperm(len(labels), generator=shared).numpy()
         taken = np.array_split(order, steps)
         parts = [part for batch in taken for part in np.array_split(batch, world * engine.accumulate)[rank::world]]
-        attack = _warm(stage, epoch)
+        attack, mix = _warm(stage, epoch)
         meter = _Meter(device, f"{stage.name} {epoch + 1}/{stage.epochs}", len(labels), progress)
         learner.train()
         with meter, _dropout_from(dropout, device), closing(batches.epoch(parts, sigma)) as given:
@@ -150,6 +152,7 @@ def fit(
                         y,
                         level,
                         attack=attack,
+                        mix=mix,
                         generator=own,
                         share=world / len(batch),
                         last=number == engine.accumulate - 1,
@@ -213,6 +216,7 @@ class _Learner:
         level: Float32[Tensor, " b"],
         *,
         attack: SmoothAdv | None,
+        mix: SmoothMix | None,
         generator: torch.Generator,
         share: float,
         last: bool,
@@ -224,8 +228,9 @@ class _Learner:
         x, y, level
             Images, labels and noise levels, on the device.
         attack : SmoothAdv, optional
+        mix : SmoothMix, optional
         generator : torch.Generator
-            Augmentation and noise come from it.
+            Augmentation, noise and shares of mixed images come from it.
         share : float
             Factor of the sum of the losses.
         last : bool
@@ -240,12 +245,20 @@ class _Learner:
             # Accelerate would patch its autocast into the model, where it would stay when training is over
             with one_line(f"the model failed in training on images of {shape}"), self._autocast():
                 hard = x if attack is None else attack(self._net, x, y, noise=noise)
-                rows = logits_of(self._synced((hard + noise).flatten(0, 1))).float()
-            logits = rows.reshape(stage.m, len(x), -1)
-            loss = stage.loss(logits, y, level)
+                copies = hard + noise
+                if mix is not None:
+                    lam = torch.rand(len(x), generator=generator, device=self._device) / 2
+                    mixed = mix.mixed(self._net, x, y, noise=noise, sigma=level, share=lam)
+                    copies = torch.cat([copies, mixed + noise])
+                rows = logits_of(self._synced(copies.flatten(0, 1))).float()
+            logits = rows.reshape(len(copies), len(x), -1)
+            own = logits[: stage.m]
+            loss = stage.loss(own, y, level)
+            if mix is not None:
+                loss = loss + mix.loss(own, logits[stage.m :], y, lam)
             torch.autograd.backward(loss.sum() * share)
         truth = y.argmax(dim=1) if y.ndim == 2 else y
-        return loss.detach(), logits.argmax(dim=2) == truth
+        return loss.detach(), own.argmax(dim=2) == truth
 
     def share_buffers(self) -> None:
         """Give all processes the buffers of the first, such as running means: each had those of its own images."""
@@ -308,7 +321,7 @@ def _restored(
 def _check(images: np.ndarray | ByteImages | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
-    if not isinstance(stage.sigma, tuple) and len(stage.sigma) != len(labels):
+    if isinstance(stage.sigma, np.ndarray) and len(stage.sigma) != len(labels):
         raise ValueError(f"{len(stage.sigma)} noise levels for {len(labels)} images: need as many of each")
     if min(stage.batch_size, len(labels)) < 2 * least and least > 1:
         raise ValueError(f"batch_size = {stage.batch_size}: too small to be divided among {least} parts; enlarge it")
@@ -327,14 +340,22 @@ def _levels(stage: Stage, n: int, generator: torch.Generator) -> Float32[Tensor,
     if isinstance(stage.sigma, tuple):
         low, high = stage.sigma
         return low + (high - low) * torch.rand(n, generator=generator)
+    if isinstance(stage.sigma, WeightedLevels):
+        return stage.sigma.draw(n, generator)
     return torch.from_numpy(np.asarray(stage.sigma, dtype=np.float32))
 
 
-def _warm(stage: Stage, epoch: int) -> SmoothAdv | None:
-    """Return the epoch's attack: its epsilon grows over the first `warmup` epochs."""
-    if stage.attack is None or epoch + 1 >= stage.warmup:
-        return stage.attack
-    return replace(stage.attack, epsilon=stage.attack.epsilon * (epoch + 1) / stage.warmup)
+def _warm(stage: Stage, epoch: int) -> tuple[SmoothAdv | None, SmoothMix | None]:
+    """Return the epoch's attack and mixing: epsilon, and the weight of mixed images, grow over the first epochs."""
+    attack, mix = stage.attack, stage.mix
+    if epoch + 1 >= stage.warmup:
+        return attack, mix
+    part = (epoch + 1) / stage.warmup
+    if attack is not None:
+        attack = replace(attack, epsilon=attack.epsilon * part)
+    if mix is not None:
+        mix = replace(mix, eta=mix.eta * part)
+    return attack, mix
 
 
 def _finite(model: nn.Module) -> bool:

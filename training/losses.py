@@ -100,8 +100,7 @@ class Macer:
         self, logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
         """Return the loss of every image."""
-        log_z = functional.log_softmax(logits, dim=2).logsumexp(dim=0) - math.log(len(logits))
-        classification = functional.nll_loss(log_z, labels, reduction="none")
+        classification = functional.nll_loss(mean_log_softmax(logits), labels, reduction="none")
 
         sharp = functional.softmax(self.beta * logits, dim=2).mean(dim=0)
         (first, second), (winner, _) = (t.unbind(dim=1) for t in sharp.topk(2, dim=1))
@@ -112,3 +111,52 @@ class Macer:
         first, second = torch.where(pulled, first, 0.5), torch.where(pulled, second, 0.5)
         hinge = self.gamma - (torch.special.ndtri(first) - torch.special.ndtri(second))
         return classification + self.lam * sigma / 2 * torch.where(pulled, hinge, 0.0)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Cross-entropy, and a penalty on noisy copies that disagree (Jeong and Shin, 2020).
+
+    With F_i the softmax of copy i and F^ the mean over the m copies, an image's loss is
+
+        mean_i -log F_i,y  +  lambda mean_i KL(F^ || F_i)  +  eta H(F^),
+
+    H being the entropy, which keeps F^ from being flat. The gradient is taken through F^ too, as the authors' program
+    does. With one copy the divergence is 0. Whatever `sigma` is.
+
+    Attributes
+    ----------
+    lam : float, default=10
+        Weight lambda of the divergence, >= 0.
+    eta : float, default=0.5
+        Weight of the entropy, >= 0.
+
+    Raises
+    ------
+    ValueError
+        When a number is out of range.
+    """
+
+    lam: float = 10.0
+    eta: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in (("lam", self.lam), ("eta", self.eta)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value}: must be finite and >= 0")
+
+    def __call__(
+        self, logits: Float[Tensor, "m b classes"], labels: Int64[Tensor, " b"], sigma: Float[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """Return the loss of every image."""
+        log_copies = functional.log_softmax(logits, dim=2)
+        log_mean = mean_log_softmax(logits)
+        mean = log_mean.exp()
+        divergence = (mean * (log_mean - log_copies)).sum(dim=2).mean(dim=0)
+        entropy = -(mean * log_mean).sum(dim=1)
+        return cross_entropy(logits, labels, sigma) + self.lam * divergence + self.eta * entropy
+
+
+def mean_log_softmax(logits: Float[Tensor, "m b classes"]) -> Float[Tensor, "b classes"]:
+    """Return log of the softmax's mean over the copies: finite, and so is its slope, where a probability is 0."""
+    return functional.log_softmax(logits, dim=2).logsumexp(dim=0) - math.log(len(logits))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class RouterRun:
         _check_levels(self.model, data, len(levels), f"--model {settings.model}")
         self.facts = RouterFacts(
             levels=levels,
-            trained_sigma=float(settings.router_stage.sigma[0]),
+            trained_sigma=cast(float, settings.router_sigma),
             kind=settings.router_kind,
             loss=settings.router_loss,
             base=self.classifier.identity.weights,
@@ -205,6 +205,8 @@ def _levels(settings: TrainSettings, config: Mapping[str, Any]) -> tuple[float, 
         return settings.sigmas
     if config.get("sigma") is not None:
         return check_router_levels(f"the base classifier in {settings.checkpoint} was trained at", (config["sigma"],))
+    if config.get("sigmas") is not None:
+        return check_router_levels("levels of the base classifier", config["sigmas"])
     names = ("sigma_min", "sigma_max", "sigma_step")
     if any(config.get(name) is None for name in names):
         raise ValueError(f"{settings.checkpoint} does not say which levels it was trained for: give --sigmas")

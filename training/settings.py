@@ -12,15 +12,22 @@ from jaxtyping import Float64
 
 from smoothing import sigma_grid
 from training.attack import SmoothAdv
-from training.losses import Loss, Macer, best_level, cross_entropy, soft_radius
-from training.stage import Engine, Stage
+from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
+from training.smoothmix import SmoothMix
+from training.stage import Engine, Stage, WeightedLevels
 
 #: Settings that say where and how a run is done, not what it computes: a run may go on with other ones.
 CIRCUMSTANCES = frozenset({"checkpoint", "data_dir", "download", "out", "resume", "tracker"})
 
 #: Settings of routers alone: no other run's configuration has them.
-ROUTER_ONLY = frozenset({"checkpoint", "router_sigma", "sigmas", "router_kind", "router_loss", "validation_images"})
+ROUTER_ONLY = frozenset({"checkpoint", "router_sigma", "router_kind", "router_loss", "validation_images"})
 ROUTER_ONLY |= {"n_final", "n_router", "alpha"}
+
+#: What --loss may name, by method, the default first; other methods have a loss of their own.
+LOSSES: Mapping[str, tuple[str, ...]] = {
+    "sample-wise": ("cross-entropy", "consistency", "smoothmix"),
+    "smooth-adv": ("cross-entropy", "consistency"),
+}
 
 #: Losses of routers by name.
 ROUTER_LOSSES: Mapping[str, Loss] = {"soft-radius": soft_radius, "best-level": best_level}
@@ -52,17 +59,30 @@ class TrainSettings:
     """Mean and standard deviation that a first layer takes out of the pixels."""
     augment: Literal["none", "crop-flip"] = "none"
     """crop-flip: shift by up to an eighth of the width (CIFAR: padding 4) and mirror."""
-    method: Literal["sample-wise", "gaussian", "smooth-adv", "macer", "router"] = "sample-wise"
-    """sample-wise: Algorithm 1, pretrain, choose each image's sigma, finetune. gaussian, smooth-adv and macer at one
-    --sigma. router: learn which level a new image should have, for the base classifier in --checkpoint."""
+    method: Literal["sample-wise", "gaussian", "smooth-adv", "macer", "consistency", "smoothmix", "router"] = (
+        "sample-wise"
+    )
+    """sample-wise: Algorithm 1, pretrain, choose each image's sigma, finetune. gaussian, smooth-adv, macer, consistency
+    and smoothmix at one --sigma, or at --sigmas. router: learn which level a new image should have, for the base
+    classifier in --checkpoint."""
+    loss: Literal["cross-entropy", "consistency", "smoothmix"] | None = None
+    """sample-wise and smooth-adv: on adversarial examples, cross-entropy or consistency; sample-wise: or smoothmix
+    instead of those. Default: cross-entropy. All other methods have their own."""
     sigma: float | None = None
-    """Noise level of gaussian, smooth-adv and macer."""
+    """Noise level of methods other than sample-wise and router."""
     sigma_min: float = 0.12
     """sample-wise: smallest noise level sigma_min."""
     sigma_max: float = 1.0
     """sample-wise: largest noise level sigma_max."""
     sigma_step: float = 0.05
     """sample-wise: sigma_interval; images choose among its multiples within [sigma_min, sigma_max] (Eq. 5)."""
+    sigmas: tuple[float, ...] | None = None
+    """Noise levels, increasing. Each image's is drawn from them in every epoch; sample-wise then chooses among them, in
+    place of --sigma-min, --sigma-max and --sigma-step. router: levels to choose from; default: those that the base
+    classifier was trained for."""
+    sigma_weights: tuple[float, ...] | None = None
+    """What the levels are drawn in proportion to, one number each: of --sigmas, or of sample-wise's grid. Finetuning
+    draws none. Default: all alike."""
     n0: int = 500
     """sample-wise: noise samples per image and level for that choice. router: for the radii that it learns from."""
     racing: bool = True
@@ -70,13 +90,13 @@ class TrainSettings:
     m: int = 2
     """Noise samples per image and step (macer has its own)."""
     k: int = 4
-    """Steps of the attack of sample-wise and smooth-adv; 0 trains without one."""
+    """Steps of the attack of sample-wise and smooth-adv; 0 trains without one. Of smoothmix's path: 1 or more."""
     epsilon: float = 2.0
     """l2 budget of the attack."""
     attack: Literal["pgd", "ddn"] = "pgd"
     """pgd: projected gradient. ddn: decoupled direction and norm."""
     warmup: int = 1
-    """Epochs over which epsilon grows to its value."""
+    """Epochs over which epsilon grows to its value, or smoothmix's weight eta."""
     macer_samples: int = 16
     """macer: noise samples per image, k in its paper."""
     macer_lambda: float = 16.0
@@ -85,12 +105,18 @@ class TrainSettings:
     """macer: inverse temperature beta of the radius."""
     macer_gamma: float = 8.0
     """macer: hinge gamma."""
+    consistency_lambda: float | None = None
+    """consistency: weight lambda of the divergence between noisy copies. Default: 10; on adversarial examples 1."""
+    consistency_eta: float | None = None
+    """consistency: weight eta of the entropy. Default: 0.5."""
+    smoothmix_eta: float | None = None
+    """smoothmix: weight eta of the mixed images. Default: 5."""
+    smoothmix_reach: float | None = None
+    """smoothmix: length of the path to the adversarial image, in units of sigma. Default: 8."""
     checkpoint: Path | None = None
     """router: checkpoint of the base classifier, of the architecture that --model names."""
     router_sigma: float | None = None
     """router: noise level of the router's own votes."""
-    sigmas: tuple[float, ...] | None = None
-    """router: levels to choose from, increasing. Default: those that the base classifier was trained for."""
     router_kind: Literal["free", "monotone"] = "free"
     """free: a logit for each level. monotone: one score and ordered thresholds, so that only neighbours compete."""
     router_loss: Literal["soft-radius", "best-level"] = "soft-radius"
@@ -150,24 +176,84 @@ class TrainSettings:
         if self.method == "router":
             self._check_router()
             return
-        for name in ("checkpoint", "router_sigma", "sigmas", "validation_images"):
+        for name in ("checkpoint", "router_sigma", "validation_images"):
             if getattr(self, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')} {_shown(getattr(self, name))}: needs --method router")
+                raise ValueError(f"{self._said(name)}: needs --method router")
         single = self.method != "sample-wise"
-        if single and self.sigma is None:
-            raise ValueError(f"--method {self.method} trains at one noise level: give it with --sigma")
-        if not single and self.sigma is not None:
-            raise ValueError(
-                f"--sigma {self.sigma}: sample-wise takes --sigma-min and --sigma-max; or choose a --method"
-            )
-        if self.sigma is not None and not 0 <= self.sigma < math.inf:
-            raise ValueError(f"--sigma {self.sigma}: must be finite and >= 0")
+        self._check_levels()
+        self._check_loss()
         self._check_counts("train_images", "image_size", "n0", "macer_samples", "threads")
         self.levels  # noqa: B018 - raises where the grid is empty
         self.engine  # noqa: B018 - raises likewise
         self.stage()
         if not single:
-            self.stage(np.array([self.sigma_min], dtype=np.float32))
+            self.stage(self.levels[:1])
+
+    def _said(self, name: str) -> str:
+        """Return a setting as the command line has it."""
+        return f"--{name.replace('_', '-')} {_shown(getattr(self, name))}"
+
+    def _check_levels(self) -> None:
+        """Check which noise levels are named, and that they are named once."""
+        if self.sigma is not None and self.sigmas is not None:
+            raise ValueError(f"--sigma {self.sigma}: the levels are those of --sigmas; leave one of them out")
+        if self.method == "sample-wise" and self.sigma is not None:
+            raise ValueError(
+                f"--sigma {self.sigma}: sample-wise takes --sigma-min and --sigma-max or --sigmas; or choose a --method"
+            )
+        if self.method != "sample-wise" and self.sigma is None and self.sigmas is None:
+            raise ValueError(
+                f"--method {self.method} trains at one noise level: give it with --sigma, or several with --sigmas"
+            )
+        if self.sigma is not None and not 0 <= self.sigma < math.inf:
+            raise ValueError(f"--sigma {self.sigma}: must be finite and >= 0")
+        if self.sigma == 0 and self.method == "smoothmix":
+            raise ValueError("--sigma 0.0: smoothmix walks lengths in units of sigma; give one > 0")
+        if self.sigmas is not None:
+            object.__setattr__(self, "sigmas", _increasing("--sigmas", self.sigmas))
+            if len(self.sigmas) < 2:
+                raise ValueError(f"{self._said('sigmas')}: give two levels or more, or a --method with one --sigma")
+        if self.sigma_weights is not None:
+            self._check_weights(self.sigma_weights)
+
+    def _check_weights(self, weights: tuple[float, ...]) -> None:
+        object.__setattr__(self, "sigma_weights", tuple(map(float, weights)))
+        said = self._said("sigma_weights")
+        if self.sigma is not None:
+            raise ValueError(f"{said}: weigh several levels; name them with --sigmas")
+        if len(weights) != len(self.levels):
+            raise ValueError(f"{said}: there are {len(self.levels)} levels; give a weight for each")
+        if not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"{said}: must be finite and > 0; leave out of --sigmas what shall not be drawn")
+
+    def _check_loss(self) -> None:
+        """Check that what is said of a loss is said of the one that is used."""
+        if self.loss is not None and self.loss not in LOSSES.get(self.method, ()):
+            able = [method for method, losses in LOSSES.items() if self.loss in losses]
+            raise ValueError(f"--loss {self.loss}: --method {self.method} cannot have it; take {' or '.join(able)}")
+        for name in ("consistency_lambda", "consistency_eta", "smoothmix_eta", "smoothmix_reach"):
+            kind, value = name.split("_")[0], getattr(self, name)
+            if value is None:
+                continue
+            if kind != self._kind:
+                raise ValueError(f"{self._said(name)}: needs --method {kind}, or sample-wise with --loss {kind}")
+            if not 0 <= value < math.inf or (value == 0 and name == "smoothmix_reach"):
+                raise ValueError(f"{self._said(name)}: must be finite and {'>' if 'reach' in name else '>='} 0")
+        if self._kind == "consistency" and self.m < 2:
+            raise ValueError(f"--m {self.m}: consistency compares noisy copies of an image; give 2 or more")
+
+    @property
+    def _kind(self) -> str:
+        """What the loss is called: by --loss, or as the method that it belongs to."""
+        return self.method if self.method in ("macer", "consistency", "smoothmix") else self.loss or "cross-entropy"
+
+    @property
+    def _drawn(self) -> tuple[float, float] | WeightedLevels:
+        """The noise of the first stage: drawn from levels, from a range, or the one level."""
+        if self.method != "router" and (self.sigmas or self.sigma_weights):
+            levels = tuple(self.levels.tolist())
+            return WeightedLevels(levels, self.sigma_weights or (1.0,) * len(levels))
+        return (self.sigma_min, self.sigma_max) if self.sigma is None else (self.sigma, self.sigma)
 
     def _check_counts(self, *names: str) -> None:
         for name in names:
@@ -183,6 +269,9 @@ class TrainSettings:
             object.__setattr__(self, "checkpoint", Path(self.checkpoint))
         if self.sigma is not None:
             raise ValueError(f"--sigma {self.sigma}: a router has --sigmas to choose from and --router-sigma")
+        if self.sigma_weights is not None:
+            raise ValueError(f"{self._said('sigma_weights')}: a router draws no levels; leave it out")
+        self._check_loss()
         if self.router_sigma is not None and not 0 < self.router_sigma < math.inf:
             raise ValueError(f"--router-sigma {self.router_sigma}: must be finite and > 0")
         self.router_stage  # noqa: B018 - raises where it cannot be
@@ -197,7 +286,9 @@ class TrainSettings:
 
     @property
     def levels(self) -> Float64[np.ndarray, " k"]:
-        """Noise levels that the model is made for: Eq. 5's grid, or the one level."""
+        """Noise levels that the model is made for: those that are listed, Eq. 5's grid, or the one level."""
+        if self.sigmas is not None:
+            return np.array(self.sigmas)
         if self.sigma is not None:
             return np.array([self.sigma])
         return sigma_grid(self.sigma_min, self.sigma_max, self.sigma_step)
@@ -224,20 +315,26 @@ class TrainSettings:
 
     def stage(self, chosen: np.ndarray | None = None) -> Stage:
         """Return the first stage; with each image's chosen sigma, float of shape (n,), the finetuning stage."""
-        attack = None
-        if self.method in ("sample-wise", "smooth-adv") and self.k:
-            attack = SmoothAdv(self.epsilon, self.k, method=self.attack)
+        attack: SmoothAdv | None = None
+        mix: SmoothMix | None = None
         loss: Loss = cross_entropy
-        if self.method == "macer":
+        if self._kind == "smoothmix":
+            mix = SmoothMix(_or(self.smoothmix_eta, 5.0), _or(self.smoothmix_reach, 8.0), self.k)
+        elif self.method in ("sample-wise", "smooth-adv") and self.k:
+            attack = SmoothAdv(self.epsilon, self.k, method=self.attack)
+        if self._kind == "consistency":
+            lam = 10.0 if attack is None else 1.0
+            loss = Consistency(_or(self.consistency_lambda, lam), _or(self.consistency_eta, 0.5))
+        if self._kind == "macer":
             loss = Macer(self.macer_lambda, self.macer_beta, self.macer_gamma)
-        sigma = (self.sigma_min, self.sigma_max) if self.sigma is None else (self.sigma, self.sigma)
         pretrain = Stage(
             name="pretrain" if self.method == "sample-wise" else "train",
             epochs=self.epochs,
             lr=self.lr,
-            sigma=sigma,
+            sigma=self._drawn,
             m=self.macer_samples if self.method == "macer" else self.m,
             attack=attack,
+            mix=mix,
             warmup=self.warmup,
             loss=loss,
             optimizer=self.optimizer,
@@ -273,14 +370,26 @@ def check_router_levels(name: str, sigmas: Sequence[float]) -> tuple[float, ...]
     ValueError
         One line, where they are not two or more, positive and increasing.
     """
+    if len(sigmas) < 2:
+        raise ValueError(
+            f"{name} {_shown(tuple(sigmas))}: a router chooses among two levels or more; one needs no router"
+        )
+    return _increasing(name, sigmas)
+
+
+def _increasing(name: str, sigmas: Sequence[float]) -> tuple[float, ...]:
+    """Return noise levels that are finite, positive and increasing, or raise one line."""
     levels = tuple(map(float, sigmas))
-    if len(levels) < 2:
-        raise ValueError(f"{name} {_shown(levels)}: a router chooses among two levels or more; one needs no router")
     if not all(0 < level < math.inf for level in levels):
         raise ValueError(f"{name} {_shown(levels)}: levels must be finite and > 0")
     if not all(a < b for a, b in itertools.pairwise(levels)):
         raise ValueError(f"{name} {_shown(levels)}: levels must increase, each once")
     return levels
+
+
+def _or(value: float | None, default: float) -> float:
+    """Return a setting, or what it is where it is left open."""
+    return default if value is None else value
 
 
 def _plain(value: Any) -> Any:

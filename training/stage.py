@@ -8,12 +8,54 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import nn
+from torch import Tensor, nn
 
 from smoothing._validate import check_array
 from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.losses import Loss, cross_entropy
+from training.smoothmix import SmoothMix
+
+
+@dataclass(frozen=True)
+class WeightedLevels:
+    """Noise levels that are drawn, anew per image and epoch, with probabilities in proportion to weights.
+
+    In expectation the gradient is that of a loss which is weighted so; but no pass is spent on what counts little.
+
+    Attributes
+    ----------
+    sigmas : tuple of float
+        Levels, finite and >= 0.
+    weights : tuple of float
+        Their weights, finite and > 0.
+
+    Raises
+    ------
+    ValueError
+        When there are not as many of each, or a number is out of range.
+    """
+
+    sigmas: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sigmas or len(self.sigmas) != len(self.weights):
+            raise ValueError(
+                f"{len(self.sigmas)} levels and {len(self.weights)} weights: need as many of each, and at least one"
+            )
+        for sigma in self.sigmas:
+            if not 0 <= sigma < math.inf:
+                raise ValueError(f"sigmas hold {sigma}: must be finite and >= 0")
+        for weight in self.weights:
+            if not 0 < weight < math.inf:
+                raise ValueError(f"weights hold {weight}: must be finite and > 0")
+
+    def draw(self, n: int, generator: torch.Generator) -> Float32[Tensor, " n"]:
+        """Return the levels of n images, from a generator of the CPU."""
+        ends = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+        return torch.tensor(self.sigmas)[torch.searchsorted(ends / ends[-1], uniform, right=True)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,17 +66,21 @@ class Stage:
     ----------
     epochs : int
         Passes over the images.
-    sigma : tuple of two floats, or float array of shape (n,)
-        Noise: bounds of Eq. 4's uniform distribution, drawn anew per image and epoch, or each image's own level.
+    sigma : tuple of two floats, WeightedLevels, or float array of shape (n,)
+        Noise: bounds of Eq. 4's uniform distribution, drawn anew per image and epoch; levels drawn likewise, with
+        weights; or each image's own level.
     lr : float
         Initial learning rate.
     m : int, default=1
         Noise samples per image and step, for the attack and for the loss.
     attack : SmoothAdv, optional
         Train on adversarial examples, under the very noise that they were made for.
+    mix : SmoothMix, optional
+        Train on mixed images as well, in place of an attack; every sigma must be > 0.
     warmup : int, default=1
-        Epochs until the attack has its whole epsilon, which grows in equal steps.
+        Epochs until the attack has its whole epsilon, or mixed images their whole weight, which grows in equal steps.
     loss : Loss, default=cross_entropy
+        Of the images themselves.
     optimizer : {"sgd", "adam"}, default="sgd"
         SGD has momentum 0.9; both have the weight decay given.
     weight_decay : float, default=1e-4
@@ -55,10 +101,11 @@ class Stage:
     """
 
     epochs: int
-    sigma: tuple[float, float] | Float32[np.ndarray, " n"]
+    sigma: tuple[float, float] | WeightedLevels | Float32[np.ndarray, " n"]
     lr: float
     m: int = 1
     attack: SmoothAdv | None = None
+    mix: SmoothMix | None = None
     warmup: int = 1
     loss: Loss = field(default=cross_entropy)
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -74,10 +121,17 @@ class Stage:
             low, high = self.sigma
             if not 0 <= low <= high < math.inf:
                 raise ValueError(f"sigma range [{low}, {high}]: need 0 <= sigma_min <= sigma_max, finite")
+        elif isinstance(self.sigma, WeightedLevels):
+            low = min(self.sigma.sigmas)
         else:
             levels = check_array("sigma", self.sigma)
             if not (np.isfinite(levels).all() and (levels >= 0).all()):
                 raise ValueError("sigma: every image's level must be finite and >= 0")
+            low = levels.min(initial=math.inf)
+        if self.mix is not None and low == 0:
+            raise ValueError("sigma = 0.0: SmoothMix walks lengths in units of sigma, which must be > 0")
+        if self.mix is not None and self.attack is not None:
+            raise ValueError("mix: makes adversarial images of its own; leave attack out")
         for name in ("epochs", "m", "warmup", "drop_every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -91,7 +145,12 @@ class Stage:
 
     @property
     def passes(self) -> int:
-        """Forward passes of a training image in an epoch, as many backward: m for each attack step, m to learn."""
+        """Forward passes of a training image in an epoch, as many backward: m for each attack step, m to learn.
+
+        With `mix` there are m more, for the mixed image.
+        """
+        if self.mix is not None:
+            return self.m * (self.mix.steps + 2)
         return self.m * (1 + (0 if self.attack is None else self.attack.steps))
 
 

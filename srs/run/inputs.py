@@ -170,6 +170,8 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     unsaid = not given.expert and not given.sigmas and all(getattr(given, name) is None for name in GRID)
     if given.router is not None and unsaid:
         given = replace(given, sigmas=load_router(given.router).levels)
+    elif unsaid and "sigmas" in known:
+        given = replace(given, sigmas=known["sigmas"])
     unasked = GRID if given.expert or given.sigmas else ()  # then these are the levels
     if given.classifier == "router":  # there are no regions, whatever a preset says of them
         unasked = (*unasked, "overlap")
@@ -303,7 +305,9 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: config.get(name) for name in ("dataset", "image_size", "precision")}
     if "data_dir" in config:
         known["data_dir"] = Path(config["data_dir"])
-    if config.get("sigma") is not None:
+    if config.get("sigmas") is not None:
+        known["sigmas"] = tuple(config["sigmas"])
+    elif config.get("sigma") is not None:
         known |= dict.fromkeys(GRID, config["sigma"])
     else:
         known |= {name: config.get(name) for name in GRID}

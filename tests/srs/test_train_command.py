@@ -36,6 +36,21 @@ def test_certifying_needs_no_more_than_the_checkpoint(tmp_path):
     assert (tmp_path / "mine" / "certified" / "certificates.tsv").is_file()
 
 
+def test_listed_levels_of_training_are_those_of_certifying(tmp_path):
+    flags = [*TINY, "--m", "2", "--loss", "smoothmix", "--sigmas", "0.15", "0.4", "--sigma-weights", "1", "3"]
+    trained = call("train", tmp_path, "digits", *flags, "--out", "mine")
+    assert trained.returncode == 0, trained.stderr
+    certify = ["--checkpoint", "mine/checkpoint.pt", "--max", 3, "--n0", 20, "--n", 50]
+    certified = call("certify", tmp_path, *certify)
+    assert certified.returncode == 0, certified.stderr
+    with (tmp_path / "mine" / "certified" / "comparison.tsv").open(newline="") as stream:
+        rules = {row["rule"] for row in csv.DictReader(stream, delimiter="\t")}
+    assert {"sigma=0.15", "sigma=0.4"} == {rule for rule in rules if rule.startswith("sigma=") and ":" not in rule}
+    other = call("certify", tmp_path, *certify, "--sigmas", "0.4", "--out", "other")
+    assert other.returncode == 0, other.stderr
+    assert "sigma=0.15" not in (tmp_path / "other" / "comparison.tsv").read_text()
+
+
 def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n\ndef make(k):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, k))\n"
@@ -58,6 +73,13 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
         (["digits", "--lr", "much"], "could not convert string to float"),
         (["nothing"], "nothing"),
         (["digits", "--method", "macer"], "--method macer trains at one noise level: give it with --sigma"),
+        (["digits", "--method", "smoothmix", "--sigma", "0.5", "--k", "0"], "--k 0: must be at least 1"),
+        (["digits", "--sigmas", "0.5", "0.2"], "--sigmas 0.5 0.2: levels must increase, each once"),
+        (
+            ["digits", "--sigma-weights", "1", "2"],
+            "--sigma-weights 1.0 2.0: there are 6 levels; give a weight for each",
+        ),
+        (["digits", "--loss", "consistency", "--m", "1"], "--m 1: consistency compares noisy copies"),
         (["digits", "--sigma-min", "0.9"], "--sigma-min 0.9 is above --sigma-max 0.6: swap them"),
         (["mnist-quick", "--data-dir", "nowhere"], "put train-images-idx3-ubyte"),
         (["cifar10-quick", "--data-dir", "nowhere"], "put data_batch_1 to data_batch_5"),

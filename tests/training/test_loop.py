@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from training import Engine, SmoothAdv, Stage, accuracy, build, digits, fit
+from training import Consistency, Engine, SmoothAdv, SmoothMix, Stage, WeightedLevels, accuracy, build, digits, fit
 from training.loop import _Meter
 
 QUICK = Stage(epochs=2, sigma=(0.1, 0.6), lr=3e-3, optimizer="adam", weight_decay=0.0, schedule="cosine", batch_size=64)
@@ -109,6 +109,33 @@ def test_chosen_levels_stay_with_their_images():
     np.testing.assert_allclose(copies.std(dim=1), levels[owner], rtol=0.1)  # off by 1.8% (one sd)
 
 
+def test_listed_levels_are_drawn_in_proportion_to_their_weights():
+    levels = WeightedLevels((0.25, 0.5, 1.0), (1.0, 0.5, 2.5))
+    drawn = levels.draw(40_000, torch.Generator().manual_seed(0))
+    for sigma, share in ((0.25, 0.25), (0.5, 0.125), (1.0, 0.625)):
+        # five standard deviations of a share among 40,000
+        assert abs(float((drawn == sigma).double().mean()) - share) < 5 * math.sqrt(share * (1 - share) / 40_000)
+    assert drawn.dtype == torch.float32
+
+
+def test_images_get_listed_levels_anew_in_every_epoch():
+    model = Spy(1600)
+    images = np.arange(40, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 40, 40), np.float32)
+    stage = changed(sigma=WeightedLevels((0.1, 0.2, 0.4), (1.0, 1.0, 2.0)), m=2, batch_size=40)
+    fit(model, images, np.zeros(40, np.int64), stage=stage, engine=CPU)
+    epochs = []
+    for batch in model.seen:
+        copies = batch.flatten(1)
+        owner, level = copies.mean(dim=1).round().long(), copies.std(dim=1)  # off by 1.8% (one sd)
+        nearest = (level[:, None] / torch.tensor([0.1, 0.2, 0.4]) - 1).abs()
+        assert (nearest.min(dim=1).values < 0.1).all()
+        first, second = nearest.argmin(dim=1).reshape(2, 40)
+        assert torch.equal(first, second)  # copies of an image share its level
+        assert set(first.tolist()) == {0, 1, 2}
+        epochs.append(first[owner[:40].argsort()])
+    assert not torch.equal(*epochs)
+
+
 def test_an_epoch_takes_every_image_once_in_batches_that_differ_by_one():
     model = Spy(1)
     images = np.arange(103, dtype=np.float32).reshape(-1, 1, 1, 1)
@@ -127,6 +154,48 @@ def test_no_pass_is_wasted(data, m, steps):
     assert stage.passes == m * (steps + 1)
     assert sum(map(len, model.seen)) == model.backward == 70 * stage.passes
     assert model.trained == 70 * m  # the attack runs in evaluation mode
+
+
+@pytest.mark.parametrize(("m", "steps"), [(1, 1), (2, 3)])
+def test_mixed_images_cost_their_path_and_a_pass_of_their_own(data, m, steps):
+    model = Spy()
+    stage = changed(epochs=1, m=m, mix=SmoothMix(steps=steps))
+    fit(model, data.train_images[:70], data.train_labels[:70], stage=stage, engine=CPU)
+    assert stage.passes == m * (steps + 2)
+    assert sum(map(len, model.seen)) == model.backward == 70 * stage.passes
+    assert model.trained == 70 * 2 * m  # the path is walked in evaluation mode
+
+
+def test_images_are_mixed_by_up_to_a_half_under_the_same_noise():
+    model, images = Spy(), np.full((256, 1, 8, 8), 0.5, np.float32)
+    stage = changed(epochs=1, m=3, mix=SmoothMix(steps=2), sigma=(0.05, 0.05), batch_size=256)
+    fit(model, images, np.arange(256) % 10, stage=stage, engine=CPU)
+    own, mixed = model.seen[-1].reshape(2, 3, 256, 64)
+    moved = mixed - own
+    torch.testing.assert_close(moved[0], moved[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved[0], moved[2], atol=1e-6, rtol=0)
+    path = (model.seen[1].reshape(3, 256, 64) - model.seen[0].reshape(3, 256, 64))[0]  # the first of two equal steps
+    torch.testing.assert_close(path.norm(dim=1), torch.full((256,), 8 * 0.05 / 2), rtol=1e-3, atol=0)
+    share = moved[0].norm(dim=1) / (8 * 0.05)
+    # 256 numbers of U(0, 1/2): both ends are missed by 0.02 with probability 2 * 0.96 ** 256 < 1e-4
+    assert share.max() <= 0.5 * (1 + 1e-3)
+    assert share.max() > 0.48 * 0.9  # steps that turn end nearer than the path is long
+    assert share.min() < 0.02
+
+
+def test_the_part_of_mixed_images_is_added_and_its_weight_grows_over_the_first_epochs(data):
+    def loss(eta, **change):
+        """The loss of the first step, in which the weights are still those of the seed."""
+        stage = changed(epochs=1, mix=SmoothMix(eta=eta, steps=1), batch_size=2000, m=2, **change)
+        model = build("digits_cnn", 10, seed=0)
+        fit(model, data.train_images, data.train_labels, stage=changed(epochs=2), engine=CPU)  # some are right
+        (row,) = fit(model, data.train_images, data.train_labels, stage=stage, engine=CPU)
+        return row.loss
+
+    plain, once = loss(0.0), loss(1.0)
+    assert once > plain + 0.01
+    assert loss(3.0) - plain == pytest.approx(3 * (once - plain), rel=1e-4)
+    assert loss(4.0, warmup=4) == pytest.approx(once, rel=1e-6)
 
 
 def test_the_loss_is_taken_on_the_very_noise_of_the_attack(data):
@@ -182,12 +251,18 @@ def rates_of(data, stage):
     return rates
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_going_on_from_any_epoch_gives_the_same_weights(data, kind):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "sgd", "attack": SmoothAdv(0.3, 2)},
+        {"optimizer": "adam", "attack": SmoothAdv(0.3, 2)},
+        {"loss": Consistency(), "sigma": WeightedLevels((0.1, 0.4), (1.0, 2.0))},
+        {"mix": SmoothMix(steps=2), "sigma": WeightedLevels((0.1, 0.4), (1.0, 2.0))},
+    ],
+)
+def test_going_on_from_any_epoch_gives_the_same_weights(data, change):
     images, labels = data.train_images[:100], data.train_labels[:100]
-    stage = changed(
-        epochs=4, optimizer=kind, lr=0.01, attack=SmoothAdv(0.3, 2), m=2, warmup=2, augment="crop-flip", batch_size=30
-    )
+    stage = changed(epochs=4, lr=0.01, m=2, warmup=2, augment="crop-flip", batch_size=30, **change)
     states, snapshots = [], []
     whole = Spy(dropout=0.5)
     start = {key: value.clone() for key, value in whole.state_dict().items()}
@@ -215,9 +290,10 @@ def _through_a_file(state):
     return stream
 
 
-def test_a_batch_in_parts_is_the_same_step(data):
+@pytest.mark.parametrize("change", [{}, {"loss": Consistency(), "m": 2}])
+def test_a_batch_in_parts_is_the_same_step(data, change):
     images, labels = data.train_images[:90].astype(np.float32), data.train_labels[:90]
-    stage = changed(epochs=1, sigma=(0.0, 0.0), optimizer="sgd", lr=0.05)
+    stage = changed(epochs=1, sigma=(0.0, 0.0), optimizer="sgd", lr=0.05, **change)
     results = []
     for accumulate in (1, 3):
         model = build("digits_cnn", 10, seed=0)
@@ -269,6 +345,10 @@ def test_divergence_is_noticed_within_a_long_epoch(data):
         ({"sigma": (-0.1, 0.6)}, r"sigma range \[-0.1, 0.6\]"),
         ({"sigma": (0.1, math.inf)}, r"sigma range \[0.1, inf\]"),
         ({"sigma": np.array([0.1, -0.1], np.float32)}, "every image's level must be finite and >= 0"),
+        ({"mix": SmoothMix(), "sigma": (0.0, 0.6)}, r"sigma = 0\.0: SmoothMix walks lengths in units of sigma"),
+        ({"mix": SmoothMix(), "sigma": WeightedLevels((0.0, 0.6), (1.0, 1.0))}, r"sigma = 0\.0: SmoothMix"),
+        ({"mix": SmoothMix(), "sigma": np.array([0.1, 0.0], np.float32)}, r"sigma = 0\.0: SmoothMix"),
+        ({"mix": SmoothMix(), "attack": SmoothAdv(0.3, 1)}, "mix: makes adversarial images of its own"),
         ({"epochs": 0}, "epochs = 0"),
         ({"m": 0}, "m = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -281,6 +361,22 @@ def test_divergence_is_noticed_within_a_long_epoch(data):
 def test_senseless_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         changed(**change)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (((0.1,), (1.0, 2.0)), "1 levels and 2 weights: need as many of each"),
+        (((), ()), "at least one"),
+        (((0.1, -0.5), (1.0, 1.0)), r"sigmas hold -0\.5: must be finite and >= 0"),
+        (((0.1, math.inf), (1.0, 1.0)), "sigmas hold inf"),
+        (((0.1, 0.5), (1.0, 0.0)), r"weights hold 0\.0: must be finite and > 0"),
+        (((0.1, 0.5), (1.0, math.nan)), "weights hold nan"),
+    ],
+)
+def test_senseless_levels_are_refused(levels, message):
+    with pytest.raises(ValueError, match=message):
+        WeightedLevels(*levels)
 
 
 def test_images_labels_and_levels_must_match(data):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from training import Macer, best_level, cross_entropy, soft_radius
+from training import Consistency, Macer, best_level, cross_entropy, soft_radius
 
 
 def logit(p):
@@ -71,6 +71,64 @@ def test_macers_gradient_agrees_with_finite_differences():
     labels = logits.detach().mean(dim=0).argmax(dim=1)
     sigma = torch.linspace(0.2, 1.0, 6, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: Macer(beta=2.0)(x, labels, sigma), logits)
+
+
+#: Two copies of one image that are (.8, .2) and (.4, .6) sure: on average (.6, .4).
+TWO = torch.tensor([[[logit(0.8), 0.0]], [[logit(0.4), 0.0]]], dtype=torch.float64)
+
+
+def test_consistency_by_hand():
+    divergence = (
+        0.6 * math.log(0.6 / 0.8) + 0.4 * math.log(0.4 / 0.2) + 0.6 * math.log(0.6 / 0.4) + 0.4 * math.log(0.4 / 0.6)
+    ) / 2
+    entropy = -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
+    classification = -(math.log(0.8) + math.log(0.4)) / 2
+    loss = Consistency(lam=7.0, eta=0.3)(TWO, torch.tensor([0]), torch.ones(1))
+    assert loss.tolist() == pytest.approx([classification + 7.0 * divergence + 0.3 * entropy])
+    wrong = Consistency(lam=7.0, eta=0.3)(TWO, torch.tensor([1]), torch.ones(1))
+    assert wrong.tolist() == pytest.approx(
+        [-(math.log(0.2) + math.log(0.6)) / 2 + 7.0 * divergence + 0.3 * entropy]  # the penalty has no label in it
+    )
+
+
+def test_consistency_without_weights_is_cross_entropy():
+    labels = torch.tensor([1])
+    assert Consistency(lam=0.0, eta=0.0)(TWO, labels, torch.ones(1)) == cross_entropy(TWO, labels, torch.ones(1))
+
+
+def test_copies_that_agree_leave_the_entropy_alone():
+    logits = TWO[:1].repeat(3, 1, 1)
+    loss = Consistency(lam=1e6, eta=2.0)(logits, torch.tensor([0]), torch.ones(1))
+    assert loss.tolist() == pytest.approx([-math.log(0.8) + 2.0 * (-0.8 * math.log(0.8) - 0.2 * math.log(0.2))])
+
+
+def test_equal_weights_are_the_cross_entropy_to_the_mean():
+    # lambda = eta: mean_i KL(F^ || F_i) + H(F^) = -mean_i sum_c F^_c log F_i,c
+    logits = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(dim=2)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    loss = Consistency(lam=1.5, eta=1.5)(logits, labels, torch.ones(5))
+    to_the_mean = -(p.mean(dim=0) * p.log()).sum(dim=2).mean(dim=0)
+    torch.testing.assert_close(loss, cross_entropy(logits, labels, torch.ones(5)) + 1.5 * to_the_mean)
+
+
+def test_consistency_s_gradient_agrees_with_finite_differences_and_is_finite_where_a_probability_is_0():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((3, 6, 5), generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.arange(6) % 5
+    assert torch.autograd.gradcheck(lambda x: Consistency(3.0, 0.7)(x, labels, torch.ones(6)), logits)
+    sure = torch.tensor([[[900.0, 0.0]], [[0.0, 900.0]]], requires_grad=True)
+    loss = Consistency()(sure, torch.tensor([0]), torch.ones(1))
+    (gradient,) = torch.autograd.grad(loss.sum(), sure)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{"lam": -1.0}, {"eta": -0.1}, {"eta": math.inf}, {"lam": math.nan}])
+def test_bad_weights_of_consistency_are_named(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} = "):
+        Consistency(**options)
 
 
 @pytest.mark.parametrize("options", [{"lam": -1.0}, {"beta": 0.0}, {"gamma": math.inf}, {"lam": math.nan}])

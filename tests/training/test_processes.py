@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from training import Engine, SmoothAdv, Stage, fit
+from training import Engine, SmoothAdv, SmoothMix, Stage, WeightedLevels, fit
 
 ENGINES = {
     "whole": Engine(device="cpu"),
     "in parts": Engine(device="cpu", accumulate=2),
     "compiled, in parts": Engine(device="cpu", accumulate=2, compile=True),
+    "mixed, in parts": Engine(device="cpu", accumulate=2),
 }
 STAGE = Stage(epochs=2, sigma=(0.1, 0.5), lr=0.05, m=2, attack=SmoothAdv(0.5, 2), batch_size=32)
+MIXED = replace(STAGE, sigma=WeightedLevels((0.1, 0.5), (1.0, 2.0)), attack=None, mix=SmoothMix(steps=2))
 #: Without noise of their own, processes compute what one would.
 SILENT = Stage(epochs=2, sigma=(0.0, 0.0), lr=0.05, attack=SmoothAdv(0.5, 2), batch_size=32)
 STEPS = 4
@@ -48,7 +51,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
-from tests.training.test_processes import ENGINES, IMAGES, LABELS, STAGE, network, plain_weights
+from tests.training.test_processes import ENGINES, IMAGES, LABELS, MIXED, STAGE, network, plain_weights
 from training import fit
 
 torch.set_num_threads(1)
@@ -68,26 +71,27 @@ DistributedDataParallel.__init__ = counting
 def bits(tensors):
     return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
 
-def train(engine, weights=None, state=None):
+def train(name, engine, weights=None, state=None):
     model, states = network(), []
     if weights is not None:
         model.load_state_dict(weights)
-    fit(model, IMAGES, LABELS, stage=STAGE, engine=engine, state=state,
+    stage = MIXED if "mixed" in name else STAGE
+    fit(model, IMAGES, LABELS, stage=stage, engine=engine, state=state,
         after_epoch=lambda state: states.append(copy.deepcopy((model.state_dict(), state))))
     return model, states
 
 found = {}
 for name, engine in ENGINES.items():
     exchanges = 0
-    model, states = train(engine)
+    model, states = train(name, engine)
     seen = exchanges
     saved = [states[0]]
     torch.distributed.broadcast_object_list(saved)  # the first process writes the checkpoint that all go on from
     found[name] = {
         "parameters": bits(model.parameters()),
         "state": bits(model.state_dict().values()),
-        "again": bits(train(engine)[0].state_dict().values()),
-        "resumed": bits(train(engine, *saved[0])[0].state_dict().values()),
+        "again": bits(train(name, engine)[0].state_dict().values()),
+        "resumed": bits(train(name, engine, *saved[0])[0].state_dict().values()),
         "exchanges": seen,
         "plain": plain_weights(engine)[1].tolist(),
     }

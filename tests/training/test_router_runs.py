@@ -204,6 +204,9 @@ def test_levels_are_those_of_the_base_classifier_unless_given(base, tmp_path):
     found = load_router(tmp_path / "run/checkpoint.pt")
     assert found.levels == pytest.approx((0.2, 0.4, 0.6))
     assert found.validation.unseen == 37  # of 1437, the last of the order by which the base classifier took 1400
+    torch.save({**content, "config": config | {"sigmas": [0.25, 0.5]}}, trained)
+    run(replace(TINY, checkpoint=trained, out=tmp_path / "listed", sigmas=None, epochs=1))
+    assert load_router(tmp_path / "listed/checkpoint.pt").levels == (0.25, 0.5)
     torch.save({**content, "config": config | {"sigma": 0.25}}, trained)
     with pytest.raises(
         ValueError, match=r"trained\.pt was trained at 0\.25: a router chooses among two levels or more"

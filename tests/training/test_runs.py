@@ -159,6 +159,35 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(whole, tmp_path)
     ]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "consistency", "sigma": 0.3, "m": 2},
+        {"method": "smoothmix", "sigma": 0.3, "m": 2},
+        {"loss": "smoothmix", "sigmas": (0.1, 0.3), "sigma_weights": (1.0, 2.0)},
+    ],
+)
+def test_other_losses_killed_and_resumed_end_with_the_same_bits(tmp_path, change):
+    run(replace(TINY, out=tmp_path / "whole", tracker=None, **change))
+    for event, count in [("step", 2), ("saved", 1)]:
+        killed = start(tmp_path / "run", event, count, tracker=None, **change)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = start(tmp_path / "run", tracker=None, **change)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    chosen = numbers(tmp_path / "run")[1]
+    assert chosen is None if "sigma" in change else set(chosen.tolist()) == {0.1, 0.3}
+
+
+def test_a_run_of_a_version_without_these_losses_goes_on(whole, tmp_path):
+    names = {"loss", "sigmas", "sigma_weights", *(f"smoothmix_{name}" for name in ("eta", "reach"))}
+    names |= {f"consistency_{name}" for name in ("lambda", "eta")}
+    earlier = {name: value for name, value in replace(TINY).to_dict().items() if name not in names}
+    settings = swapped(whole, tmp_path, config=earlier)
+    (settings.out / "config.yaml").write_text(yaml.safe_dump(earlier))
+    assert run(settings) == whole[1]
+
+
 def test_images_kept_as_bytes_end_with_the_same_bits(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (150, 1, 8, 8), dtype=np.uint8)
     data = replace(digits(), train_images=pixels / np.float32(255), train_labels=np.arange(150) % 10)

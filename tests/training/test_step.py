@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import Engine, Macer, SmoothAdv, Stage, batches, fit, loop
+from training import Consistency, Engine, Macer, SmoothAdv, SmoothMix, Stage, batches, fit, loop
 from training.loop import _Learner, _Meter
 from training.stage import OPTIMIZERS
 
@@ -41,7 +41,14 @@ class Learning:
         level = torch.empty(32, device="meta")
         # no generator is of this device; one of the CPU draws there
         loss, right = self.learner.backward(
-            x, y, level, attack=self.stage.attack, generator=torch.Generator(), share=1 / 32, last=True
+            x,
+            y,
+            level,
+            attack=self.stage.attack,
+            mix=self.stage.mix,
+            generator=torch.Generator(),
+            share=1 / 32,
+            last=True,
         )
         self.meter.add(loss, right)
         self.optimizer.step()
@@ -55,6 +62,8 @@ class Learning:
         ADVERSARIAL,
         replace(ADVERSARIAL, attack=SmoothAdv(0.5, 2, method="ddn"), augment="crop-flip", optimizer="adam"),
         replace(ADVERSARIAL, attack=None, loss=Macer()),
+        replace(ADVERSARIAL, loss=Consistency()),
+        replace(ADVERSARIAL, attack=None, mix=SmoothMix(steps=2)),
     ],
 )
 @pytest.mark.parametrize("channels_last", [True, False])
