@@ -55,7 +55,7 @@ class WeightedLevels:
         """Return the levels of n images, from a generator of the CPU."""
         ends = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
-        return torch.tensor(self.sigmas)[torch.searchsorted(ends / ends[-1], uniform, right=True)]
+        return torch.tensor(self.sigmas)[torch.searchsorted(ends / ends[-1], uniform)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
