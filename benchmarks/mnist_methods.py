@@ -52,7 +52,6 @@ def methods(sigma: float) -> dict[str, list[str]]:
     adversarial = ["--method", "smooth-adv", "--k", "2", "--epsilon", epsilon]
     return {
         "gaussian": ["--method", "gaussian"],
-        "macer": ["--method", "macer"],
         "smooth-adv": adversarial,
         "consistency": ["--method", "consistency", "--consistency-lambda", weight],
         "smooth-adv-consistency": [*adversarial, "--loss", "consistency"],
@@ -62,7 +61,6 @@ def methods(sigma: float) -> dict[str, list[str]]:
 
 TITLES = {
     "gaussian": "Gaussian",
-    "macer": "MACER",
     "smooth-adv": "Smooth-Adv",
     "consistency": "Consistency",
     "smooth-adv-consistency": "Smooth-Adv + Consistency",
@@ -82,7 +80,7 @@ def train_command(name: str, sigma: float, budget: Budget, runs: str) -> list[st
     ).stage()
     epochs, rest = divmod(budget.passes, stage.passes)
     if rest or not epochs:
-        raise SystemExit(f"--passes {budget.passes}: {name} takes {stage.passes} an epoch; give a multiple of 48")
+        raise SystemExit(f"--passes {budget.passes}: {name} takes {stage.passes} an epoch; give a multiple of 12")
     flags = [*flags, "--sigma", f"{sigma:g}", "--epochs", str(epochs), "--warmup", str(math.ceil(epochs / 9))]
     flags += ["--train-images", str(budget.images)]
     return ["srs-train", "mnist-quick", "--data-dir", "$SRS_DATA", "--out", folder(name, sigma, runs), *flags]
@@ -178,10 +176,10 @@ def commands(sigmas: list[float], budget: Budget) -> str:
 
 ABOUT = """LeNet, {images:,} training images, {passes} passes forward and backward of each of them for every model,
 whatever it spends them on: an epoch of Gaussian augmentation takes m = 2, of Consistency 2, of Smooth-Adv m (k + 1) = 6
-(k = 2), of SmoothMix m (k + 2) = 12 (k = 4), of MACER 16. Adam with a cosine schedule, batches of 128, bfloat16;
+(k = 2), of SmoothMix m (k + 2) = 12 (k = 4). Adam with a cosine schedule, batches of 128, bfloat16;
 Smooth-Adv's epsilon and SmoothMix's eta grow over the first ninth of the epochs. Consistency's lambda is its authors'
-for MNIST (10 at sigma = 0.25, else 5; with Smooth-Adv 1), eta = 0.5; SmoothMix has eta = 5 and a path of 8 sigma; MACER
-k = 16, lambda = 16, beta = 16, gamma = 8. One seed.
+for MNIST (10 at sigma = 0.25, else 5; with Smooth-Adv 1), eta = 0.5; SmoothMix has eta = 5 and a path of 8 sigma. One
+seed.
 
 Certified at the level of training: {tested} test images, n0 = {n0:,}, n = {n:,}, alpha = 0.001 per image, with both
 bounds. Columns of numbers: percent of images classified correctly with a certified radius above that of the header, the
@@ -209,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and certificates")
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0], help="noise levels (default: 0.5 1)")
-    parser.add_argument("--passes", type=int, default=240, help="passes of each image and model, a multiple of 48")
+    parser.add_argument("--passes", type=int, default=240, help="passes of each image and model, a multiple of 12")
     parser.add_argument("--images", type=int, default=60_000, help="training images")
     parser.add_argument("--skip", type=int, default=20, help="certify every skip-th test image")
     parser.add_argument("--n0", type=int, default=100, help="selection samples")
