@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoothing.machine import current, free_memory
 from training.byte_images import PIXELS, ByteImages, as_bytes
-from training.data import FolderImages
+from training.data import Images, StreamedImages
 
 #: The part of a device's free memory that images may take for as long as training lasts.
 SHARE = 0.25
@@ -38,7 +38,7 @@ class Batches:
 
     Parameters
     ----------
-    images : array of shape (n, C, H, W), ByteImages or FolderImages
+    images : array of shape (n, C, H, W), ByteImages or StreamedImages
         Pixels in [0, 1].
     labels : int64 array of shape (n,), or float32 array of shape (n, k)
     device : torch.device
@@ -46,7 +46,7 @@ class Batches:
 
     def __init__(
         self,
-        images: np.ndarray | ByteImages | FolderImages,
+        images: Images,
         labels: Int64[np.ndarray, " n"] | Float32[np.ndarray, "n k"],
         device: torch.device,
     ) -> None:
@@ -55,8 +55,8 @@ class Batches:
             images = as_bytes(images) or images
         self._images = images
         self._device = device
-        self._held = None if isinstance(images, FolderImages) or not away else _moved(images, device)
-        self._threaded = away or isinstance(images, FolderImages)
+        self._held = None if isinstance(images, StreamedImages) or not away else _moved(images, device)
+        self._threaded = away or isinstance(images, StreamedImages)
         self._labels = torch.from_numpy(labels.copy()).to(device)
         self._pixels = torch.from_numpy(PIXELS).to(device)
 

@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import nn
 
 from regions import RegionMap
@@ -30,7 +28,7 @@ from srs.run.base_classifiers import AllNamed, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
 from srs.run.map import check_apart
 from srs.run.sources import files_of, library
-from training import FolderImages, load_data
+from training import Images, load_data
 
 Ask: TypeAlias = Callable[..., Answers]
 
@@ -72,7 +70,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
     ours = run.described.settings
 
     @cache
-    def test_images() -> Float32[np.ndarray, "n c h w"] | FolderImages:
+    def test_images() -> Images:
         return load_data(ours.dataset, ours.data_dir, image_size=ours.image_size, train=False).test_images
 
     sources = settings.images
