@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
@@ -13,11 +13,12 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from smoothing.images import ImageSource
 from training.byte_images import ByteImages, as_bytes
 from training.pictures import read_picture, with_channels
 
 
-class StreamedImages(ABC):
+class StreamedImages(ImageSource):
     """Images that are read when they are asked for: `images[indices]` is a float32 array as of an array of images.
 
     Parameters
@@ -35,9 +36,6 @@ class StreamedImages(ABC):
     def shape(self) -> tuple[int, ...]:
         """Shape (n, C, H, W)."""
         return (len(self.rows), *self._image_shape)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:
         images = self.read(self.rows[which])

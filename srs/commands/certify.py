@@ -58,7 +58,7 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
     from srs.run.team import team_of
 
-    find_in_current_folder(settings.model, settings.arch)
+    find_in_current_folder(settings.model, settings.arch, settings.dataset)
     start = completed(settings)
     out, team = start.out, team_of(start)
     if start.resume and not team.apart:

@@ -3,6 +3,7 @@
 Labels are written beside the rows for reports; choosing, certifying and allocating do not see them.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,15 @@ def draw_run(
     An image's estimation samples are named by (seed, stage, index), so its row at its level is the one that certifying
     it there alone would give; looking it up among the others is sound because selection samples picked it.
     """
-    images = torch.from_numpy(inputs.images)
 
     def joint(radii: Float64[np.ndarray, "n k"]) -> Int64[np.ndarray, " n"]:
-        points = inputs.images.reshape(len(inputs.images), -1)
+        points = inputs.images[:].reshape(len(inputs.images), -1)
         return regions.allocate_levels(points, inputs.sigmas, radii).level
 
     return draw(
         files_of(folder, inputs),
         classifier,
-        lambda positions: images[positions],
+        lambda positions: torch.from_numpy(inputs.images[positions]),
         inputs.labels,
         share or Share(),
         joint=joint if inputs.settings.overlap == "joint" else None,
@@ -66,4 +66,8 @@ def record_of(folder: Path, inputs: Inputs) -> Record:
 
 def points_of(inputs: Inputs) -> Float64[np.ndarray, "n d"]:
     """Return the images as points: the centres of the regions."""
-    return inputs.images.reshape(len(inputs.images), -1).astype(np.float64)
+    images = inputs.images
+    points = np.empty((len(images), math.prod(images.shape[1:])))
+    for positions in images.portions():
+        points[positions] = images[positions].reshape(len(positions), -1)
+    return points

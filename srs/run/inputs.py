@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from smoothing import Identity, RoutedClassifier, SmoothedClassifier, make_sampler, sigma_grid
-from smoothing.fingerprint import hash_arrays
+from smoothing.images import RunImages
 from smoothing.machine import usable_device
 from smoothing.progress import Progress
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
@@ -34,7 +33,7 @@ from srs.run.settings import (
     Overlap,
     halved,
 )
-from srs.run.sources import check_factory, files_of, library
+from srs.run.sources import asked_again, check_factory, files_of, library, own_data
 from training import PRESETS, ImageData, LoadedModel, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
@@ -70,8 +69,8 @@ class Inputs:
         The grid.
     indices, labels : int arrays of shape (n,)
         The chosen test images' indices, and their true classes.
-    images : float32 array of shape (n, C, H, W)
-        Those images.
+    images : RunImages
+        Those images, of shape (n, C, H, W).
     device : str
         Where to compute.
     batch : int, optional
@@ -88,7 +87,7 @@ class Inputs:
     sigmas: Float64[np.ndarray, " k"]
     indices: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
-    images: Float32[np.ndarray, "n c h w"]
+    images: RunImages
     device: str
     batch: int | None = None
     loaded: LoadedModel | None = None
@@ -123,7 +122,7 @@ class Inputs:
                 "images": len(self.images),
                 "shape": list(self.images.shape[1:]),
                 "num_classes": self.data.num_classes,
-                "sha256": hash_arrays(self.images, self.indices, self.labels),
+                "sha256": self.images.sha256(self.indices, self.labels),
             },
             "classifier": asdict(identity),
             "router": None if self.router is None else self.router.manifest(self.routed, self.images.shape[1:]),
@@ -177,6 +176,9 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
         raise ValueError(f"{source} says nothing of {_unsaid(missing[0])}")
+    if given.dataset is None and own_data(filled.dataset):
+        again = asked_again(f"--dataset {filled.dataset}", str(filled.dataset))
+        raise ValueError(f"{source} names a data set that is code of your own, which a file alone never runs: {again}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} says nothing of a folder to write into: give --out")
     filled = _routed(filled)
@@ -263,8 +265,8 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     data, indices = chosen.data, chosen.indices
     remedy = "choose across classes by --image-order shuffled, --skip or --indices"
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
-    images = data.test_images[indices]
-    make_sampler(settings.sampler).check(torch.from_numpy(images))
+    sampler = make_sampler(settings.sampler)
+    images = RunImages(data.test_images, indices, look=lambda _, some: sampler.check(some))
     base, loaded = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
     inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)

@@ -10,6 +10,7 @@ from smoothing.storage import check_regular
 from srs.report.card import BEGIN, END, card, checked_part
 from srs.run.choosing_images import read_indices
 from srs.run.folder import CARD, RUN_FILES
+from srs.run.sources import check_data
 from srs.verify.background import Made, Placed, alone, maps, place
 from srs.verify.certificates import (
     certificate_problems,
@@ -78,6 +79,8 @@ def verify(settings: VerifySettings, progress: Progress = lambda done, of: None)
         return findings
     if settings.router is not None and not run.routed:
         raise ValueError(f"--router {settings.router}: the run in {settings.run} has no router; leave it out")
+    if settings.dataset is not None:
+        check_data(settings.run, settings.dataset, run.settings.dataset)
     _description(run, findings)
     with _problems_found(run, findings, "rows"):
         _rows(run, rows, found, findings)
@@ -233,6 +236,11 @@ def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, find
     """Compare the images with the data set, where it is here."""
     ours, data = run.settings, run.manifest["data"]
     folder = settings.data_dir or ours.data_dir
+    try:
+        check_data(run.folder, settings.dataset, ours.dataset)
+    except ValueError as error:
+        findings.unknown("data set", f"images and labels are not compared: {one_line(error, run.folder)}")
+        return
     try:
         there = load_data(ours.dataset, folder, image_size=ours.image_size, train=False)
     except (ValueError, OSError) as error:
