@@ -41,7 +41,7 @@ def assert_batches(source, images):
 
 
 def readers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.mark.parametrize("images", [GRID, FLOATS, FLOATS.astype(">f4"), FLOATS[::-1].copy()[::-1]])
