@@ -78,8 +78,9 @@ def votes(out: Path) -> None:
     data = load_data("streaming:generated", "data", train=False)
     torch.manual_seed(0)
     classifier = SmoothedClassifier(Pooled(), CLASSES, seed=0, device="cpu", batch_size=16)
-    settings = {"sigma": 0.5, "n0": 2, "n": 4, "alpha": 0.1}
-    certify_to_file(out / "table.tsv", classifier, data.test_images, labels=data.test_labels, **settings)
+    certify_to_file(
+        out / "table.tsv", classifier, data.test_images, sigma=0.5, n0=2, n=4, alpha=0.1, labels=data.test_labels
+    )
 
 
 def whole(out: Path) -> None:

@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from smoothing._validate_inputs import check_images
 from smoothing.ahead import ahead
-from smoothing.fingerprint import described
+from smoothing.fingerprint import described, hash_arrays
 
 #: Bytes of images, as float32, that are kept in memory: more are read each time that they are used.
 HELD = 2**28
@@ -38,6 +39,10 @@ class ImageSource(ABC):
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return all images, in memory."""
+        return np.asarray(self[:], dtype=dtype)
 
 
 class RunImages(ImageSource):
@@ -76,8 +81,8 @@ class RunImages(ImageSource):
         self._digests = np.empty((0 if held else len(which), 16), dtype=np.uint8)
         if isinstance(source, np.ndarray) and np.array_equal(which, np.arange(len(source))):
             self._held = source
-        with closing(ahead(self._read, self.portions())) as parts:
-            for positions, images in zip(self.portions(), parts, strict=True):
+        with closing(ahead(self._read, portions(self.shape))) as parts:
+            for positions, images in zip(portions(self.shape), parts, strict=True):
                 first, pixels = int(positions[0]), images.numpy()
                 if look is not None:
                     look(first, images)
@@ -105,11 +110,6 @@ class RunImages(ImageSource):
                 )
         return pixels
 
-    def portions(self) -> list[Int64[np.ndarray, " b"]]:
-        """Return the positions of all images, in order, in parts that are small enough to be read together."""
-        together = max(1, _TOGETHER // max(1, math.prod(self.shape[1:])))
-        return np.split(np.arange(len(self)), range(together, len(self), together))
-
     def sha256(self, *others: np.ndarray) -> str:
         """Return `hash_arrays` of the images, as one float32 array, and of other arrays."""
         digest = self._hash.copy()
@@ -119,6 +119,24 @@ class RunImages(ImageSource):
 
     def _read(self, positions: Int64[np.ndarray, " b"]) -> Float32[Tensor, "b c h w"]:
         return check_images(self._source[self._which[positions]])
+
+
+def hash_of_images(images: ImageSource | np.ndarray, *others: np.ndarray) -> str:
+    """Return `hash_arrays` of images as one float32 array, and of other arrays; images of a source in portions."""
+    if isinstance(images, np.ndarray):
+        return hash_arrays(images, *others)
+    digest = hashlib.sha256(described(images.shape, np.dtype(np.float32)))
+    for positions in portions(images.shape):
+        digest.update(np.ascontiguousarray(images[positions]).data)
+    for array in others:
+        digest.update(described(array.shape, array.dtype) + array.tobytes())
+    return digest.hexdigest()
+
+
+def portions(shape: tuple[int, ...]) -> list[Int64[np.ndarray, " b"]]:
+    """Return the positions of all images, in order, in parts that are small enough to be read together."""
+    together = max(1, _TOGETHER // max(1, math.prod(shape[1:])))
+    return np.split(np.arange(shape[0]), range(together, shape[0], together))
 
 
 def _digest(image: Float32[np.ndarray, "c h w"]) -> np.ndarray:

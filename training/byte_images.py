@@ -1,7 +1,5 @@
 """Images on the 8-bit grid, kept as bytes: a quarter of the memory, and the same bits wherever they are used."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
@@ -34,9 +32,6 @@ class ByteImages(ImageSource):
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:
         images: np.ndarray = PIXELS[self.pixels[which]]
         return images
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
     def subset(self, which: Int64[np.ndarray, " b"]) -> "ByteImages":
         """Return these images, as bytes."""

@@ -3,19 +3,18 @@
 Labels are written beside the rows for reports; choosing, certifying and allocating do not see them.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-import regions
 from smoothing import SmoothedClassifier
 from smoothing.drawing.draw import Missing, draw
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share
 from smoothing.progress import Progress
+from srs.geometry import allocate_levels
 from srs.run.inputs import Inputs
 from srs.run.votes import Record, read_record, vote_files
 
@@ -36,8 +35,8 @@ def draw_run(
     """
 
     def joint(radii: Float64[np.ndarray, "n k"]) -> Int64[np.ndarray, " n"]:
-        points = inputs.images[:].reshape(len(inputs.images), -1)
-        return regions.allocate_levels(points, inputs.sigmas, radii).level
+        points = inputs.points if inputs.in_bytes else inputs.images[:].reshape(len(inputs.images), -1)
+        return allocate_levels(points, inputs.sigmas, radii)
 
     return draw(
         files_of(folder, inputs),
@@ -62,12 +61,3 @@ def files_of(folder: Path, inputs: Inputs) -> VoteFiles:
 def record_of(folder: Path, inputs: Inputs) -> Record:
     """Return all votes of a run, which must be there."""
     return read_record(files_of(folder, inputs), inputs.router_record)
-
-
-def points_of(inputs: Inputs) -> Float64[np.ndarray, "n d"]:
-    """Return the images as points: the centres of the regions."""
-    images = inputs.images
-    points = np.empty((len(images), math.prod(images.shape[1:])))
-    for positions in images.portions():
-        points[positions] = images[positions].reshape(len(positions), -1)
-    return points

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 import regions
+from srs.geometry import allocate_levels, is_bytes, region_map
 from srs.verify.arithmetic import Real, mp, normal_quantile
 from srs.verify.background import Around, Made, Placed, agreed
 from srs.verify.evidence import Described, Map, Rows
@@ -78,7 +79,7 @@ def level_problems(run: Described, rows: Rows, found: Map | None) -> list[str]:
 
 def joint(run: Described, found: Map, expected: Sequence[Sequence[float]]) -> list[int]:
     """Return the levels that are chosen together with the radii, for such a table of radii."""
-    return list(map(int, regions.allocate_levels(found.centres, run.sigmas, np.array(expected)).level))
+    return list(map(int, allocate_levels(found.centres, np.array(run.sigmas), np.array(expected))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +311,14 @@ def groups_of(overlap: str, level: Sequence[int], classes: Sequence[int]) -> lis
 def overlap_problems(rows: Rows, found: Map, radii: Sequence[float], level: Sequence[int], mode: str) -> list[str]:
     """Say where regions overlap that must not, by the exact search of `regions.verify`."""
     classes = [one.classes[at] for one, at in zip(rows.chosen, level, strict=True)]
-    verified = regions.verify(found.centres, np.array(radii), groups=groups_of(mode.partition("-")[0], level, classes))
+    groups = groups_of(mode.partition("-")[0], level, classes)
+    if is_bytes(found.centres):  # exact as well, and says of the first pair only
+        pair = region_map(found.centres, np.array(radii), np.ones(len(radii))).first_overlap(groups)
+        if pair is None:
+            return []
+        i, j = pair
+        return [f"{mode}: regions of images {rows.idx[i]} and {rows.idx[j]} overlap"]
+    verified = regions.verify(found.centres, np.array(radii), groups=groups)
     if verified:
         return []
     i, j = verified.overlapping[0].tolist()

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-import regions
+from srs.geometry import allocate
 from srs.verify.arithmetic import mp, student_half_width, tail
 from srs.verify.background import Placed
 from srs.verify.certificates import Certificates, groups_of
@@ -52,7 +52,7 @@ def allocation_problems(
             low = sum(radii) / 1e6
             high = low + len(radii) * (1e-6 + run.lost)
         classes = [one.classes[at] if most > 0 else -1 for one, at, most in zip(rows.chosen, level, R, strict=True)]
-        again = regions.allocate(found.centres, np.array(R), groups=groups_of(overlap, level, classes), **method)
+        again = allocate(found.centres, np.array(R), groups=groups_of(overlap, level, classes), **method)
         said = stored[name]
         wanted: dict[str, Any] = {"objective": again.objective, "upper_bound": again.upper_bound}
         if isinstance(said, dict):

@@ -40,6 +40,9 @@ from srs.verify.settings import VerifySettings
 from srs.verify.summary import allocation_problems, summary_problems
 from training import load_data
 
+#: Images that are compared with the data set together.
+_TOGETHER = 64
+
 #: Bytes of a card with notes.
 _MOST_CARD = 2**20
 
@@ -255,7 +258,11 @@ def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, find
     else:
         if there.test_labels[rows.idx].tolist() != rows.label:
             problems.append(f"selection.tsv: labels are not those of {ours.dataset}")
-        if not np.array_equal(np.asarray(there.test_images[np.array(rows.idx)]), images_of(run, found)):
+        parts = np.split(np.arange(len(rows.idx)), range(_TOGETHER, len(rows.idx), _TOGETHER))
+        if not all(
+            np.array_equal(there.test_images[np.array(rows.idx)[part]], images_of(run, found, part.tolist()))
+            for part in parts
+        ):
             problems.append(f"regions.npz: images are not those of {ours.dataset}")
     order: Sequence[int] | None = range(count)
     if ours.image_order == "shuffled":
