@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 from regions.files import read_arrays
 from smoothing.reading import read_json
-from srs.geometry import Points, is_bytes
-from srs.run.description import BYTES
 from srs.run.folder import CONFIG, MANIFEST, REGIONS, SUMMARY, read_description
 from srs.run.run_settings import Experts, Listed, RunSettings
 from srs.run.settings import MOST_LEVELS
+from srs.verify.geometry import in_bytes
 from srs.verify.proofs import Chosen, Climb, Proof, Rule, choose, proof_of, votes_of_one
 from srs.verify.rows import Cell, Table, cells_of
 
@@ -99,10 +98,16 @@ class Described:
     @property
     def lost(self) -> float:
         """What looking up the region of a float32 image may be off, and that image from a centre in bytes."""
-        data = self.manifest["data"]
-        root = float(np.sqrt(np.prod(data["shape"])))
-        halves = (2 if self.settings.sampler == "discrete" else 0) + (1 if data.get("centres") == BYTES else 0)
-        return halves * 2.0**-25 * root
+        return (2.0**-24 * self._root if self.settings.sampler == "discrete" else 0.0) + self.off_centre
+
+    @property
+    def off_centre(self) -> float:
+        """How far a float32 image may be from the centre of its region."""
+        return 2.0**-25 * self._root if "centres" in self.manifest["data"] else 0.0
+
+    @property
+    def _root(self) -> float:
+        return float(np.sqrt(np.prod(self.manifest["data"]["shape"])))
 
 
 def read_described(folder: Path) -> Described:
@@ -322,7 +327,7 @@ def climb_of(run: Described) -> Climb:
 class Map:
     """What `regions.npz` holds; classes are -1 where nothing is certified."""
 
-    centres: Points
+    centres: Float64[np.ndarray, "n d"] | UInt8[np.ndarray, "n d"]
     radii: Float64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     classes: np.ndarray
@@ -331,8 +336,8 @@ class Map:
     @property
     def content_hash(self) -> str:
         """SHA-256 of format, shapes and numbers."""
-        in_bytes = is_bytes(self.centres)
-        digest = hashlib.sha256(_BYTES_FORMAT.encode() + b"255 bytes" if in_bytes else _MAP_FORMAT.encode())
+        name = _BYTES_FORMAT + "255 bytes" if in_bytes(self.centres) else _MAP_FORMAT
+        digest = hashlib.sha256(name.encode())
         for array in (self.centres, self.radii, self.sigma, self.classes):
             digest.update(str(array.shape).encode())
             for start in range(0, len(array), _ROWS):
@@ -346,22 +351,22 @@ def read_map(run: Described) -> Map:
     file, data = run.folder / REGIONS, run.manifest["data"]
     if not file.exists():
         raise ValueError(f"{REGIONS}: no such file")
-    in_bytes = data.get("centres") == BYTES
-    arrays = read_arrays(file, mapped=("centres",) if in_bytes else ())
+    as_bytes = "centres" in data  # which the manifest's reader saw to be "uint8"
+    arrays = read_arrays(file, mapped=("centres",) if as_bytes else ())
     n, d = data["images"], int(np.prod(data["shape"]))
     names = {"centres": (n, d), "radii": (n,), "sigma": (n,), "classes": (n,), "format": (), "content_hash": ()}
-    names |= {"divisor": ()} if in_bytes else {}
+    names |= {"divisor": ()} if as_bytes else {}
     for name, shape in names.items():
         if name not in arrays or arrays[name].shape != shape:
             raise ValueError(f"{REGIONS}: has no array {name} of shape {shape}")
-    if in_bytes and (arrays["centres"].dtype != np.uint8 or arrays["divisor"].tolist() != 255):
+    if as_bytes and (arrays["centres"].dtype != np.uint8 or arrays["divisor"].tolist() != 255):
         raise ValueError(f"{REGIONS}: centres are no bytes, to be divided by 255")
-    for name in ("radii", "sigma") if in_bytes else ("centres", "radii", "sigma"):
+    for name in ("radii", "sigma") if as_bytes else ("centres", "radii", "sigma"):
         if arrays[name].dtype != np.float64 or not np.isfinite(arrays[name]).all():
             raise ValueError(f"{REGIONS}: {name} are no finite float64 numbers")
     if (arrays["radii"] < 0).any() or arrays["classes"].dtype != np.int64:
         raise ValueError(f"{REGIONS}: has radii below 0, or classes that are no whole numbers")
-    wanted = _BYTES_FORMAT if in_bytes else _MAP_FORMAT
+    wanted = _BYTES_FORMAT if as_bytes else _MAP_FORMAT
     if str(arrays["format"]) != wanted or arrays.keys() != names.keys():
         raise ValueError(f"{REGIONS}: is not of format {wanted}, or holds {', '.join(arrays.keys() - names.keys())}")
     return Map(
@@ -375,7 +380,7 @@ def hash_of_images(run: Described, rows: Rows, found: Map) -> str | None:
     for start in range(0, len(found.centres), _ROWS):
         part = found.centres[start : start + _ROWS]
         images = part.astype(np.float32)
-        if is_bytes(part):
+        if in_bytes(part):
             images = images / np.float32(255)
         elif not np.array_equal(images.astype(np.float64), part):
             return None

@@ -9,12 +9,12 @@ import torch
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import usable_device
-from srs.geometry import is_bytes
 from srs.predict.run_classifier import run_classifier, run_router
 from srs.run.folder import Description
 from srs.run.sources import asked_again, files_of, library, own_code
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.findings import Findings, one_line
+from srs.verify.geometry import in_bytes
 from srs.verify.redraw import Moved, images_of, redraw
 from srs.verify.settings import VerifySettings
 
@@ -109,7 +109,7 @@ def check_votes(
     strict = run.manifest["device"] == "cpu" == classifier.device.type and single
     rounding = 0.0 if strict else _ROUNDING if single else _LOW_PRECISION
     n = len(rows.idx)
-    together = _TOGETHER if is_bytes(found.centres) else n
+    together = _TOGETHER if in_bytes(found.centres) else n
     clean = np.concatenate(
         [
             classifier.base_predict(torch.from_numpy(images_of(run, found, some)), np.array(run.sigmas))

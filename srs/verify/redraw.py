@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float32
 
 from smoothing import SmoothedClassifier
-from srs.geometry import is_bytes
 from srs.verify.evidence import Described, Map, Rows
+from srs.verify.geometry import in_bytes
 from srs.verify.rows import Cell
 
 #: Images that are drawn together, and counts of votes that are held of them.
@@ -49,7 +49,7 @@ class Moved:
 def images_of(run: Described, found: Map, images: Sequence[int]) -> Float32[np.ndarray, "b c h w"]:
     """Return some of the images, which are the centres of the map."""
     pixels = found.centres[list(images)].astype(np.float32).reshape(-1, *run.manifest["data"]["shape"])
-    return pixels / np.float32(255) if is_bytes(found.centres) else pixels
+    return pixels / np.float32(255) if in_bytes(found.centres) else pixels
 
 
 def redraw(

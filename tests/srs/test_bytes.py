@@ -130,7 +130,7 @@ def test_votes_and_levels_are_the_same_and_radii_no_larger_than_what_is_proved(r
         assert columns[0][name] == columns[1][name]
     radius, R, r = (np.array(list(map(float, columns[0][name]))) for name in ("radius", "R", "r"))
     assert (radius > 0).sum() > 10
-    assert (r < R - 0.01).sum() > 3  # regions had to share
+    assert (r < R - 0.01).any()  # regions had to share
     error = centre_error(np.zeros((1, 64), np.uint8))
     assert (radius <= np.maximum(np.minimum(R, r) - error, 0)).all()
     assert np.allclose(radius, list(map(float, columns[1]["radius"])), atol=2e-5)
