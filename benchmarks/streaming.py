@@ -1,6 +1,6 @@
 """Memory of certifying images that do not fit into memory, of 3x224x224 pixels, made when they are read.
 
-python benchmarks/streaming.py [--votes 50000] [--whole 3000]
+python benchmarks/streaming.py [--votes 50000] [--whole 2000]
 
 Votes: `certify_to_file` with one noise level, so all that a data set needs but for regions. Whole: `srs-certify` with
 two noise levels and joint regions, from an empty folder to the summary. The network averages pixels: what is measured
@@ -71,7 +71,7 @@ def pooled(num_classes: int) -> nn.Module:
 
 
 def votes(out: Path) -> None:
-    """Certify all images into one table: 2 selection and 4 estimation samples each."""
+    """Certify all images into one table: one selection and one estimation sample each."""
     from smoothing import SmoothedClassifier, certify_to_file
     from training import load_data
 
@@ -79,14 +79,14 @@ def votes(out: Path) -> None:
     torch.manual_seed(0)
     classifier = SmoothedClassifier(Pooled(), CLASSES, seed=0, device="cpu", batch_size=16)
     certify_to_file(
-        out / "table.tsv", classifier, data.test_images, sigma=0.5, n0=2, n=4, alpha=0.1, labels=data.test_labels
+        out / "table.tsv", classifier, data.test_images, sigma=0.5, n0=1, n=1, alpha=0.1, labels=data.test_labels
     )
 
 
 def whole(out: Path) -> None:
     """Certify all images with regions, by the command."""
     flags = ["--model", "streaming:pooled", "--dataset", "streaming:generated", "--sigmas", "0.25", "0.5"]
-    flags += ["--n0", "2", "--n", "4", "--chosen-only", "--alpha", "0.1", "--batch", "16", "--device", "cpu"]
+    flags += ["--n0", "1", "--n", "4", "--chosen-only", "--alpha", "0.1", "--batch", "16", "--device", "cpu"]
     flags += ["--out", str(out / "run")]
     sys.argv = ["srs-certify", *flags]
     from srs.commands.certify import main
@@ -152,7 +152,7 @@ def main() -> None:
     """Measure, write the rows and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--votes", type=int, nargs="*", default=[50_000], help="numbers of images; none: leave it out")
-    parser.add_argument("--whole", type=int, nargs="*", default=[3_000], help="numbers of images; none: leave it out")
+    parser.add_argument("--whole", type=int, nargs="*", default=[2_000], help="numbers of images; none: leave it out")
     parser.add_argument("--child", nargs=2, metavar=("PART", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
