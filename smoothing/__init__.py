@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from smoothing.agreement import agreeing_radius
     from smoothing.classifier import SmoothedClassifier
     from smoothing.confidence import certified_radius, lower_confidence_bound, top_two_p_value, upper_confidence_bound
+    from smoothing.images import ImageSource
     from smoothing.levels import sigma_grid
     from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
     from smoothing.routing import RoutedClassifier
@@ -30,6 +31,7 @@ __all__ = [
     "Certificates",
     "Decisions",
     "Identity",
+    "ImageSource",
     "Ladder",
     "Predictions",
     "RoutedCertificates",
@@ -63,6 +65,7 @@ _HOMES = {
     "lower_confidence_bound": "smoothing.confidence",
     "top_two_p_value": "smoothing.confidence",
     "upper_confidence_bound": "smoothing.confidence",
+    "ImageSource": "smoothing.images",
     "sigma_grid": "smoothing.levels",
     "ABSTAIN": "smoothing.results",
     "Certificates": "smoothing.results",

@@ -13,9 +13,13 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     """Return the SHA-256 of arrays, their shapes and types, in hexadecimal."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
+        digest.update(described(array.shape, array.dtype) + array.tobytes())
     return digest.hexdigest()
+
+
+def described(shape: tuple[int, ...], kind: np.dtype[Any]) -> bytes:
+    """Return what `hash_arrays` takes up before an array's content: its shape and type."""
+    return f"{shape} {kind}".encode()
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, str, str] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from smoothing.drawing.draw import LOCK, draw, owned
 from smoothing.drawing.files import Design, VoteFiles
 from smoothing.drawing.stages import Share
 from smoothing.fingerprint import classifier_difference, difference, hash_arrays
+from smoothing.images import ImageSource, RunImages
 from smoothing.machine import processes
 from smoothing.progress import Progress
 from smoothing.reading import read_json
@@ -57,7 +59,7 @@ class Selection:
 def certify_to_file(
     path: str | os.PathLike[str],
     classifier: SmoothedClassifier,
-    images: ArrayLike | Tensor,
+    images: ArrayLike | Tensor | ImageSource,
     *,
     sigma: ArrayLike | Selection,
     n0: int,
@@ -85,8 +87,9 @@ def certify_to_file(
         Where it exists already, finished by the same run, it is read and returned. The votes are kept in a folder
         beside it, called as the table with `.votes` at its end.
     classifier : SmoothedClassifier
-    images : array or tensor of shape (n, C, H, W)
-        Pixels in [0, 1].
+    images : array or tensor of shape (n, C, H, W), or ImageSource
+        Pixels in [0, 1]. Of a source of more than 256 MiB only the images in work are in memory, such as
+        `training.ByteImages(numpy.load("images.npy", mmap_mode="r"))`.
     sigma : float, array of shape (n,), or Selection
         Noise levels, or how to choose them.
     n0, n, alpha, indices, simultaneous, bound
@@ -149,7 +152,7 @@ class _Run:
         self,
         path: Path,
         classifier: SmoothedClassifier,
-        images: ArrayLike | Tensor,
+        images: ArrayLike | Tensor | ImageSource,
         sigma: ArrayLike | Selection,
         n0: int,
         n: int | Ladder,
@@ -160,7 +163,9 @@ class _Run:
         bound: str,
     ) -> None:
         self.path, self.folder = path, path.with_name(path.name + ".votes")
-        self.images = _validate_inputs.check_images(images)
+        if not isinstance(images, ImageSource):
+            images = _validate_inputs.check_images(images).numpy()
+        self.images = RunImages(images, np.arange(len(images)))
         count, ladder = len(self.images), as_ladder(n)
         idx = _validate.check_indices(indices, count)
         if len(np.unique(idx)) < count:
@@ -203,7 +208,7 @@ class _Run:
             "format": FORMAT,
             "classifier": asdict(classifier.identity),
             "check": classifier.check_logits(self.images.shape[1:]),
-            "images": hash_arrays(self.images.numpy(), idx, label),
+            "images": self.images.sha256(idx, label),
             "count": count,
             "sigma": noise,
             "n0": design.plan.n0,
@@ -220,7 +225,7 @@ class _Run:
 
     def pixels(self, positions: np.ndarray) -> Tensor:
         """Return some of the images."""
-        return self.images[positions]
+        return torch.from_numpy(self.images[positions])
 
     def begin(self) -> None:
         """Claim the path for this run, or leave it to `check` to compare."""

@@ -6,13 +6,15 @@ from training.attack import SmoothAdv, smoothed_loss
 from training.augment import AUGMENTATIONS
 from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
-from training.data import DATASETS, FolderImages, ImageData, cifar10, digits, image_folder, load_data, mnist
+from training.data import FolderImages, ImageData, Images, StreamedImages, image_folder
+from training.datasets import DATASETS, load_data
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.libraries.loading import LoadedModel, load_model
 from training.loop import Epoch, fit
 from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
+from training.own_datasets import DatasetImages, is_own_dataset
 from training.router_checkpoints import RouterCheckpoint, load_router
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
@@ -20,6 +22,7 @@ from training.runs import run
 from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
+from training.standard_sets import cifar10, cifar100, digits, fashion_mnist, mnist, svhn
 
 __version__ = version("srs-certify")
 
@@ -33,11 +36,13 @@ __all__ = [
     "ByteImages",
     "CifarResNet",
     "Consistency",
+    "DatasetImages",
     "DigitsCNN",
     "Engine",
     "Epoch",
     "FolderImages",
     "ImageData",
+    "Images",
     "LeNet",
     "LoadedModel",
     "Loss",
@@ -50,6 +55,7 @@ __all__ = [
     "SmoothAdv",
     "SmoothMix",
     "Stage",
+    "StreamedImages",
     "TrainSettings",
     "WeightedLevels",
     "accuracy",
@@ -59,11 +65,14 @@ __all__ = [
     "check_fit",
     "choose_levels",
     "cifar10",
+    "cifar100",
     "cross_entropy",
     "digits",
     "expected_radii",
+    "fashion_mnist",
     "fit",
     "image_folder",
+    "is_own_dataset",
     "load_checkpoint",
     "load_data",
     "load_model",
@@ -75,6 +84,7 @@ __all__ = [
     "save_checkpoint",
     "smoothed_loss",
     "soft_radius",
+    "svhn",
     "training_config",
     "validate_router",
 ]

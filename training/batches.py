@@ -1,32 +1,24 @@
 """How batches come to the device: from images that lie there, or from the host, the next while a step runs."""
 
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from smoothing.ahead import ahead
 from smoothing.machine import current, free_memory
 from training.byte_images import PIXELS, ByteImages, as_bytes
-from training.data import FolderImages
+from training.data import Images, StreamedImages
 
 #: The part of a device's free memory that images may take for as long as training lasts.
 SHARE = 0.25
 
-#: Batches that are made ready while a step runs.
-AHEAD = 2
-
 #: Images that are moved to the device together.
 _ROWS = 1024
-
-_Part = TypeVar("_Part")
-_Read = TypeVar("_Read")
 
 
 class Batches:
@@ -38,7 +30,7 @@ class Batches:
 
     Parameters
     ----------
-    images : array of shape (n, C, H, W), ByteImages or FolderImages
+    images : array of shape (n, C, H, W), ByteImages or StreamedImages
         Pixels in [0, 1].
     labels : int64 array of shape (n,), or float32 array of shape (n, k)
     device : torch.device
@@ -46,7 +38,7 @@ class Batches:
 
     def __init__(
         self,
-        images: np.ndarray | ByteImages | FolderImages,
+        images: Images,
         labels: Int64[np.ndarray, " n"] | Float32[np.ndarray, "n k"],
         device: torch.device,
     ) -> None:
@@ -55,8 +47,8 @@ class Batches:
             images = as_bytes(images) or images
         self._images = images
         self._device = device
-        self._held = None if isinstance(images, FolderImages) or not away else _moved(images, device)
-        self._threaded = away or isinstance(images, FolderImages)
+        self._held = None if isinstance(images, StreamedImages) or not away else _moved(images, device)
+        self._threaded = away or isinstance(images, StreamedImages)
         self._labels = torch.from_numpy(labels.copy()).to(device)
         self._pixels = torch.from_numpy(PIXELS).to(device)
 
@@ -93,7 +85,7 @@ class Batches:
             for part in indices:
                 yield self._held[part]
         elif self._threaded:
-            with closing(_ahead(self._read, parts)) as read:
+            with closing(ahead(self._read, parts)) as read:
                 for x in read:
                     yield x.to(self._device, non_blocking=self._device.type == "cuda")  # pinned then
         else:
@@ -135,21 +127,3 @@ def _moved(images: np.ndarray | ByteImages, device: torch.device) -> Tensor | No
         rows = np.array(stored[start : start + _ROWS], dtype=kind)  # a copy: PyTorch takes no read-only array
         held[start : start + _ROWS] = torch.from_numpy(rows)
     return held
-
-
-def _ahead(read: Callable[[_Part], _Read], parts: Sequence[_Part]) -> Generator[_Read, None, None]:
-    """Give what `read` returns for each part, in order; one thread is up to `AHEAD` parts ahead of the caller.
-
-    What `read` raises is raised where the part's turn has come. However the caller ends, the thread has ended before.
-    """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-    try:
-        waiting: deque[Future[_Read]] = deque()
-        for part in parts:
-            waiting.append(pool.submit(read, part))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

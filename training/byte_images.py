@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from smoothing.images import ImageSource
+
 #: What a byte p stands for: float32(p) / float32(255), rounded once. A table, because a division is rounded otherwise
 #: where it is done as a multiplication by the reciprocal, as on CUDA.
 PIXELS = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -11,7 +13,7 @@ PIXELS = np.arange(256, dtype=np.float32) / np.float32(255)
 _ROWS = 1024
 
 
-class ByteImages:
+class ByteImages(ImageSource):
     """Images of 8 bits a channel: `images[indices]` is the float32 array that the bytes stand for, p / 255.
 
     Parameters
@@ -21,14 +23,19 @@ class ByteImages:
 
     def __init__(self, pixels: UInt8[np.ndarray, "n c h w"]) -> None:
         self.pixels = pixels
-        self.shape = pixels.shape
 
-    def __len__(self) -> int:
-        return len(self.pixels)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (n, C, H, W)."""
+        return self.pixels.shape
 
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:
         images: np.ndarray = PIXELS[self.pixels[which]]
         return images
+
+    def subset(self, which: Int64[np.ndarray, " b"]) -> "ByteImages":
+        """Return these images, as bytes."""
+        return ByteImages(self.pixels[which])
 
 
 def as_bytes(images: np.ndarray) -> ByteImages | None:

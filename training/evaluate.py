@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from torch import nn
 
 from smoothing._validate import check_array, check_labels
@@ -10,13 +10,13 @@ from smoothing.forward import evaluating, one_line, refuse_lazy, run
 from smoothing.identity import own_passes
 from smoothing.machine import usable_device
 from training.byte_images import ByteImages
-from training.data import FolderImages, ImageData
+from training.data import ImageData, Images, StreamedImages
 
 
 @torch.no_grad()
 def accuracy(
     model: nn.Module,
-    images: Float32[np.ndarray, "n c h w"] | ByteImages | FolderImages,
+    images: Images,
     labels: Int64[np.ndarray, " n"],
     *,
     device: str | torch.device = "cpu",
@@ -25,7 +25,7 @@ def accuracy(
 
     The model gets copies of the images, and may return its logits as `run` takes them.
     """
-    if not isinstance(images, ByteImages | FolderImages):
+    if not isinstance(images, ByteImages | StreamedImages):
         images = check_array("images", images)
     labels = check_labels(labels)
     device = usable_device(device)

@@ -7,14 +7,13 @@ from jaxtyping import Float64, Int64
 
 from smoothing import SmoothedClassifier
 from smoothing.progress import Progress
-from training.byte_images import ByteImages
 from training.chunks import FIRST_INDEX, in_chunks
-from training.data import FolderImages
+from training.data import Images
 
 
 def choose_levels(
     classifier: SmoothedClassifier,
-    images: np.ndarray | ByteImages | FolderImages,
+    images: Images,
     labels: Int64[np.ndarray, " n"],
     *,
     sigmas: Float64[np.ndarray, " k"],

@@ -23,7 +23,7 @@ from training.attack import SmoothAdv
 from training.augment import AUGMENTATIONS
 from training.batches import Batches
 from training.byte_images import ByteImages
-from training.data import FolderImages
+from training.data import Images, StreamedImages
 from training.smoothmix import SmoothMix
 from training.stage import OPTIMIZERS, SCHEDULES, Engine, Stage, WeightedLevels
 
@@ -63,7 +63,7 @@ class Epoch:
 
 def fit(
     model: nn.Module,
-    images: Float32[np.ndarray, "n c h w"] | ByteImages | FolderImages,
+    images: Images,
     labels: Int64[np.ndarray, " labels"] | Float32[np.ndarray, "labels k"],
     *,
     stage: Stage,
@@ -83,7 +83,7 @@ def fit(
     ----------
     model : torch.nn.Module
         Maps (b, C, H, W) to logits; moved to the device and left in evaluation mode.
-    images : float32 array of shape (n, C, H, W), ByteImages or FolderImages
+    images : float32 array of shape (n, C, H, W), ByteImages or StreamedImages
         Pixels in [0, 1]. On an accelerator they are kept as `training.batches.Batches` says.
     labels : int64 array of shape (n,), or float32 array of shape (n, k)
         True classes, one per image; or what each of k answers is worth, for a loss that takes that, and the answer of
@@ -119,7 +119,7 @@ def fit(
     accelerator = Accelerator()
     world, rank = accelerator.num_processes, accelerator.process_index
     device = usable_device(accelerator.device if engine.device == "auto" else engine.device)
-    if not isinstance(images, ByteImages | FolderImages):
+    if not isinstance(images, ByteImages | StreamedImages):
         images = check_array("images", images)
     labels = labels if labels.ndim == 2 else check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
@@ -318,7 +318,7 @@ def _restored(
         ) from error
 
 
-def _check(images: np.ndarray | ByteImages | FolderImages, labels: np.ndarray, stage: Stage, least: int) -> None:
+def _check(images: Images, labels: np.ndarray, stage: Stage, least: int) -> None:
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: need as many of each, and at least one")
     if isinstance(stage.sigma, np.ndarray) and len(stage.sigma) != len(labels):

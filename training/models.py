@@ -1,6 +1,5 @@
 """Base classifiers. Each takes images in [0, 1]; normalisation is a layer of the model."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
@@ -9,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothing.forward import FAILURES, one_line, reason
+from smoothing.forward import one_line
+from training.factories import factory_of
 from training.libraries.architectures import architecture
 from training.libraries.names import kind_of, meant, nearest
 
@@ -231,18 +231,7 @@ def network(arch: str, num_classes: int) -> nn.Module:
             return architecture(arch, num_classes)
         except ValueError as error:
             raise ValueError(f"arch = {arch!r}: {str(error).removeprefix(f'{arch}: ')}") from error
-    module, _, name = arch.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"arch = {arch!r}: {error}; name package.module:factory, importable from here (PYTHONPATH=. adds the "
-            "folder that you are in)"
-        ) from error
-    except MemoryError:
-        raise
-    except FAILURES as error:
-        raise ValueError(f"arch = {arch!r}: importing {module} failed: {reason(error)}") from error
+    factory, name = factory_of(arch, f"arch = {arch!r}"), arch.partition(":")[2]
     with one_line(f"arch = {arch!r}: {name}({num_classes}) failed"):
         net = factory(num_classes)
     if not isinstance(net, nn.Module):

@@ -69,7 +69,35 @@ def read_picture(file: Source, *, size: int | None = None) -> Float32[np.ndarray
         Where the file is no such picture, or where its values are not certain: transparent pixels, several frames, CMYK
         and other colour spaces, depths that would be cut off.
     """
-    bands = _oriented(file)
+    return _values(_oriented(file), size)
+
+
+def values_of(picture: "Image.Image", name: str, *, size: int | None = None) -> Float32[np.ndarray, "c h w"]:
+    """Return the values of a Pillow image as `read_picture` does those of a file, but for an orientation noted in it.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Of 8 bits a channel.
+    name : str
+        What errors call it.
+    size : int, optional
+        Scale the shorter side to this and take the middle square.
+
+    Raises
+    ------
+    ValueError
+        Where it has transparent pixels, or is of a mode whose conversion to grey or RGB could lose something.
+    """
+    try:
+        return _values([_plain(name, picture)], size)
+    except _RefusedError:
+        raise
+    except Exception as error:  # whatever a picture that was not decoded yet makes its decoder raise
+        raise ValueError(f"{name}: not a readable image ({str(error)[:200] or type(error).__name__})") from error
+
+
+def _values(bands: list["Image.Image"], size: int | None) -> Float32[np.ndarray, "c h w"]:
     if size is not None:
         from PIL import Image, ImageOps
 
@@ -83,7 +111,9 @@ def read_picture(file: Source, *, size: int | None = None) -> Float32[np.ndarray
     return np.ascontiguousarray(planes)
 
 
-def with_channels(picture: Float32[np.ndarray, "c h w"], channels: int, file: Source) -> Float32[np.ndarray, "d h w"]:
+def with_channels(
+    picture: Float32[np.ndarray, "c h w"], channels: int, file: Source | str
+) -> Float32[np.ndarray, "d h w"]:
     """Return a picture with 1 or 3 channels: a grey one has three that are equal, and is grey where they are.
 
     Raises
@@ -180,7 +210,7 @@ def _is_deep_tiff(file: Source, opened: "ImageFile.ImageFile") -> bool:
     return False
 
 
-def _plain(file: Source, image: "Image.Image") -> "Image.Image":
+def _plain(file: Source | str, image: "Image.Image") -> "Image.Image":
     """Return an 8-bit picture as L or RGB."""
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -222,7 +252,7 @@ def _low_bytes(file: Source) -> Float32[np.ndarray, "h w c"]:
         return np.asarray(opened, dtype=np.float32)
 
 
-def _transparent(file: Source) -> _RefusedError:
+def _transparent(file: Source | str) -> _RefusedError:
     return _RefusedError(
         f"{file} has transparent pixels, which have no colour: put it on a background, save without alpha"
     )

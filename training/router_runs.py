@@ -15,9 +15,8 @@ from smoothing.forward import run as run_model
 from smoothing.identity import own_passes
 from smoothing.machine import processes, usable_device
 from smoothing.progress import Progress
-from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import ROUTER, check_savable, load_checkpoint, save_checkpoint, training_config
-from training.data import FolderImages, ImageData
+from training.data import ImageData, compact, subset
 from training.evaluate import check_fit
 from training.loop import fit
 from training.models import is_factory, normalized
@@ -26,8 +25,6 @@ from training.router_targets import RouterSampling, RouterValidation, expected_r
 from training.routers import router_network
 from training.run_folder import CHECKPOINT, Logs, are_epochs, saved_state
 from training.settings import TrainSettings, check_router_levels
-
-Images = np.ndarray | ByteImages | FolderImages
 
 
 class RouterRun:
@@ -40,9 +37,8 @@ class RouterRun:
         self.sigmas = np.array(levels)
         self.rows, self.held_out = _split(settings, data, config)
         self.unseen = _unseen(settings, len(self.held_out), len(data.train_labels), config)
-        given = data.train_images
-        all_images = given if isinstance(given, FolderImages) else as_bytes(given) or given
-        self.images, self.held_out_images = (_taken(all_images, rows) for rows in (self.rows, self.held_out))
+        all_images = compact(data.train_images)
+        self.images, self.held_out_images = (subset(all_images, rows) for rows in (self.rows, self.held_out))
         self.labels, self.held_out_labels = (data.train_labels[rows] for rows in (self.rows, self.held_out))
         self.classifier = SmoothedClassifier(
             base,
@@ -241,12 +237,6 @@ def _unseen(settings: TrainSettings, held_out: int, count: int, config: Mapping[
     if seen is None or config.get("dataset") != settings.dataset:
         return 0
     return max(0, min(held_out, count - int(seen)))
-
-
-def _taken(images: Images, rows: Int64[np.ndarray, " n"]) -> Images:
-    if isinstance(images, ByteImages):
-        return ByteImages(images.pixels[rows])
-    return images.subset(rows) if isinstance(images, FolderImages) else images[rows]
 
 
 def _progress(

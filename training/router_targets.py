@@ -12,9 +12,8 @@ from smoothing.confidence import weighted_alpha
 from smoothing.progress import Progress
 from smoothing.router_bounds import imagined_votes, router_clearance
 from smoothing.routing import ROUTER_SHARE
-from training.byte_images import ByteImages
 from training.chunks import FIRST_INDEX, in_chunks
-from training.data import FolderImages
+from training.data import Images
 
 #: A router is preferred to one level for all images where its advantage on held-out images is more than so many
 #: standard errors: it is then really better at a one-sided confidence of 95%.
@@ -106,7 +105,7 @@ class RouterValidation:
 
 def expected_radii(
     classifier: SmoothedClassifier,
-    images: np.ndarray | ByteImages | FolderImages,
+    images: Images,
     labels: Int64[np.ndarray, " n"],
     *,
     sigmas: Float64[np.ndarray, " K"],
@@ -165,7 +164,7 @@ def expected_radii(
 def validate_router(
     classifier: SmoothedClassifier,
     router: nn.Module,
-    images: np.ndarray | ByteImages | FolderImages,
+    images: Images,
     *,
     labels: Int64[np.ndarray, " n"],
     sigmas: Float64[np.ndarray, " K"],

@@ -15,9 +15,9 @@ from jaxtyping import Float64, Int64
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.progress import Progress
-from training.byte_images import as_bytes
 from training.checkpoints import check_savable, save_checkpoint
-from training.data import FolderImages, ImageData, load_data
+from training.data import ImageData, Images, compact, subset
+from training.datasets import load_data
 from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
@@ -84,7 +84,7 @@ class _Run:
         self.progress = progress
         self.num_classes = data.num_classes
         images, self.labels = _subset(data, settings.train_images, settings.seed)
-        self.images = images if isinstance(images, FolderImages) else as_bytes(images) or images
+        self.images = compact(images)
         self.net = build(settings.model, data.num_classes, seed=settings.seed)
         self.model = normalized(self.net, settings.normalizer)
         check_savable(self.net, f"--model {settings.model}")
@@ -179,14 +179,14 @@ class _Run:
                 partial.unlink()
 
 
-def _subset(data: ImageData, count: int | None, seed: int) -> tuple[np.ndarray | FolderImages, Int64[np.ndarray, " n"]]:
+def _subset(data: ImageData, count: int | None, seed: int) -> tuple[Images, Int64[np.ndarray, " n"]]:
     images, labels = data.train_images, data.train_labels
     if count is None:
         return images, labels
     if count > len(labels):
         raise ValueError(f"--train-images {count}: {data.name} has {len(labels)}")
     which = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
-    return images.subset(which) if isinstance(images, FolderImages) else images[which], labels[which]
+    return subset(images, which), labels[which]
 
 
 def _progress(

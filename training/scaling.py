@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smoothing.forward import evaluating, run
 from smoothing.identity import own_passes
+from smoothing.images import ImageSource
 from training.models import NORMALIZERS, Normalize
 
 #: Accuracy without noise from which on nothing is asked, and by how much a normaliser has to raise it to be named.
@@ -48,7 +49,7 @@ class Restored:
 @torch.no_grad()
 def restoring(
     model: nn.Module,
-    images: Float32[np.ndarray, "n c h w"],
+    images: Float32[np.ndarray, "n c h w"] | ImageSource,
     labels: Int64[np.ndarray, " n"],
     *,
     device: str | torch.device = "cpu",

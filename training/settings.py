@@ -41,13 +41,16 @@ class TrainSettings:
     """
 
     dataset: str = "digits"
-    """digits, mnist, cifar10 or imagefolder:PATH, with PATH/{train,test}/CLASS/FILE."""
+    """digits, mnist, fashion-mnist, cifar10, cifar100, svhn; imagefolder:PATH, with PATH/{train,test}/CLASS/FILE;
+    hf:PATH, what datasets' save_to_disk wrote, or Parquet files; or your own package.module:factory, called with
+    "train" and "test", which returns a map-style torch Dataset of (image, label)."""
     data_dir: Path = Path("data")
-    """Folder that holds MNIST/raw or cifar-10-batches-py."""
+    """Folder that holds MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, cifar-100-python or train_32x32.mat."""
     download: bool = False
-    """Fetch MNIST or CIFAR-10 into --data-dir where it is not there."""
+    """Fetch a known data set into --data-dir where it is not there."""
     image_size: int | None = None
-    """Side in pixels that images of a folder are scaled and cropped to. Default: they are all of one size."""
+    """Side in pixels that pictures of a folder or of a factory are scaled and cropped to. Default: they are all of one
+    size."""
     train_images: int | None = None
     """Train on this many images, drawn at random with the seed. Default: all."""
     model: str = "digits_cnn"

@@ -13,7 +13,7 @@ on disk puts them together. Rows depend neither on interruptions nor on the numb
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from smoothing.ahead import ahead
 from smoothing.classifier import SmoothedClassifier
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share, Stage
@@ -96,7 +97,8 @@ def draw(
     files : VoteFiles
     classifier : SmoothedClassifier
     images : callable
-        images(positions) returns those images of the run, checked, of shape (b, C, H, W).
+        images(positions) returns those images of the run, checked, of shape (b, C, H, W). It is called in another
+        thread, one call after the other.
     labels : int array of shape (n,)
         True classes, -1 where unknown; written beside the votes.
     share : Share
@@ -183,9 +185,10 @@ class _Work:
     def select(self) -> None:
         """Draw the selection samples that the share lacks."""
         design, stage = self.files.design, self.files.selection
-        for positions, append in self._chunks(stage, design.plan.n0 * design.sigma.shape[1]):
+        for positions, pixels, append in self._chunks(stage, design.plan.n0 * design.sigma.shape[1]):
             began = time.perf_counter()
-            pixels, sigma, idx = self._begin(positions), design.sigma[positions], design.idx[positions]
+            sigma, idx = design.sigma[positions], design.idx[positions]
+            self._begin(pixels)
             _, tally = self.classifier.select_votes(pixels, idx, sigma, plan=design.plan)
             clean = self.classifier.clean_classes(pixels, sigma)
             each = time_text((time.perf_counter() - began) / sigma.size)
@@ -201,9 +204,10 @@ class _Work:
         selected = self.files.selected()
         classes, share = np.zeros(design.sigma.shape, dtype=np.int64), np.zeros(design.sigma.shape)
         classes[selected.images], share[selected.images] = selected.outcome.classes, selected.outcome.share
-        for positions, append in self._chunks(stage, design.ladder.rungs[0] * stage.each):
+        for positions, pixels, append in self._chunks(stage, design.ladder.rungs[0] * stage.each):
             began = time.perf_counter()
-            pixels, sigma, idx = self._begin(positions), design.sigma[positions], design.idx[positions]
+            sigma, idx = design.sigma[positions], design.idx[positions]
+            self._begin(pixels)
             wanted: Bool[np.ndarray, "b k"] = np.ones(sigma.shape, dtype=bool)
             if design.chosen_only:
                 wanted = np.arange(sigma.shape[1]) == level[positions, None]
@@ -229,40 +233,43 @@ class _Work:
             return
         design, stage = self.files.design, self.files.routes[name]
         n = design.routes(name)
-        for positions, append in self._chunks(stage, n):
+        for positions, pixels, append in self._chunks(stage, n):
             began = time.perf_counter()
-            votes = self.router.route(self._begin(positions), design.idx[positions], n=n, stage=name)
+            self._begin(pixels)
+            votes = self.router.route(pixels, design.idx[positions], n=n, stage=name)
             each = time_text((time.perf_counter() - began) / len(positions))
             rows = Tally((n,), votes[None, :, None], np.ones((len(positions), 1), dtype=np.int64))
             append((str(idx), *rows.text(i, 0), each) for i, idx in enumerate(design.idx[positions].tolist()))
 
-    def _begin(self, positions: Int64[np.ndarray, " b"]) -> Tensor:
-        pixels = self.images(positions)
+    def _begin(self, pixels: Tensor) -> None:
         if self._identity(pixels) != self.identity:
             raise ValueError(
                 f"{self.files.folder}: the model was changed while it was certified: begin again in another folder"
             )
-        return pixels
 
     def _identity(self, pixels: Tensor) -> Identity | RoutedIdentity:
         return self.classifier.begin(pixels) if self.router is None else self.router.begin(pixels)
 
     def _chunks(
         self, stage: Stage, samples: int
-    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Callable[[Iterator[tuple[str, ...]]], None]]]:
-        """Give images of the share without rows, as many as fill batches with so many samples each, and `append`."""
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Tensor, Callable[[Iterator[tuple[str, ...]]], None]]]:
+        """Give images of the share without rows, as many as fill batches with so many samples each, and `append`.
+
+        A thread reads the next images while these are worked on.
+        """
         mine = self.share.positions(len(stage.idx))
         left = np.intersect1d(stage.missing(), mine)
         if not left.size:
             return
         full = FULL_BATCHES * self.classifier.batch_size * self.classifier.threads
         together = max(1, min(MOST_TOGETHER, full // samples))
+        parts = [left[start : start + together] for start in range(0, len(left), together)]
         what = {self.files.selection: "select", self.files.estimation: "certify"}.get(stage, "route")
         with (
             stage.appending(self.share) as append,
             Counter(self.progress, what, len(mine), len(mine) - len(left)) as counter,
+            closing(ahead(self.images, parts)) as read,
         ):
-            for start in range(0, len(left), together):
-                positions = left[start : start + together]
-                yield positions, append
+            for positions, pixels in zip(parts, read, strict=True):
+                yield positions, pixels, append
                 counter.advance(len(positions))

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from regions import RegionMap
 from smoothing import ABSTAIN
 from smoothing.fingerprint import hash_arrays
+from srs.geometry import is_bytes
 from srs.logs.read import read_log
 from srs.predict.loading import FinishedRun
 from srs.run.folder import CERTIFICATES, REGIONS
@@ -60,6 +61,10 @@ def read_target(run: FinishedRun, most: int, rng: np.random.Generator) -> Target
     ValueError
         Where `certificates.tsv` is damaged, or is not about the run's images.
     """
+    if is_bytes(run.regions.centres):
+        raise ValueError(
+            f"{run.folder}: the run keeps its many images in bytes, which cannot be attacked; certify fewer"
+        )
     file = run.folder / CERTIFICATES
     table, idx = read_log(file), images_of(run.folder)
     images = run.regions.centres.reshape(-1, *run.shape).astype(np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from regions.extras import need
+from srs.commands._config import find_in_current_folder
 from srs.limits import check_alpha
 
 if TYPE_CHECKING:
@@ -161,9 +162,12 @@ def _images(settings: AllocateSettings) -> Callable[[Logs, np.ndarray], np.ndarr
 
             return lambda logs, rows: array_points(logs, points, rows)
         case None, str(dataset):
-            if data_dir != Path("data") and dataset not in ("mnist", "cifar10"):
-                raise ValueError(f"--data-dir {data_dir}: is about --dataset mnist or cifar10; leave it out")
+            if data_dir != Path("data") and (dataset == "digits" or ":" in dataset):
+                raise ValueError(
+                    f"--data-dir {data_dir}: is about --dataset mnist or cifar10 and the like; leave it out"
+                )
             need("certify", f"--dataset {dataset}")
+            find_in_current_folder(dataset)
             from srs.logs.images import log_points
 
             return lambda logs, rows: log_points(logs, dataset, data_dir, image_size=size, order=order, rows=rows)

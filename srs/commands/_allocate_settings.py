@@ -64,11 +64,12 @@ class AllocateSettings:
     sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SIGMA ...")] = ()
     """Noise level sigma of each log, in order. Default: read off the names, as in NOISE_0.25.tsv."""
     dataset: str | None = None
-    """Whose test images the logs are about: mnist, cifar10, digits or imagefolder:PATH."""
+    """Whose test images the logs are about, as srs-certify's --dataset: mnist, cifar10, imagefolder:PATH, hf:PATH and
+    so on."""
     data_dir: Path = Path("data")
-    """Folder that holds MNIST/raw or cifar-10-batches-py."""
+    """Folder that holds MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, cifar-100-python or test_32x32.mat."""
     image_size: int | None = None
-    """Side in pixels that images of a folder are scaled and cropped to."""
+    """Side in pixels that pictures of a folder or of a factory are scaled and cropped to."""
     image_order: Literal["sorted", "class"] = "sorted"
     """What idx means in a folder. sorted: the place in the list of all files, by class, then name. class: the k-th
     image of a class in the logs is the k-th file of its class."""

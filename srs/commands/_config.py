@@ -10,12 +10,12 @@ import tyro
 
 from srs.commands._cli import one_line_errors, parse
 from srs.run.settings import BESIDE, EARLIER, OUT, CertifySettings
-from srs.run.sources import asked_again, library, own_code
+from srs.run.sources import asked_again, library, own_code, own_data
 
 Settings = TypeVar("Settings", bound=CertifySettings)
 
-#: Settings that may name a factory, `package.module:factory`.
-CODE = ("model", "arch")
+#: Settings that may name a factory, `package.module:factory`, and what tells whether one does.
+CODE = {"model": own_code, "arch": own_code, "dataset": own_data}
 
 #: Settings of one start that could replace or change a run, or reach into the network: a file cannot say them.
 _FLAGS_ONLY = frozenset({"resume", "overwrite", "download"})
@@ -44,7 +44,7 @@ def parse_over_file(
     if not given:
         return parse(settings, command, description, groups=groups, args=args)
     default = parse(settings, f"{command}: {file}", description, args=given)
-    code = {name: getattr(default, name) for name in CODE if own_code(getattr(default, name))}
+    code = {name: getattr(default, name) for name, is_code in CODE.items() if is_code(getattr(default, name))}
     nothing: dict[str, Any] = dict.fromkeys(code)
     found = parse(settings, command, description, default=replace(default, **nothing), groups=groups, args=args)
     with one_line_errors(command):
@@ -145,7 +145,7 @@ def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None
         The command line. Default: that of this process.
     """
     given = sys.argv[1:] if args is None else args
-    named = any(name and names_it(name, given) and own_code(name) and not library(name) for name in names)
+    named = any(name and names_it(name, given) and own_data(name) and not library(name) for name in names)
     if named and "" not in sys.path:
         sys.path.insert(0, "")
 

@@ -58,7 +58,7 @@ def certify(settings: CertifySettings, teller: Teller | None = None) -> None:
     from srs.run.inputs import choose_images, completed  # after the check: PyTorch takes seconds to import
     from srs.run.team import team_of
 
-    find_in_current_folder(settings.model, settings.arch)
+    find_in_current_folder(settings.model, settings.arch, settings.dataset)
     start = completed(settings)
     out, team = start.out, team_of(start)
     if start.resume and not team.apart:
@@ -157,7 +157,7 @@ def _finish(out: Path, run: _Run) -> dict[str, Any]:
     """Evaluate the votes of a run that has them all, and write what follows from them."""
     from srs.evaluation.evaluate import evaluate
     from srs.report.summary import write
-    from srs.run.draw import points_of, record_of
+    from srs.run.draw import record_of
     from srs.run.folder import claimed, read_description
 
     inputs, settings = run.inputs, run.inputs.settings
@@ -165,7 +165,7 @@ def _finish(out: Path, run: _Run) -> dict[str, Any]:
         run.check(out)
         described = read_description(out)  # of the start, which may have been another one
         record = record_of(out, inputs)
-        results = evaluate(record, points_of(inputs), settings.mode, settings.alpha, settings.sampler)
+        results = evaluate(record, inputs.points, settings.mode, settings.alpha, settings.sampler)
         return write(results, described.config, described.manifest, out)
 
 

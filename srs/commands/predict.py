@@ -39,7 +39,7 @@ def predict(settings: PredictSettings) -> None:
     """Load map and classifier, read the images, answer, print."""
     settings.check()
 
-    find_in_current_folder(settings.model, settings.arch)
+    find_in_current_folder(settings.model, settings.arch, settings.dataset)
 
     from srs.predict.opening import open_map, open_run  # after the check: PyTorch takes seconds to import
 

@@ -37,7 +37,7 @@ def main() -> None:
 
         with naming_flags(TrainSettings, **_FLAGS), Teller("srs-train") as teller:
             settings = parse_preset({**PRESETS, **ROUTER_PRESETS}, "srs-train", _DESCRIPTION)
-            find_in_current_folder(settings.model)
+            find_in_current_folder(settings.model, settings.dataset)
             epochs = run(settings, progress=teller.progress)
 
         if processes(settings.device).is_main_process:

@@ -37,7 +37,7 @@ def main() -> None:
         Teller("srs-verify") as teller,
     ):
         settings.check()
-        find_in_current_folder(settings.model, settings.arch)
+        find_in_current_folder(settings.model, settings.arch, settings.dataset)
 
         from srs.verify.verify import verify  # after the check: PyTorch takes seconds to import
 

@@ -18,6 +18,7 @@ from srs.evaluation.background import Outside, Promised, with_background
 from srs.evaluation.routed import Routed
 from srs.evaluation.rules import Choice, Proofs, RuleAnswers, answer, at, certified
 from srs.evaluation.sizing import Sizer
+from srs.geometry import Points, allocate_levels, centre_error, region_map
 from srs.modes import COMPARED, Mode
 from srs.run.votes import Record
 
@@ -41,7 +42,7 @@ class Results:
     record : Record
         The votes that all of it comes from.
     points : array of shape (n, d)
-        The images, flattened: the centres of the regions.
+        The images, flattened: the centres of the regions. Bytes stand for p / 255.
     alpha : float
         Failure probability.
     main : Mode
@@ -59,7 +60,7 @@ class Results:
     """
 
     record: Record
-    points: Float64[np.ndarray, "n d"]
+    points: Points
     alpha: float
     main: Mode
     proofs: Proofs
@@ -96,7 +97,7 @@ class Results:
     @cached_property
     def table(self) -> regions.RegionMap:
         """The main mode's region map."""
-        return regions.RegionMap(self.points, self.radii, self.sigma, classes=self.answers.predict)
+        return region_map(self.points, self.radii, self.sigma, classes=self.answers.predict)
 
     @property
     def level(self) -> Int64[np.ndarray, " n"]:
@@ -120,9 +121,7 @@ class Results:
         return np.where(self.record.certified[j], self.proofs.constant[j], np.nan)
 
 
-def evaluate(
-    record: Record, points: Float64[np.ndarray, "n d"], main: Mode, alpha: float, sampler: str = "gaussian"
-) -> Results:
+def evaluate(record: Record, points: Points, main: Mode, alpha: float, sampler: str = "gaussian") -> Results:
     """Compute what the votes prove at this alpha, and size the regions of every mode.
 
     With probability at least 1 - alpha, per image: a certificate of a sound rule holds. In modes that need it, all of
@@ -137,9 +136,10 @@ def evaluate(
     alpha : float
         In (0, 1), and at least 1e-100 for each image.
     sampler : {"gaussian", "discrete"}, default="gaussian"
-        That of the votes: radii of G are cut by what looking up the region of a float32 image may be off.
+        That of the votes: radii of G are cut by what looking up the region of a float32 image may be off, and by how
+        far that image may be from a centre in bytes.
     """
-    lost = make_sampler(sampler).lookup_error(points.shape[1])
+    lost = make_sampler(sampler).lookup_error(points.shape[1]) + centre_error(points)
     main, choice = choice_of(record, main, record.level, points)
     columns = [(record, choice, proofs_from_votes(record, main, alpha, record.share))]
     if record.share.any():
@@ -159,12 +159,12 @@ def evaluate(
     return Results(record, points, alpha, main, columns[0][2], found[0], found[-1], routed)
 
 
-def level_one_sided(record: Record, main: Mode, points: Float64[np.ndarray, "n d"]) -> Int64[np.ndarray, " n"]:
+def level_one_sided(record: Record, main: Mode, points: Points) -> Int64[np.ndarray, " n"]:
     """Return the levels that the run would have chosen for one-sided certificates, if it certified at all levels."""
     if not record.certified.all():
         return record.level
     if main.overlap == "joint":
-        return regions.allocate_levels(points, record.sigmas, record.expected_radius_one_sided).level
+        return allocate_levels(points, record.sigmas, record.expected_radius_one_sided)
     return np.asarray(record.expected_radius_one_sided.argmax(axis=1))
 
 
@@ -191,9 +191,7 @@ def proofs_from_votes(record: Record, main: Mode, alpha: float, share: Float64[n
     return Proofs(record.classes, each, each, simultaneous, guarantee)
 
 
-def choice_of(
-    record: Record, main: Mode, level: Int64[np.ndarray, " n"], points: Float64[np.ndarray, "n d"]
-) -> tuple[Mode, Choice]:
+def choice_of(record: Record, main: Mode, level: Int64[np.ndarray, " n"], points: Points) -> tuple[Mode, Choice]:
     """Return the main mode, with a number for its level outside, and the levels of every rule.
 
     Images choose by themselves, but for the main mode, which has the levels that are given. Where the run chose jointly

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 import regions
+from srs.geometry import allocate, scaled, sized
 from srs.modes import Mode
 
 #: Overlaps for each image that are listed for all modes to share. With more, `regions.allocate` lists none either.
@@ -25,9 +26,10 @@ class Sizer:
     Attributes
     ----------
     points : array of shape (n, d)
-        The images.
+        The images; bytes stand for p / 255.
     near : regions.OverlapGraph or None
-        The overlaps among the largest radii of all modes; None where they are too many to hold.
+        The overlaps among the largest radii of all modes, in the unit of the points; None where they are too many to
+        hold.
     options : mapping
         Passed to `regions.allocate` where it solves the LP.
     parallel, search
@@ -66,7 +68,7 @@ class Sizer:
         largest = np.maximum.reduce([np.zeros(len(points)), *radii])
         near, most = None, SHARED_EDGES * len(points)
         with suppress(regions.TooManyOverlaps):
-            near = regions.overlap_graph(points, largest, search=search, parallel=parallel, most=most)
+            near = regions.overlap_graph(points, scaled(points, largest), search=search, parallel=parallel, most=most)
         return cls(points, near, options, parallel, search)
 
     def __call__(
@@ -89,5 +91,6 @@ class Sizer:
             how |= self.options
         groups = mode.groups(level, predict)
         if self.near is None:
-            return regions.allocate(self.points, R, groups=groups, search=self.search, **how)
-        return regions.allocate_graph(self.near.restricted(R, groups=groups), **how)
+            return allocate(self.points, R, groups=groups, search=self.search, **how)
+        near = self.near.restricted(scaled(self.points, R), groups=groups)
+        return sized(self.points, R, regions.allocate_graph(near, **how))

@@ -25,9 +25,9 @@ def log_points(
     ----------
     logs : Logs
     dataset : str
-        One of `training.DATASETS`, or `imagefolder:PATH`; then PATH/test, PATH/val or PATH holds a folder per class.
+        As `training.load_data` takes it; of `imagefolder:PATH`, PATH/test, PATH/val or PATH holds a folder per class.
     data_dir : path
-        Where MNIST or CIFAR-10 are.
+        Where the files of a known data set are.
     image_size : int, optional
         Side that images of a folder are scaled and cropped to.
     order : {"sorted", "class"}, default="sorted"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from srs.arrays import as_pixels, read_array
-from training import FolderImages
+from training import Images
 from training.pictures import PictureBytes, Source, read_picture, with_channels
 
 #: How a .npy file begins.
@@ -28,7 +28,7 @@ def read_images(
     sources: tuple[str, ...],
     size: int,
     shape: tuple[int, int, int] | None,
-    test_images: Callable[[], Float32[np.ndarray, "n c h w"] | FolderImages] | None = None,
+    test_images: Callable[[], Images] | None = None,
 ) -> Query:
     """Read PNG, JPEG and other picture files, arrays in .npy and .npz files, and images of a test set: `test:INDEX`.
 
@@ -67,9 +67,7 @@ def read_images(
     return Query(tuple(names), np.concatenate(parts))
 
 
-def _test_image(
-    source: str, test_images: Callable[[], Float32[np.ndarray, "n c h w"] | FolderImages] | None
-) -> Float32[np.ndarray, "1 c h w"]:
+def _test_image(source: str, test_images: Callable[[], Images] | None) -> Float32[np.ndarray, "1 c h w"]:
     index = source.removeprefix("test:")
     if test_images is None:
         raise ValueError(

@@ -18,6 +18,7 @@ from smoothing._validate_inputs import check_images
 from smoothing.fingerprint import difference
 from smoothing.reading import read_json
 from srs.evaluation.rules import less
+from srs.geometry import is_bytes
 from srs.predict.predictor import Answers, Predictor
 
 #: What may overlap in the file, by the run's overlap mode. Class groups would need all certificates to hold at once,
@@ -78,6 +79,11 @@ def open_state(
         raise ValueError(
             f"{called} {path}: the run's --overlap is {overlap}, whose certificates must hold all at once, which "
             "images still to come cannot promise; certify with --overlap sigma"
+        )
+    if is_bytes(table.centres):
+        raise ValueError(
+            f"{called} {path}: the run keeps its many images in bytes, beside which no region can be registered: "
+            "certify fewer images for that"
         )
     ours = identity_of(classifier, table) | {"groups": GROUPS[overlap]}
     about = path.with_name(f"{path.name}.json")

@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import nn
 
 from regions import RegionMap
@@ -29,8 +27,8 @@ from srs.predict.settings import PredictSettings
 from srs.run.base_classifiers import AllNamed, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
 from srs.run.map import check_apart
-from srs.run.sources import files_of, library
-from training import FolderImages, load_data
+from srs.run.sources import check_data, files_of, library
+from training import Images, load_data
 
 Ask: TypeAlias = Callable[..., Answers]
 
@@ -70,9 +68,12 @@ def open_run(settings: PredictSettings) -> OpenedRun:
     """Open a finished run: it says which classifier was certified, and of what shape its images are."""
     run = read_run(settings.run)
     ours = run.described.settings
+    if settings.dataset is not None:
+        check_data(settings.run, settings.dataset, ours.dataset)
 
     @cache
-    def test_images() -> Float32[np.ndarray, "n c h w"] | FolderImages:
+    def test_images() -> Images:
+        check_data(settings.run, settings.dataset, ours.dataset)
         return load_data(ours.dataset, ours.data_dir, image_size=ours.image_size, train=False).test_images
 
     sources = settings.images

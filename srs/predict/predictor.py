@@ -28,6 +28,9 @@ from srs.evaluation.rules import less
 from srs.limits import OUTSIDE, named_level
 from srs.predict.numbers import Numbers
 
+#: Regions whose distances to inputs are computed together.
+_TOGETHER = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -318,9 +321,12 @@ class Predictor:
         filled = np.flatnonzero(self.table.radii > 0)
         if not filled.size:
             raise ValueError("outside = 'nearest-region': the map has no region; choose another rule")
-        centres, radii = self.table.centres[filled], self.table.radii[filled]
-        gaps = (np.linalg.norm(centres - point, axis=1) - radii for point in points)
-        return np.array([self.table.sigma[filled[gap.argmin()]] for gap in gaps])
+        table, gaps = self.table, np.empty((len(points), filled.size))
+        for start in range(0, filled.size, _TOGETHER):
+            some = filled[start : start + _TOGETHER]
+            centres, radii = table.centres[some] / table.divisor, table.radii[some]
+            gaps[:, start : start + _TOGETHER] = [np.linalg.norm(centres - point, axis=1) - radii for point in points]
+        return np.asarray(table.sigma[filled[gaps.argmin(axis=1)]])
 
 
 def _nothing(where: Location[np.ndarray, np.ndarray], sigma: Float64[np.ndarray, " m"]) -> Answers:

@@ -20,6 +20,9 @@ class PredictSettings:
     """Images of the size that the regions are about; nothing is scaled."""
     indices: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also these images of the run's own test set: whole numbers from 0, one a line, or an array in a .npy file."""
+    dataset: str | None = None
+    """Data set of the run, only where it is package.module:factory and its test images are asked for: name it again if
+    you trust it."""
     certify: bool = False
     """Also certify each answer with fresh samples: within l2 radius min(R, distance to the region's boundary), in units
     of pixels in [0, 1]; less where regions of one class overlap and another sigma decides nearer by."""
@@ -75,6 +78,8 @@ class PredictSettings:
         """Raise `ValueError`, naming the flag and its value, where a setting cannot be honoured."""
         if not self.images and self.indices is None:
             raise ValueError("name at least one image after the run")
+        if self.dataset is not None and self.run.suffix == ".npz":
+            raise ValueError(f"--dataset {self.dataset}: a map does not say whose test images it is about; name a run")
         if self.indices is not None and self.run.suffix == ".npz":
             raise ValueError(f"--indices {self.indices}: a map does not say whose test images it is about; name a run")
         for flag, count in (("--n", self.n), ("--n0", self.n0)):

@@ -17,6 +17,7 @@ from srs.modes import OVERLAPPING, ROUTED, ROUTER
 from srs.report.numbers import floored, percent
 from srs.report.steps import SIGMA, UNIT, Line, Look, against_radius, lined, lines_beyond, tell, tell_heights
 from srs.report.svg import INK, SERIES, Drawing, level_styles, pixels, style
+from training import ByteImages
 
 #: Most levels that a legend names, or that are named where one points.
 _NAMED = 12
@@ -67,7 +68,7 @@ def radius_against_sigma(results: Results, j: int) -> Drawing:
 
 
 def radii_against_sigma(
-    results: Results, images: Float32[np.ndarray, "n c h w"], chosen: Sequence[int], look: Look
+    results: Results, images: Float32[np.ndarray, "n c h w"] | ByteImages, chosen: Sequence[int], look: Look
 ) -> Drawing:
     """Draw several images above their certified radii at every noise level (Fig. 1)."""
     columns = max(1, min(len(chosen), int(look.width // 1.05)))
@@ -79,7 +80,7 @@ def radii_against_sigma(
             axes.set_axis_off()
         for place, j in enumerate(chosen):
             row, column = 2 * (place // columns), place % columns
-            grid[row, column].imshow(pixels(images[j]), cmap="gray", vmin=0, vmax=255)
+            grid[row, column].imshow(pixels(images[np.array([j])][0]), cmap="gray", vmin=0, vmax=255)
             grid[row + 1, column].set_axis_on()
             _sigma_axes(grid[row + 1, column], results, j)
         figure.supxlabel(f"noise level {SIGMA} ({UNIT})", fontsize=look.size)

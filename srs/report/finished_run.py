@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
-from smoothing.fingerprint import difference, hash_arrays
+from smoothing.fingerprint import difference
+from smoothing.images import hash_of_images
 from srs.evaluation.evaluate import Results, evaluate
+from srs.geometry import Points, is_bytes
 from srs.modes import Mode
 from srs.report.summary import summarize
 from srs.run.folder import REGIONS, SUMMARY, read_description
@@ -20,6 +22,7 @@ from srs.run.router import router_record
 from srs.run.run_settings import RunSettings
 from srs.run.version_1 import OldRows
 from srs.run.votes import Record, images_of, read_record, vote_files
+from training import ByteImages
 
 #: What earlier versions called the entries of a summary, and what they are called now.
 _FORMER = {"clean_accuracy": "clean_accuracy_base"}
@@ -39,7 +42,7 @@ class StoredRun:
     record : Record
         Its rows.
     points : array of shape (n, d)
-        The images, flattened.
+        The images, flattened: float64, or bytes in the file of the map, which stand for p / 255.
     summary : dict
         What it said when it came to its end.
     """
@@ -49,13 +52,14 @@ class StoredRun:
     manifest: dict[str, Any]
     settings: RunSettings
     record: Record
-    points: Float64[np.ndarray, "n d"]
+    points: Points
     summary: dict[str, Any]
 
     @property
-    def images(self) -> Float32[np.ndarray, "n c h w"]:
+    def images(self) -> Float32[np.ndarray, "n c h w"] | ByteImages:
         """The images, pixels in [0, 1]."""
-        return self.points.reshape(-1, *self.manifest["data"]["shape"]).astype(np.float32)
+        shaped = self.points.reshape(-1, *self.manifest["data"]["shape"])
+        return ByteImages(shaped) if is_bytes(shaped) else shaped.astype(np.float32)
 
     @property
     def alpha(self) -> float:
@@ -127,7 +131,7 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     points = run_map(folder, manifest, summary).centres
     stored = StoredRun(folder, described.config, manifest, settings, record, points, summary)
     images = stored.images
-    exact = np.array_equal(images.reshape(len(points), -1), points)  # images are float32
-    if not exact or hash_arrays(images, record.idx, record.label) != manifest["data"]["sha256"]:
+    exact = is_bytes(points) or np.array_equal(np.asarray(images).reshape(len(points), -1), points)  # they are float32
+    if not exact or hash_of_images(images, record.idx, record.label) != manifest["data"]["sha256"]:
         raise ValueError(f"{folder}: its images or labels are not those it was made of; restore {REGIONS} and the rows")
     return stored

@@ -17,6 +17,7 @@ from smoothing.tables import floor_text, write_rows
 from srs.evaluation.evaluate import Results
 from srs.evaluation.losses import Losses, losses
 from srs.evaluation.rules import Answers
+from srs.geometry import scaled
 from srs.modes import title
 from srs.report import figures
 from srs.report.assumptions import assumptions
@@ -55,7 +56,7 @@ def section(folder: Path, chapter: Chapter, number: int, look: Look) -> dict[str
     sized = results.allocations.items()
     lost = {name: losses(results.rules[name].R, results.rules[name].r, found) for name, found in sized}
     _write_losses(out / LOSSES, results, lost)
-    degree = regions.overlap_degrees(results.points, results.bounds.radius)
+    degree = regions.overlap_degrees(results.points, scaled(results.points, results.bounds.radius))
     samples = _samples(results) if not run.settings.chosen_only else []
     for name, drawing in _drawings(results, degree, look).items():
         save(drawing.figure, out / f"{name}.png", out / f"{name}.pdf")
@@ -202,7 +203,8 @@ def _sample(chapter: Chapter, number: int, j: int) -> dict[str, Any]:
 
 def _picture(chapter: Chapter, j: int) -> dict[str, Any]:
     record = chapter.results.record
-    return {"image": image_uri(chapter.run.images[j]), "idx": int(record.idx[j]), "label": int(record.label[j])}
+    image = chapter.run.images[np.array([j])][0]
+    return {"image": image_uri(image), "idx": int(record.idx[j]), "label": int(record.label[j])}
 
 
 def _costs(results: Results, lost: Mapping[str, Losses]) -> list[dict[str, str]]:

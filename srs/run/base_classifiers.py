@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from torch import nn
 
 from smoothing import SmoothedClassifier
+from smoothing.images import ImageSource
 from smoothing.machine import one_thread_each
 from smoothing.progress import Progress
 from srs.run.folder import MODEL, own_file
@@ -128,9 +129,7 @@ def base_classifiers(
     return bank(models), next(iter(models.values())).loaded
 
 
-def warn_of_scaling(
-    base: Bank, images: Float32[np.ndarray, "n c h w"], labels: Int64[np.ndarray, " n"], *, device: str
-) -> None:
+def warn_of_scaling(base: Bank, images: ImageSource, labels: Int64[np.ndarray, " n"], *, device: str) -> None:
     """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
     for model in base.values() if isinstance(base, Mapping) else [base]:
         found = restoring(model, images, labels, device=device)

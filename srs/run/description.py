@@ -15,6 +15,9 @@ _MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
 
 _HASH = re.compile("[0-9a-f]{64}")
 
+BYTES = "uint8"
+"""What the manifest says of `centres` where those of the map are bytes, which stand for p / 255."""
+
 
 def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     """Raise `ValueError` unless the manifest has all parts, each of its type and range, and is of these settings.
@@ -31,6 +34,8 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     shape = _part(data, "shape", list)
     if len(shape) != 3 or any(not _is_whole(side, 1, MOST) for side in shape) or prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"shape = {_short(shape)} is none of an image")
+    if "centres" in data and (data["centres"] != BYTES or settings.router or settings.mode.outside is not None):
+        raise ValueError(f"centres = {_short(data['centres'])} is no such kind")
     for part, name in ((data, "sha256"), (classifier, "weights")):
         if not _HASH.fullmatch(_part(part, name, str)):
             raise ValueError(f"{name} = {_short(part[name])} is no hash")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-import regions
 from smoothing import SmoothedClassifier
 from smoothing.drawing.draw import Missing, draw
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share
 from smoothing.progress import Progress
+from srs.geometry import allocate_levels
 from srs.run.inputs import Inputs
 from srs.run.votes import Record, read_record, vote_files
 
@@ -33,16 +33,15 @@ def draw_run(
     An image's estimation samples are named by (seed, stage, index), so its row at its level is the one that certifying
     it there alone would give; looking it up among the others is sound because selection samples picked it.
     """
-    images = torch.from_numpy(inputs.images)
 
     def joint(radii: Float64[np.ndarray, "n k"]) -> Int64[np.ndarray, " n"]:
-        points = inputs.images.reshape(len(inputs.images), -1)
-        return regions.allocate_levels(points, inputs.sigmas, radii).level
+        points = inputs.points if inputs.in_bytes else inputs.images[:].reshape(len(inputs.images), -1)
+        return allocate_levels(points, inputs.sigmas, radii)
 
     return draw(
         files_of(folder, inputs),
         classifier,
-        lambda positions: images[positions],
+        lambda positions: torch.from_numpy(inputs.images[positions]),
         inputs.labels,
         share or Share(),
         joint=joint if inputs.settings.overlap == "joint" else None,
@@ -62,8 +61,3 @@ def files_of(folder: Path, inputs: Inputs) -> VoteFiles:
 def record_of(folder: Path, inputs: Inputs) -> Record:
     """Return all votes of a run, which must be there."""
     return read_record(files_of(folder, inputs), inputs.router_record)
-
-
-def points_of(inputs: Inputs) -> Float64[np.ndarray, "n d"]:
-    """Return the images as points: the centres of the regions."""
-    return inputs.images.reshape(len(inputs.images), -1).astype(np.float64)

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
+from torch import Tensor
 
 from smoothing import Identity, RoutedClassifier, SmoothedClassifier, make_sampler, sigma_grid
-from smoothing.fingerprint import hash_arrays
+from smoothing.images import RunImages, portions
 from smoothing.machine import usable_device
 from smoothing.progress import Progress
+from srs.geometry import Points
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
+from srs.run.description import BYTES
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.router import Router, RouterRecord, read_router
 from srs.run.run_settings import GRID, Experts, Levels, Listed, RunSettings, Start, levels_of, settled, still_open
@@ -34,8 +37,8 @@ from srs.run.settings import (
     Overlap,
     halved,
 )
-from srs.run.sources import check_factory, files_of, library
-from training import PRESETS, ImageData, LoadedModel, load_data, load_router, training_config
+from srs.run.sources import asked_again, check_factory, files_of, library, own_data
+from training import PRESETS, ImageData, LoadedModel, as_bytes, load_data, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -47,6 +50,9 @@ DEMONSTRATION: Mapping[str, Any] = {
     "precision": "float32",
     "out": OUT,
 }
+
+#: Numbers of images that are kept as float64 to size regions; of more, 8-bit images stay bytes, in a file.
+MOST_FLOATS = 2**27
 
 #: Numbers in the noisy images of a pass that a folder may ask for: more than any CPU was found to like.
 _MOST_NUMBERS = 2**24
@@ -70,8 +76,8 @@ class Inputs:
         The grid.
     indices, labels : int arrays of shape (n,)
         The chosen test images' indices, and their true classes.
-    images : float32 array of shape (n, C, H, W)
-        Those images.
+    images : RunImages
+        Those images, of shape (n, C, H, W).
     device : str
         Where to compute.
     batch : int, optional
@@ -80,6 +86,10 @@ class Inputs:
         What is known of a base classifier of another library.
     router : Router, optional
         What names a level for every input, where the settings name one.
+    in_bytes : bool
+        Whether regions are around the images in bytes: where these are 8-bit ones, and more than `MOST_FLOATS` numbers.
+    folder : Path, optional
+        Where `points` may have a file.
     """
 
     settings: RunSettings
@@ -88,11 +98,34 @@ class Inputs:
     sigmas: Float64[np.ndarray, " k"]
     indices: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
-    images: Float32[np.ndarray, "n c h w"]
+    images: RunImages
     device: str
     batch: int | None = None
     loaded: LoadedModel | None = None
     router: Router | None = None
+    in_bytes: bool = False
+    folder: Path | None = None
+
+    @cached_property
+    def points(self) -> Points:
+        """The images as centres of regions, of shape (n, d): float64, or as bytes in a file.
+
+        The file lies in the run's folder, has no name, and ends with this process.
+        """
+        images = self.images
+        shape = (len(images), math.prod(images.shape[1:]))
+        if not self.in_bytes:
+            points = np.empty(shape)
+            for positions in portions(images.shape):
+                points[positions] = images[positions].reshape(len(positions), -1)
+            return points
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            for positions in portions(images.shape):
+                part = as_bytes(images[positions])
+                assert part is not None  # `load` saw that, and the images are the same
+                file.write(part.pixels.data)
+            file.flush()
+            return np.memmap(file, np.uint8, "r", shape=shape)
 
     @cached_property
     def routed(self) -> RoutedClassifier | None:
@@ -123,7 +156,8 @@ class Inputs:
                 "images": len(self.images),
                 "shape": list(self.images.shape[1:]),
                 "num_classes": self.data.num_classes,
-                "sha256": hash_arrays(self.images, self.indices, self.labels),
+                "sha256": self.images.sha256(self.indices, self.labels),
+                **({"centres": BYTES} if self.in_bytes else {}),
             },
             "classifier": asdict(identity),
             "router": None if self.router is None else self.router.manifest(self.routed, self.images.shape[1:]),
@@ -179,6 +213,9 @@ def _start(given: CertifySettings, known: Mapping[str, Any], source: str) -> Sta
     filled = _laddered(replace(given, **known))
     if missing := [name for name in still_open(filled) if name not in ("overlap", "classifier")]:
         raise ValueError(f"{source} says nothing of {_unsaid(missing[0])}")
+    if given.dataset is None and own_data(filled.dataset):
+        again = asked_again(f"--dataset {filled.dataset}", str(filled.dataset))
+        raise ValueError(f"{source} names a data set that is code of your own, which a file alone never runs: {again}")
     if (out := filled.out) is None:
         raise ValueError(f"{source} says nothing of a folder to write into: give --out")
     filled = _routed(filled)
@@ -265,11 +302,33 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
     data, indices = chosen.data, chosen.indices
     remedy = "choose across classes by --image-order shuffled, --skip or --indices"
     warn_of_one_class(data.test_labels[indices], data.test_labels, remedy)
-    images = data.test_images[indices]
-    make_sampler(settings.sampler).check(torch.from_numpy(images))
+    sampler = make_sampler(settings.sampler)
+    in_bytes = settings.router is None and settings.mode.outside is None
+    in_bytes = in_bytes and len(indices) * math.prod(data.test_images.shape[1:]) > MOST_FLOATS
+
+    def look(_: int, some: Tensor) -> None:
+        nonlocal in_bytes
+        sampler.check(some)
+        in_bytes = in_bytes and as_bytes(some.numpy()) is not None
+
+    images = RunImages(data.test_images, indices, look=look)
     base, loaded = base_classifiers(start, data, device=device, progress=progress)
     batch = _found_batch(start.out, device) if start.resume else None
-    inputs = Inputs(settings, data, base, sigmas, indices, data.test_labels[indices], images, device, batch, loaded)
+    labels = data.test_labels[indices]
+    inputs = Inputs(
+        settings,
+        data,
+        base,
+        sigmas,
+        indices,
+        labels,
+        images,
+        device,
+        batch,
+        loaded,
+        in_bytes=in_bytes,
+        folder=start.out,
+    )
     if settings.router is None:
         return inputs
     always = settings.router_always

@@ -13,7 +13,9 @@ from smoothing.drawing.stages import Table
 from smoothing.reading import read_json
 from smoothing.storage import whole_lines
 from smoothing.tables import COLUMNS, floor_text
+from srs.geometry import DIVISOR, is_bytes
 from srs.modes import GROUPS
+from srs.run.description import BYTES
 from srs.run.folder import CERTIFICATES, EXTRA, OLD_EXTRA, REGIONS, SUMMARY
 from srs.run.votes import Record
 
@@ -47,7 +49,10 @@ def run_map(folder: Path, manifest: Mapping[str, Any], summary: Mapping[str, Any
     file = folder / REGIONS
     if not file.exists():
         raise ValueError(f"{file}: no such file; {_ANEW}")
-    table = RegionMap.load(file)
+    in_bytes = manifest["data"].get("centres") == BYTES
+    table = RegionMap.load(file, mmap_mode="r" if in_bytes else None)
+    if (is_bytes(table.centres), table.divisor) != (in_bytes, DIVISOR if in_bytes else 1):
+        raise ValueError(f"{file} is another run's: its centres are in another unit; {_ANEW}")
     data, sigmas = manifest["data"], np.array(manifest["sigmas"], dtype=np.float64)
     if table.centres.shape != (data["images"], math.prod(data["shape"])):
         n, d = table.centres.shape

@@ -128,12 +128,15 @@ class CertifySettings:
     otherwise. Or a preset of srs-train, such as mnist-paper, whose data set and noise levels to take where neither
     flags nor the checkpoint say; not needed for what srs-train wrote."""
     dataset: str | None = None
-    """Whose test images: digits, mnist, cifar10 or imagefolder:PATH, with PATH/{test,val}/CLASS/FILE or, where
-    there are none, PATH/CLASS/FILE. Default: the checkpoint's."""
+    """Whose test images: digits, mnist, fashion-mnist, cifar10, cifar100, svhn; imagefolder:PATH, with
+    PATH/{test,val}/CLASS/FILE or, where there are none, PATH/CLASS/FILE; hf:PATH, what datasets' save_to_disk wrote, or
+    Parquet files; or your own package.module:factory, called with "test", which returns a map-style torch Dataset of
+    (image, label). Default: the checkpoint's."""
     data_dir: Path | None = None
-    """Folder that holds MNIST/raw or cifar-10-batches-py. Default: the checkpoint's, else data."""
+    """Folder that holds MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, cifar-100-python or test_32x32.mat. Default:
+    the checkpoint's, else data."""
     image_size: int | None = None
-    """Side in pixels that images of a folder are scaled and cropped to. Default: the checkpoint's."""
+    """Side in pixels that pictures of a folder or of a factory are scaled and cropped to. Default: the checkpoint's."""
     sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SIGMA ...")] = ()
     """The noise levels, increasing, where they are no multiples of a step: --sigmas 0.12 0.25 0.5 1."""
     sigma_min: float | None = None

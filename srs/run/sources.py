@@ -1,4 +1,4 @@
-"""Which base classifier flags name, and a run's settings: checkpoints, or code of the user's own. Light to import."""
+"""Which base classifier and data set flags name, and a run's settings: files, or code of one's own. Light to import."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,28 @@ def own_code(name: str | None) -> bool:
     return is_factory(name)
 
 
+def own_data(name: str | None) -> bool:
+    """Whether a data set is `package.module:factory`, which no file may ask for."""
+    if name is None or ":" not in name:
+        return False
+    from training.own_datasets import is_own_dataset  # PyTorch takes seconds to import: only who names something pays
+
+    return is_own_dataset(name)
+
+
+def check_data(folder: Path, given: str | None, stored: str) -> None:
+    """Raise `ValueError` where `--dataset` is not that of a run, and where a folder alone would have code run."""
+    if given is not None and given != stored:
+        raise ValueError(f"--dataset {given}: the run in {folder} has {stored}; give that, or leave it out")
+    if given is None and own_data(stored):
+        raise ValueError(
+            f"{folder}: its data set is code of your own, which a folder alone never runs: "
+            f"{asked_again(f'--dataset {stored}', stored)}"
+        )
+
+
 def asked_again(flag: str, name: str | None) -> str:
-    """Return what the user has to do for a model of a run that a folder alone never loads; `flag` holds its name."""
+    """Return what the user has to do for code of a run that a folder alone never runs; `flag` holds its name."""
     return f"add {flag}" if library(name) else f"add {flag} if you trust that module"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from smoothing import ABSTAIN, CertificateTable
-from smoothing.fingerprint import hash_arrays
+from smoothing.images import RunImages
 from srs.evaluation.rules import Answers
 from srs.labels import named_paths, of_each
 from srs.logs.read import check_same, is_two_sided, read_log
@@ -116,7 +116,7 @@ def _run(path: Path) -> Entry:
         bound="full" if record.share.any() else "one-sided",
         samples=_spent(stored) / len(record.idx),
         alpha=stored.main.share(stored.alpha, len(record.idx)),
-        images=hash_arrays(stored.images[order]),
+        images=RunImages(stored.images, order).sha256(),
     )
 
 

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
-import regions
 from srs.verify.arithmetic import Real, mp, normal_quantile
 from srs.verify.background import Around, Made, Placed, agreed
 from srs.verify.evidence import Described, Map, Rows
+from srs.verify.geometry import joint_levels, overlapping
 from srs.verify.proofs import Proof, best_levels
 from srs.verify.rows import Table
 
@@ -78,7 +78,7 @@ def level_problems(run: Described, rows: Rows, found: Map | None) -> list[str]:
 
 def joint(run: Described, found: Map, expected: Sequence[Sequence[float]]) -> list[int]:
     """Return the levels that are chosen together with the radii, for such a table of radii."""
-    return list(map(int, regions.allocate_levels(found.centres, run.sigmas, np.array(expected)).level))
+    return joint_levels(found.centres, run.sigmas, expected)
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,11 +308,12 @@ def groups_of(overlap: str, level: Sequence[int], classes: Sequence[int]) -> lis
 
 
 def overlap_problems(rows: Rows, found: Map, radii: Sequence[float], level: Sequence[int], mode: str) -> list[str]:
-    """Say where regions overlap that must not, by the exact search of `regions.verify`."""
+    """Say where regions overlap that must not, by an exact search."""
     classes = [one.classes[at] for one, at in zip(rows.chosen, level, strict=True)]
-    verified = regions.verify(found.centres, np.array(radii), groups=groups_of(mode.partition("-")[0], level, classes))
-    if verified:
+    groups = groups_of(mode.partition("-")[0], level, classes)
+    pair = overlapping(found.centres, radii, groups)
+    if pair is None:
         return []
-    i, j = verified.overlapping[0].tolist()
-    count = len(verified.overlapping)
-    return [f"{mode}: regions of images {rows.idx[i]} and {rows.idx[j]} overlap ({count} such pairs)"]
+    i, j, count = pair
+    how_many = "" if count is None else f" ({count} such pairs)"
+    return [f"{mode}: regions of images {rows.idx[i]} and {rows.idx[j]} overlap{how_many}"]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 from regions.files import read_arrays
 from smoothing.reading import read_json
 from srs.run.folder import CONFIG, MANIFEST, REGIONS, SUMMARY, read_description
 from srs.run.run_settings import Experts, Listed, RunSettings
 from srs.run.settings import MOST_LEVELS
+from srs.verify.geometry import in_bytes
 from srs.verify.proofs import Chosen, Climb, Proof, Rule, choose, proof_of, votes_of_one
 from srs.verify.rows import Cell, Table, cells_of
 
@@ -27,7 +28,10 @@ _OLD_ESTIMATION = ("idx", "sigma", "class", "count", "n", "time")
 #: The votes of a router: selection samples, and fresh ones.
 ROUTES = ("router_selection.tsv", "router_estimation.tsv")
 
-_MAP_FORMAT = "srs-region-map-1"
+_MAP_FORMAT, _BYTES_FORMAT = "srs-region-map-1", "srs-region-map-2"
+
+#: Rows of an array, or images, that are looked at together.
+_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +97,17 @@ class Described:
 
     @property
     def lost(self) -> float:
-        """What looking up the region of a float32 image may be off."""
-        if self.settings.sampler != "discrete":
-            return 0.0
-        return 2.0**-24 * float(np.sqrt(np.prod(self.manifest["data"]["shape"])))
+        """What looking up the region of a float32 image may be off, and that image from a centre in bytes."""
+        return (2.0**-24 * self._root if self.settings.sampler == "discrete" else 0.0) + self.off_centre
+
+    @property
+    def off_centre(self) -> float:
+        """How far a float32 image may be from the centre of its region."""
+        return 2.0**-25 * self._root if "centres" in self.manifest["data"] else 0.0
+
+    @property
+    def _root(self) -> float:
+        return float(np.sqrt(np.prod(self.manifest["data"]["shape"])))
 
 
 def read_described(folder: Path) -> Described:
@@ -316,7 +327,7 @@ def climb_of(run: Described) -> Climb:
 class Map:
     """What `regions.npz` holds; classes are -1 where nothing is certified."""
 
-    centres: Float64[np.ndarray, "n d"]
+    centres: Float64[np.ndarray, "n d"] | UInt8[np.ndarray, "n d"]
     radii: Float64[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
     classes: np.ndarray
@@ -325,9 +336,13 @@ class Map:
     @property
     def content_hash(self) -> str:
         """SHA-256 of format, shapes and numbers."""
-        digest = hashlib.sha256(_MAP_FORMAT.encode())
+        name = _BYTES_FORMAT + "255 bytes" if in_bytes(self.centres) else _MAP_FORMAT
+        digest = hashlib.sha256(name.encode())
         for array in (self.centres, self.radii, self.sigma, self.classes):
-            digest.update(str(array.shape).encode() + array.astype(array.dtype.newbyteorder("<")).tobytes())
+            digest.update(str(array.shape).encode())
+            for start in range(0, len(array), _ROWS):
+                part = array[start : start + _ROWS]
+                digest.update(part.astype(part.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
 
@@ -336,21 +351,24 @@ def read_map(run: Described) -> Map:
     file, data = run.folder / REGIONS, run.manifest["data"]
     if not file.exists():
         raise ValueError(f"{REGIONS}: no such file")
-    arrays = read_arrays(file)
+    as_bytes = "centres" in data  # which the manifest's reader saw to be "uint8"
+    arrays = read_arrays(file, mapped=("centres",) if as_bytes else ())
     n, d = data["images"], int(np.prod(data["shape"]))
     names = {"centres": (n, d), "radii": (n,), "sigma": (n,), "classes": (n,), "format": (), "content_hash": ()}
+    names |= {"divisor": ()} if as_bytes else {}
     for name, shape in names.items():
         if name not in arrays or arrays[name].shape != shape:
             raise ValueError(f"{REGIONS}: has no array {name} of shape {shape}")
-    for name in ("centres", "radii", "sigma"):
+    if as_bytes and (arrays["centres"].dtype != np.uint8 or arrays["divisor"].tolist() != 255):
+        raise ValueError(f"{REGIONS}: centres are no bytes, to be divided by 255")
+    for name in ("radii", "sigma") if as_bytes else ("centres", "radii", "sigma"):
         if arrays[name].dtype != np.float64 or not np.isfinite(arrays[name]).all():
             raise ValueError(f"{REGIONS}: {name} are no finite float64 numbers")
     if (arrays["radii"] < 0).any() or arrays["classes"].dtype != np.int64:
         raise ValueError(f"{REGIONS}: has radii below 0, or classes that are no whole numbers")
-    if str(arrays["format"]) != _MAP_FORMAT or arrays.keys() != names.keys():
-        raise ValueError(
-            f"{REGIONS}: is not of format {_MAP_FORMAT}, or holds {', '.join(arrays.keys() - names.keys())}"
-        )
+    wanted = _BYTES_FORMAT if as_bytes else _MAP_FORMAT
+    if str(arrays["format"]) != wanted or arrays.keys() != names.keys():
+        raise ValueError(f"{REGIONS}: is not of format {wanted}, or holds {', '.join(arrays.keys() - names.keys())}")
     return Map(
         arrays["centres"], arrays["radii"], arrays["sigma"], arrays["classes"], stored_hash=str(arrays["content_hash"])
     )
@@ -358,11 +376,15 @@ def read_map(run: Described) -> Map:
 
 def hash_of_images(run: Described, rows: Rows, found: Map) -> str | None:
     """Return the hash of images, indices and labels, as the manifest has it; None where images are not float32."""
-    images = found.centres.astype(np.float32)
-    if not np.array_equal(images.astype(np.float64), found.centres):
-        return None
-    shaped = images.reshape(len(images), *run.manifest["data"]["shape"])
-    digest = hashlib.sha256()
-    for array in (shaped, np.array(rows.idx, dtype=np.int64), np.array(rows.label, dtype=np.int64)):
+    digest = hashlib.sha256(f"{(len(found.centres), *run.manifest['data']['shape'])} float32".encode())
+    for start in range(0, len(found.centres), _ROWS):
+        part = found.centres[start : start + _ROWS]
+        images = part.astype(np.float32)
+        if in_bytes(part):
+            images = images / np.float32(255)
+        elif not np.array_equal(images.astype(np.float64), part):
+            return None
+        digest.update(images.tobytes())
+    for array in (np.array(rows.idx, dtype=np.int64), np.array(rows.label, dtype=np.int64)):
         digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
     return digest.hexdigest()

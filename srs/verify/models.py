@@ -14,11 +14,15 @@ from srs.run.folder import Description
 from srs.run.sources import asked_again, files_of, library, own_code
 from srs.verify.evidence import Described, Map, Rows
 from srs.verify.findings import Findings, one_line
+from srs.verify.geometry import in_bytes
 from srs.verify.redraw import Moved, images_of, redraw
 from srs.verify.settings import VerifySettings
 
 #: The share of votes that rounding on another kind of device may move: in float32, and in lower precision.
 _ROUNDING, _LOW_PRECISION = 2e-5, 1e-3
+
+#: Images in bytes that are classified together.
+_TOGETHER = 64
 
 #: Votes, and classes without noise, that it may move in any case.
 _FEW = 2
@@ -104,7 +108,14 @@ def check_votes(
     single = run.settings.precision == "float32"
     strict = run.manifest["device"] == "cpu" == classifier.device.type and single
     rounding = 0.0 if strict else _ROUNDING if single else _LOW_PRECISION
-    clean = classifier.base_predict(torch.from_numpy(images_of(run, found)), np.array(run.sigmas))
+    n = len(rows.idx)
+    together = _TOGETHER if in_bytes(found.centres) else n
+    clean = np.concatenate(
+        [
+            classifier.base_predict(torch.from_numpy(images_of(run, found, some)), np.array(run.sigmas))
+            for some in (range(start, min(start + together, n)) for start in range(0, n, together))
+        ]
+    )
     problems = [
         f"selection.tsv: image {rows.idx[j]}, sigma = {run.sigmas[at]:g}: clean = {rows.clean[j][at]}, the classifier "
         f"says {clean[j, at]}"

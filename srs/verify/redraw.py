@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from smoothing import SmoothedClassifier
 from srs.verify.evidence import Described, Map, Rows
+from srs.verify.geometry import in_bytes
 from srs.verify.rows import Cell
 
 #: Images that are drawn together, and counts of votes that are held of them.
@@ -45,9 +46,10 @@ class Moved:
         return f"{where}: {self.votes} of {self.n} votes are others when redrawn"
 
 
-def images_of(run: Described, found: Map) -> Float32[np.ndarray, "n c h w"]:
-    """Return the images, which are the centres of the map."""
-    return found.centres.astype(np.float32).reshape(-1, *run.manifest["data"]["shape"])
+def images_of(run: Described, found: Map, images: Sequence[int]) -> Float32[np.ndarray, "b c h w"]:
+    """Return some of the images, which are the centres of the map."""
+    pixels = found.centres[list(images)].astype(np.float32).reshape(-1, *run.manifest["data"]["shape"])
+    return pixels / np.float32(255) if in_bytes(found.centres) else pixels
 
 
 def redraw(
@@ -59,11 +61,11 @@ def redraw(
     router: SmoothedClassifier | None = None,
 ) -> Iterator[tuple[list[int], list[Moved]]]:
     """Draw the votes of some images again; give them some at a time, with what differs."""
-    pixels, k = images_of(run, found), len(run.sigmas)
+    k = len(run.sigmas)
     together = max(1, min(_TOGETHER, _MOST_COUNTS // (k * classifier.num_classes)))
     for start in range(0, len(images), together):
         some = list(images[start : start + together])
-        tensor = torch.from_numpy(pixels[some])
+        tensor = torch.from_numpy(images_of(run, found, some))
         classifier.begin(tensor)
         indices = np.array([rows.idx[j] for j in some])
         sigma = np.tile(run.sigmas, (len(some), 1))

@@ -31,8 +31,11 @@ class VerifySettings:
     so name it again if you trust it."""
     arch: str | None = None
     """Architecture of a checkpoint, only where it is package.module:factory, as with --model."""
+    dataset: str | None = None
+    """Data set of the run, only where it is package.module:factory: name it again if you trust it, to compare images
+    and labels."""
     data_dir: Path | None = None
-    """Folder that holds the data set now: MNIST/raw or cifar-10-batches-py. Default: the run's."""
+    """Folder that holds the data set now, such as MNIST/raw. Default: the run's."""
     device: str = "auto"
     """Where the classifier runs: auto (where the run did, if it is here), cpu, cuda, cuda:1, ..."""
 

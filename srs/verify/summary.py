@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeGuard
 
-import numpy as np
-
-import regions
 from srs.verify.arithmetic import mp, student_half_width, tail
 from srs.verify.background import Placed
 from srs.verify.certificates import Certificates, groups_of
 from srs.verify.comparison import ONE_SIDED, Compared
 from srs.verify.evidence import Described, Map, Rows
+from srs.verify.geometry import size_again
 
 #: With this probability more certificates are wrong than the summary says.
 _DELTA = 0.001
@@ -52,7 +50,7 @@ def allocation_problems(
             low = sum(radii) / 1e6
             high = low + len(radii) * (1e-6 + run.lost)
         classes = [one.classes[at] if most > 0 else -1 for one, at, most in zip(rows.chosen, level, R, strict=True)]
-        again = regions.allocate(found.centres, np.array(R), groups=groups_of(overlap, level, classes), **method)
+        again = size_again(found.centres, R, run.off_centre, groups_of(overlap, level, classes), method)
         said = stored[name]
         wanted: dict[str, Any] = {"objective": again.objective, "upper_bound": again.upper_bound}
         if isinstance(said, dict):
@@ -62,9 +60,7 @@ def allocation_problems(
             problems.append(f"summary.json: allocations {name} is no description")
             continue
         if same_versions:
-            stats = {key: value for key, value in again.stats.items() if not key.startswith("seconds")}
-            also = {"method": again.method, "status": again.status, "edges": len(again.graph.i), "stats": stats}
-            problems += differences(also, {key: said.get(key) for key in also}, f"allocations {name}")
+            problems += differences(again.about, {key: said.get(key) for key in again.about}, f"allocations {name}")
     return problems
 
 

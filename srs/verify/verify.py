@@ -10,6 +10,7 @@ from smoothing.storage import check_regular
 from srs.report.card import BEGIN, END, card, checked_part
 from srs.run.choosing_images import read_indices
 from srs.run.folder import CARD, RUN_FILES
+from srs.run.sources import check_data
 from srs.verify.background import Made, Placed, alone, maps, place
 from srs.verify.certificates import (
     certificate_problems,
@@ -38,6 +39,9 @@ from srs.verify.router import Routing, routing_problems
 from srs.verify.settings import VerifySettings
 from srs.verify.summary import allocation_problems, summary_problems
 from training import load_data
+
+#: Images that are compared with the data set together.
+_TOGETHER = 64
 
 #: Bytes of a card with notes.
 _MOST_CARD = 2**20
@@ -78,6 +82,8 @@ def verify(settings: VerifySettings, progress: Progress = lambda done, of: None)
         return findings
     if settings.router is not None and not run.routed:
         raise ValueError(f"--router {settings.router}: the run in {settings.run} has no router; leave it out")
+    if settings.dataset is not None:
+        check_data(settings.run, settings.dataset, run.settings.dataset)
     _description(run, findings)
     with _problems_found(run, findings, "rows"):
         _rows(run, rows, found, findings)
@@ -234,6 +240,11 @@ def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, find
     ours, data = run.settings, run.manifest["data"]
     folder = settings.data_dir or ours.data_dir
     try:
+        check_data(run.folder, settings.dataset, ours.dataset)
+    except ValueError as error:
+        findings.unknown("data set", f"images and labels are not compared: {one_line(error, run.folder)}")
+        return
+    try:
         there = load_data(ours.dataset, folder, image_size=ours.image_size, train=False)
     except (ValueError, OSError) as error:
         reason = f"the images and labels are not compared with {ours.dataset}: {one_line(error, run.folder)}"
@@ -247,7 +258,11 @@ def _data(run: Described, rows: Rows, found: Map, settings: VerifySettings, find
     else:
         if there.test_labels[rows.idx].tolist() != rows.label:
             problems.append(f"selection.tsv: labels are not those of {ours.dataset}")
-        if not np.array_equal(np.asarray(there.test_images[np.array(rows.idx)]), images_of(run, found)):
+        parts = np.split(np.arange(len(rows.idx)), range(_TOGETHER, len(rows.idx), _TOGETHER))
+        if not all(
+            np.array_equal(there.test_images[np.array(rows.idx)[part]], images_of(run, found, part.tolist()))
+            for part in parts
+        ):
             problems.append(f"regions.npz: images are not those of {ours.dataset}")
     order: Sequence[int] | None = range(count)
     if ours.image_order == "shuffled":

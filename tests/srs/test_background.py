@@ -11,7 +11,7 @@ from srs.evaluation import background as module
 from srs.evaluation.background import Outside, Promised, with_background
 from srs.evaluation.evaluate import evaluate
 from srs.modes import Mode, short_title, title
-from srs.run.draw import draw_run, files_of, points_of
+from srs.run.draw import draw_run, files_of
 from srs.run.votes import read_record
 from tests import oracles
 from tests.srs.test_certify_pipeline import make_inputs
@@ -88,7 +88,7 @@ def test_by_what_was_promised_nothing_is_lost_against_the_level_outside(rng):
 def test_a_level_that_there_is_not_is_refused(run):
     inputs, record = run
     with pytest.raises(ValueError, match=r"--outside sigma=0\.3: certificates are made at the levels 0\.1 0\.25"):
-        evaluate(record, points_of(inputs), Mode("paper", "lp", 0.3), 0.01)
+        evaluate(record, inputs.points, Mode("paper", "lp", 0.3), 0.01)
 
 
 @pytest.mark.parametrize(("samples", "room"), [(100, 0.0401), (10_000, 0.0070570)])
@@ -149,7 +149,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(("overlap", "outside"), [("sigma", 0.1), ("sigma", 0.25), ("paper", 0.25)])
 def test_a_run_certifies_with_its_level_outside(run, overlap, outside):
     inputs, record = run
-    found = evaluate(record, points_of(inputs), Mode(overlap, "lp", outside), 0.01)
+    found = evaluate(record, inputs.points, Mode(overlap, "lp", outside), 0.01)
     sigma = found.main.outside
     answers, table = found.answers, found.table
     # the rule's parts, by hand: levels by exact lookup, radii of one class, distances in float64
@@ -179,12 +179,12 @@ def test_a_run_certifies_with_its_level_outside(run, overlap, outside):
 
 def test_the_level_that_promises_most_is_taken(run):
     inputs, record = run
-    found = evaluate(record, points_of(inputs), inputs.settings.mode, 0.01)
+    found = evaluate(record, inputs.points, inputs.settings.mode, 0.01)
     assert found.main.outside == record.sigmas[record.expected_radius.mean(axis=0).argmax()] == 0.5
     assert found.main.name == "joint-lp+0.5"
     assert title(found.main.name) == short_title(found.main.name) == "sigma = 0.5 outside regions"
     # the images lie so close together that keeping all apart costs three quarters of what the level certifies alone
-    paper = evaluate(record, points_of(inputs), Mode("paper", "lp", "auto"), 0.01)
+    paper = evaluate(record, inputs.points, Mode("paper", "lp", "auto"), 0.01)
     alone = paper.rules["sigma=0.5"].radius
     assert paper.answers.radius.mean() >= alone.mean() > 4 * paper.rules["paper-lp"].radius.mean()
 
@@ -193,8 +193,8 @@ def test_radii_are_those_of_the_linear_classifier(tmp_path):
     # every level has the same true radius, so no rule may certify more; and agreeing levels reach nearly all of it
     inputs = make_inputs(base=Steps(), outside="sigma=0.25", overlap="paper", rule="expected-radius", n0=1000, n=2000)
     draw_run(tmp_path, inputs, SmoothedClassifier(inputs.base, 2, batch_size=33))
-    found = evaluate(read_record(files_of(tmp_path, inputs)), points_of(inputs), inputs.settings.mode, 1e-4)
-    true = np.abs(points_of(inputs)[:, 0] - 0.5)
+    found = evaluate(read_record(files_of(tmp_path, inputs)), inputs.points, inputs.settings.mode, 1e-4)
+    true = np.abs(inputs.points[:, 0] - 0.5)
     assert (found.answers.radius <= true).all()
     alone = found.rules["sigma=0.25"].radius
     assert found.answers.radius.mean() >= 0.99 * alone.mean()

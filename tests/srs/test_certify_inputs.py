@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from smoothing.images import RunImages
 from srs.commands.certify import certify, main
 from srs.run.inputs import completed, load
 from srs.run.run_settings import Grid, Listed, settings_of, settled
@@ -372,7 +373,9 @@ def test_labels_and_images_are_part_of_what_a_run_is(here):
     manifest = inputs.manifest(inputs.classifier.identity)
     for other in (
         dataclasses.replace(inputs, labels=inputs.labels[::-1].copy()),
-        dataclasses.replace(inputs, images=np.nextafter(inputs.images, np.float32(1))),
+        dataclasses.replace(
+            inputs, images=RunImages(np.nextafter(inputs.images, np.float32(1)), np.arange(len(inputs.images)))
+        ),
     ):
         assert other.manifest(inputs.classifier.identity)["data"]["sha256"] != manifest["data"]["sha256"]
 

@@ -12,13 +12,14 @@ import regions
 from smoothing import ABSTAIN, Ladder, SmoothedClassifier
 from smoothing.drawing.draw import MOST_TOGETHER, Missing
 from smoothing.drawing.stages import Share
+from smoothing.images import RunImages
 from srs.evaluation.evaluate import evaluate
 from srs.evaluation.losses import losses
 from srs.evaluation.rules import allocated
 from srs.evaluation.sizing import Sizer
 from srs.modes import COMPARED, Mode, title
 from srs.report.summary import certificates, summarize
-from srs.run.draw import draw_run, files_of, points_of
+from srs.run.draw import draw_run, files_of
 from srs.run.inputs import Inputs
 from srs.run.run_settings import settled
 from srs.run.settings import CertifySettings
@@ -50,7 +51,9 @@ def make_inputs(sigmas=SIGMAS, base=None, num_classes=2, **settings):
     data = ImageData(
         "balls", num_classes, train_images=images, train_labels=labels, test_images=images, test_labels=labels
     )
-    return Inputs(settings, data, base or Ball(), sigmas, np.arange(n) * 3, labels, images, "cpu")
+    return Inputs(
+        settings, data, base or Ball(), sigmas, np.arange(n) * 3, labels, RunImages(images, np.arange(n)), "cpu"
+    )
 
 
 def record_of(folder, inputs):
@@ -59,7 +62,7 @@ def record_of(folder, inputs):
 
 
 def evaluated(folder, inputs, alpha=ALPHA):
-    return evaluate(record_of(folder, inputs), points_of(inputs), inputs.settings.mode, alpha)
+    return evaluate(record_of(folder, inputs), inputs.points, inputs.settings.mode, alpha)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,7 @@ def test_rows_of_another_run_are_refused(tmp_path):
 
 
 def test_every_mode_keeps_apart_what_it_must_and_no_more(inputs, results):
-    record, points = results.record, points_of(inputs)
+    record, points = results.record, inputs.points
     alone = SmoothedClassifier(Ball(), 2).certify_classes(
         inputs.images, results.sigma, record.classes[np.arange(len(record.level)), record.level], n=N, alpha=ALPHA,
         simultaneous=True, indices=inputs.indices,
@@ -253,7 +256,7 @@ def test_regions_of_one_class_overlap_only_at_the_simultaneous_level(inputs, tmp
     np.testing.assert_array_equal(found.bounds.radius, alone.radius)
     np.testing.assert_array_equal(found.bounds.predict, alone.predict)
     groups = [record.level, alone.predict]
-    assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=groups)
+    assert regions.verify(inputs.points, found.radii, alone.radius, groups=groups)
     summary = summarize(found, {}, MANIFEST)
     assert summary["simultaneous"]
     assert summary["guarantee"].startswith("all certificates hold at once with probability at least 1 - 0.01")
@@ -263,18 +266,18 @@ def test_joint_levels_come_from_selection_samples_and_radii_from_estimation(inpu
     found = evaluated(tmp_path, make_inputs(overlap="joint"))
     smoothed = SmoothedClassifier(Ball(), 2)
     choice = smoothed.select_sigma(inputs.images, SIGMAS, n0=N0, alpha=ALPHA, indices=inputs.indices)
-    joint = regions.allocate_levels(points_of(inputs), SIGMAS, choice.expected_radius)
+    joint = regions.allocate_levels(inputs.points, SIGMAS, choice.expected_radius)
     np.testing.assert_array_equal(found.record.level, joint.level)
     assert (found.record.level != choice.level).any()
     classes = choice.classes[np.arange(len(joint.level)), joint.level]
     alone = smoothed.certify_classes(inputs.images, joint.sigma, classes, n=N, alpha=ALPHA, indices=inputs.indices)
     np.testing.assert_array_equal(found.bounds.radius, alone.radius)
-    assert regions.verify(points_of(inputs), found.radii, alone.radius, groups=joint.level)
+    assert regions.verify(inputs.points, found.radii, alone.radius, groups=joint.level)
     # the other modes are still those of each image's own level
     own = smoothed.certify_classes(
         inputs.images, choice.sigma, choice.predict, n=N, alpha=ALPHA, indices=inputs.indices
     )
-    assert regions.verify(points_of(inputs), found.allocations["paper-lp"].radii, own.radius)
+    assert regions.verify(inputs.points, found.allocations["paper-lp"].radii, own.radius)
     assert found.allocations["paper-lp"].objective > 0
 
 
@@ -427,7 +430,7 @@ def test_the_one_sided_column_is_the_run_that_is_told_to_be_one_sided(overlap, t
         (tmp_path / name).mkdir()
         draw_run(tmp_path / name, inputs, SmoothedClassifier(Brightest(), 4))
         record = read_record(files_of(tmp_path / name, inputs))
-        found.append(evaluate(record, points_of(inputs), inputs.settings.mode, ALPHA))
+        found.append(evaluate(record, inputs.points, inputs.settings.mode, ALPHA))
     with_runner_up, one_sided = found
     assert one_sided.one_sided is one_sided.rules
     assert with_runner_up.one_sided.keys() == one_sided.rules.keys()
@@ -446,7 +449,7 @@ def test_a_run_at_chosen_levels_has_its_one_sided_column_there(tmp_path, monkeyp
     draw_run(tmp_path, inputs, SmoothedClassifier(Brightest(), 4))
     searches, search = [], regions.overlap_graph
     monkeypatch.setattr(regions, "overlap_graph", lambda *given, **how: searches.append(1) or search(*given, **how))
-    found = evaluate(read_record(files_of(tmp_path, inputs)), points_of(inputs), inputs.settings.mode, ALPHA)
+    found = evaluate(read_record(files_of(tmp_path, inputs)), inputs.points, inputs.settings.mode, ALPHA)
     assert len(searches) == 1  # for both columns
     assert found.one_sided.keys() == found.rules.keys()
     assert (found.record.expected_radius_one_sided.argmax(axis=1) != found.record.level).any()

@@ -23,7 +23,7 @@ from srs.evaluation.evaluate import evaluate
 from srs.modes import ROUTED, ROUTER, Mode, short_title, title
 from srs.predict.predictor import Predictor
 from srs.report.assumptions import assumptions
-from srs.run.draw import draw_run, points_of, record_of
+from srs.run.draw import draw_run, record_of
 from srs.run.router import Router, RouterRecord
 from srs.run.settings import CertifySettings
 from tests.smoothing.oracles import Constant, Halfspace
@@ -81,7 +81,7 @@ def run(tmp_path_factory):
 
 def evaluated(run, mode, alpha=ALPHA):
     inputs, record, _ = run
-    return evaluate(record, points_of(inputs), mode, alpha)
+    return evaluate(record, inputs.points, mode, alpha)
 
 
 @pytest.mark.parametrize("mode", [Mode("sigma", "lp", "router"), Mode("paper", "lp", "router"), ROUTED])
@@ -177,7 +177,7 @@ def test_selection_samples_alone_split_alpha_and_make_the_map(run):
     counts = record.counts.take(np.arange(len(record.idx))[::-1])
     other = evaluate(
         dataclasses.replace(record, counts=counts, routing=routing),
-        points_of(inputs),
+        inputs.points,
         Mode("sigma", "lp", "router"),
         ALPHA,
     )
@@ -216,8 +216,8 @@ def test_a_router_that_names_one_level_is_that_level_outside(tmp_path):
     assert not (tmp_path / "router_selection.tsv").exists()
     record = record_of(tmp_path, inputs)
     for overlap in ("sigma", "paper"):
-        found = evaluate(record, points_of(inputs), Mode(overlap, "lp", "router"), ALPHA)
-        plain = evaluate(dataclasses.replace(record, routing=None), points_of(inputs), Mode(overlap, "lp", 0.5), ALPHA)
+        found = evaluate(record, inputs.points, Mode(overlap, "lp", "router"), ALPHA)
+        plain = evaluate(dataclasses.replace(record, routing=None), inputs.points, Mode(overlap, "lp", 0.5), ALPHA)
         np.testing.assert_array_equal(found.answers.radius, plain.answers.radius)
         np.testing.assert_array_equal(found.answers.predict, plain.answers.predict)
         for rule in (ROUTER, ROUTED.name):
@@ -386,6 +386,6 @@ def test_a_constant_answer_is_not_certified_beyond_any_bound(tmp_path):
     # a classifier that always answers 1: every radius is that of n equal votes, at the router's level or any other
     inputs = dataclasses.replace(inputs_of(), base={0.2: Constant(0.0, 1.0), 0.5: Constant(0.0, 1.0)})
     assert drawn(tmp_path, inputs) is None
-    found = evaluate(record_of(tmp_path, inputs), points_of(inputs), ROUTED, ALPHA)
+    found = evaluate(record_of(tmp_path, inputs), inputs.points, ROUTED, ALPHA)
     most = 0.5 * stats.norm.ppf(found.routed.alphas[0] ** (1 / 3000))
     assert found.answers.radius.max() <= most

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from smoothing.ahead import AHEAD, ahead
 from training import FolderImages, as_bytes, batches
-from training.batches import AHEAD, SHARE, Batches, _ahead
+from training.batches import SHARE, Batches
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -40,7 +41,7 @@ def assert_batches(source, images):
 
 
 def readers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.mark.parametrize("images", [GRID, FLOATS, FLOATS.astype(">f4"), FLOATS[::-1].copy()[::-1]])
@@ -113,7 +114,7 @@ def test_files_give_the_same_batches_from_a_thread(folder, monkeypatch):
     monkeypatch.setattr(source, "_read", lambda part: (names.append(threading.current_thread().name), read(part))[1])
     given(source)
     assert len(names) == len(PARTS)
-    assert {name.split("_")[0] for name in names} == {"batches"}
+    assert {name.split("_")[0] for name in names} == {"ahead"}
 
 
 def test_a_file_that_cannot_be_read_is_the_same_line_when_its_batch_is_due(folder):
@@ -138,7 +139,7 @@ def test_the_next_parts_are_read_while_one_is_worked_on_and_no_more():
         asked[part].set()
         return -part
 
-    with_one = _ahead(read, range(8))
+    with_one = ahead(read, range(8))
     assert next(with_one) == 0
     for part in range(1, 1 + AHEAD):  # nobody asks for these now
         assert asked[part].wait(30)
@@ -157,7 +158,7 @@ def test_a_reader_that_ends_early_leaves_no_thread(error):
                     raise error
 
     with pytest.raises(type(error)):
-        step(_ahead(lambda part: part, range(100)))
+        step(ahead(lambda part: part, range(100)))
     assert readers() == []
 
 
@@ -172,7 +173,7 @@ def test_what_the_thread_raises_ends_it_and_nothing_is_read_after():
 
     seen = []
     with pytest.raises(FloatingPointError, match="part 3"):
-        seen.extend(_ahead(fail, range(100)))
+        seen.extend(ahead(fail, range(100)))
     assert seen == [0, 1, 2]
     assert max(read) <= 3 + AHEAD
     assert readers() == []

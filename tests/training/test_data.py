@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets import CIFAR10, MNIST, ImageFolder
+from scipy.io import savemat
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from training import cifar10, digits, image_folder, load_data, mnist
+from training import cifar10, cifar100, digits, fashion_mnist, image_folder, load_data, mnist, svhn
 from training.data import IMAGE_SUFFIXES
 
 
@@ -52,7 +53,7 @@ def test_mnist_is_read_as_it_is(data_folder):
     assert data.test_images.shape == (10_000, 1, 28, 28)
     assert data.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     raw = np.frombuffer((data_folder / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
-    np.testing.assert_array_equal(data.test_images.ravel(), raw.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(np.asarray(data.test_images).ravel(), raw.astype(np.float32) / np.float32(255))
 
 
 def test_missing_mnist_says_which_files_go_where(tmp_path):
@@ -233,7 +234,7 @@ def test_files_of_mnists_format_are_read_as_by_torchvision(digits_files, tmp_pat
         (False, data.test_images, data.test_labels),
     ):
         theirs = MNIST(tmp_path, train=part)
-        np.testing.assert_array_equal(images[:, 0], theirs.data.numpy() / np.float32(255))
+        np.testing.assert_array_equal(images[:][:, 0], theirs.data.numpy() / np.float32(255))
         np.testing.assert_array_equal(labels, theirs.targets.numpy())
     for file in digits_files.glob("train-*"):
         file.unlink()
@@ -317,8 +318,62 @@ def test_cifar10_is_read_as_torchvision_lays_it_out(tmp_path, monkeypatch):
 
 
 def test_data_sets_have_names(tmp_path):
-    with pytest.raises(ValueError, match="dataset 'svhn': choose digits, mnist, cifar10 or imagefolder:PATH"):
-        load_data("svhn", tmp_path)
+    with pytest.raises(ValueError, match=r"dataset 'moons': choose digits, mnist, fashion-mnist, .*, hf:PATH or pack"):
+        load_data("moons", tmp_path)
     with pytest.raises(ValueError, match="image size 32: digits has a size of its own"):
         load_data("digits", tmp_path, image_size=32)
     assert load_data("digits", tmp_path).name == "digits"
+
+
+def test_fashion_mnist_has_files_like_those_of_mnist(digits_files, tmp_path):
+    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
+    data = fashion_mnist(tmp_path)
+    theirs = FashionMNIST(tmp_path, train=False)
+    assert (data.name, data.class_names) == ("fashion-mnist", tuple(FashionMNIST.classes))
+    np.testing.assert_array_equal(data.test_images.pixels[:, 0], theirs.data.numpy())
+    with pytest.raises(ValueError, match=r"holds no readable FashionMNIST: put train-images.* into .*FashionMNIST/raw"):
+        fashion_mnist(tmp_path / "elsewhere")
+
+
+def test_cifar100_is_read_as_torchvision_lays_it_out(tmp_path, monkeypatch, rng):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    pixels = {name: rng.integers(0, 256, (4, 3072), dtype=np.uint8) for name in ("train", "test")}
+    names = [f"class {k}" for k in range(100)]
+    for name, data in pixels.items():
+        labels = rng.integers(0, 100, 4).tolist()
+        (folder / name).write_bytes(pickle.dumps({"data": data, "fine_labels": labels}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": names}))
+    sums = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    for part in ("train", "test"):
+        monkeypatch.setattr(CIFAR100, f"{part}_list", [[part, sums[part]]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": sums["meta"]})
+    data = cifar100(tmp_path)
+    assert (data.num_classes, data.class_names) == (100, tuple(names))
+    assert data.test_labels.tolist() == labels
+    np.testing.assert_array_equal(data.train_images.pixels, pixels["train"].reshape(4, 3, 32, 32))
+    alone = cifar100(tmp_path, train=False)
+    assert (alone.train_images.shape, alone.train_labels.shape) == ((0, 3, 32, 32), (0,))
+    np.testing.assert_array_equal(alone.test_images.pixels, pixels["test"].reshape(4, 3, 32, 32))
+    (folder / "test").write_bytes(b"altered")
+    with pytest.raises(ValueError, match="holds no readable CIFAR100: put train, test and meta into"):
+        cifar100(tmp_path)
+
+
+def test_svhn_has_digit_k_as_class_k(tmp_path, monkeypatch, rng):
+    pixels = rng.integers(0, 256, (32, 32, 3, 5), dtype=np.uint8)
+    labels = np.array([[1], [10], [9], [2], [10]])
+    listed = dict(SVHN.split_list)
+    for part in ("train", "test"):
+        file = tmp_path / f"{part}_32x32.mat"
+        savemat(file, {"X": pixels, "y": labels})
+        listed[part] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
+    monkeypatch.setattr(SVHN, "split_list", listed)
+    data = svhn(tmp_path)
+    assert data.test_labels.tolist() == [1, 0, 9, 2, 0]
+    np.testing.assert_array_equal(data.test_images.pixels, pixels.transpose(3, 2, 0, 1))
+    assert data.train_images.shape == (5, 3, 32, 32)
+    (tmp_path / "train_32x32.mat").unlink()
+    assert len(svhn(tmp_path, train=False).train_images) == 0
+    with pytest.raises(ValueError, match=r"holds no readable SVHN: put train_32x32\.mat and test_32x32\.mat into"):
+        svhn(tmp_path)
