@@ -17,7 +17,7 @@ from regions import _validate
 from regions._arithmetic.exact import closer_than
 from regions._arithmetic.scaled import divided_below, multiples, multiples_above, multiples_below, queries
 from regions._graph import overlaps
-from regions._search.embedding import Frame
+from regions._search.pairs import frame_for_lookups
 from regions._search.products import TILE, overlapping
 from regions._search.trees import Pairs
 from regions.files import read_arrays, write_arrays
@@ -410,7 +410,7 @@ class _Balls:
     def __init__(self, centres: Real[np.ndarray, "n d"], radii: Float64[np.ndarray, " n"]) -> None:
         self._members = np.flatnonzero(radii > 0)
         self._widest = float(radii.max(initial=0.0))
-        self._frame = Frame.around(centres, self._members, self._widest)
+        self._frame = frame_for_lookups(centres, radii, self._members)
         mapped, norms = self._frame.map(centres, self._members)
         self._rows = self._frame.lift(mapped, self._frame.reach(radii[self._members], norms), norms)
 

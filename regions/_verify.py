@@ -29,7 +29,8 @@ _SPARE = 1e-12  # more than the relative error of a norm, or of a sum of two rad
 _UNDERFLOW = 1e-145  # more than the square root of what underflow takes from a square ...
 _UNDERFLOW_SQUARED = 1e-290  # ... and its square
 _SHORT = 2.0**-300  # if all lengths are below this, their squares may underflow
-_ROWS = 1024  # balls in one block of a matrix product
+_ROWS = 1024  # balls in one block of a matrix product, at most
+_COORDINATES = 1 << 23  # coordinates in one block, unless that is a single ball
 _PAIRS = 1 << 22  # about how many pairs k-d trees list at once
 _MOST = 1 << 20  # the check ends once it has found this many overlapping pairs
 _TREE_DIMENSION = 10  # k-d trees search faster than matrix products up to about this dimension ...
@@ -200,14 +201,20 @@ def _longest(
         k = np.flatnonzero(~conflict)[0]
         raise ValueError(f"the certificate uses points {i[k]} and {j[k]}, which do not conflict")
     error = (x.shape[1] / 2 + 8) * _UNIT
-    blocks = range(0, i.size, _ROWS)
-    lengths = [np.linalg.norm(_rows(x, i[s : s + _ROWS]) - x[j[s : s + _ROWS]], axis=1) for s in blocks]
+    size = _block_size(x)
+    blocks = range(0, i.size, size)
+    lengths = [np.linalg.norm(_rows(x, i[s : s + size]) - x[j[s : s + size]], axis=1) for s in blocks]
     return np.asarray(np.concatenate([*lengths, np.empty(0)]) * (1 + 2 * error) + _UNDERFLOW)
 
 
 def _rows(x: Real[np.ndarray, "n d"], rows: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k d"]:
     """The points with these indices as float64, so that never all points are converted at once."""
     return np.asarray(x[rows], dtype=np.float64)
+
+
+def _block_size(x: Real[np.ndarray, "n d"]) -> int:
+    """How many points are converted at once."""
+    return min(_ROWS, max(1, _COORDINATES // max(1, int(x.shape[1]))))
 
 
 def _product_candidates(
@@ -218,7 +225,8 @@ def _product_candidates(
         return
     descending = filled[np.argsort(-r[filled], kind="stable")]
     r = r[descending]
-    blocks = [descending[start : start + _ROWS] for start in range(0, descending.size, _ROWS)]
+    size = _block_size(x)
+    blocks = [descending[start : start + size] for start in range(0, descending.size, size)]
     mean = sum(_rows(x, rows).sum(axis=0) for rows in blocks) / filled.size
 
     def centred(start: int, end: int) -> Float64[np.ndarray, "k d"]:
@@ -227,11 +235,11 @@ def _product_candidates(
     square = np.concatenate([((_rows(x, rows) - mean) ** 2).sum(axis=1) for rows in blocks])
     norm = np.sqrt(square) * (1 + _SPARE)
     margin = 4 * (x.shape[1] + 16) * _UNIT
-    for start in range(0, r.size, _ROWS):
-        end = min(start + _ROWS, r.size)
+    for start in range(0, r.size, size):
+        end = min(start + size, r.size)
         block = centred(start, end)
-        for other in range(start, r.size, 4 * _ROWS):
-            stop = min(other + 4 * _ROWS, r.size)
+        for other in range(start, r.size, 4 * size):
+            stop = min(other + 4 * size, r.size)
             norms = norm[start:end, None] + norm[None, other:stop]
             squared = square[start:end, None] + square[None, other:stop] - 2 * (block @ centred(other, stop).T)
             reach = r[start:end, None] + r[None, other:stop]

@@ -29,7 +29,7 @@ from regions._arithmetic.exact import closer_than
 from regions._arithmetic.rounding import UNIT
 
 _LAST = np.int64(-1 << 29)  # all bits of a float64 but the last 29
-_COORDINATES = 1 << 22  # coordinates that are multiplied at once
+_COORDINATES = 1 << 22  # coordinates of queries that are worked on at once
 
 
 def multiples(
@@ -113,17 +113,15 @@ def _sum_above(a: Float64[np.ndarray, " k"], b: Float64[np.ndarray, " k"]) -> Fl
 
 def queries(points: Real[np.ndarray, "m d"], divisor: int) -> Iterator[tuple[slice, Queries]]:
     """Yield blocks of the points, multiplied by the divisor, and which points they are."""
-    m, d = points.shape
-    if divisor == 1:
-        yield slice(0, m), Queries(points, None, np.zeros(m))
-        return
-    size = max(1, _COORDINATES // max(1, d))
-    for start in range(0, m, size):
+    size = max(1, _COORDINATES // max(1, points.shape[1]))
+    for start in range(0, len(points), size):
         part = slice(start, start + size)
         yield part, _multiplied(points[part], divisor)
 
 
 def _multiplied(points: Real[np.ndarray, "m d"], divisor: int) -> Queries:
+    if divisor == 1:
+        return Queries(points, None, np.zeros(len(points)))
     if points.dtype != np.float64:
         return Queries(points.astype(np.float64) * divisor, None, np.zeros(len(points)))
     first, last = multiples(points, divisor)

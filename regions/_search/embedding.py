@@ -49,7 +49,9 @@ class Frame:
             return cls(np.zeros(points.shape[1]), 1.0)
         sample = rows[np.linspace(0, rows.size - 1, min(_SAMPLE, rows.size)).astype(np.int64)]
         centre = points[sample].mean(axis=0, dtype=np.float64)
-        above, below = float(points.max()) - centre.min(), centre.max() - float(points.min())
+        # a file of bytes need not be read for this
+        lowest, highest = (0.0, 255.0) if points.dtype == np.uint8 else (float(points.min()), float(points.max()))
+        above, below = highest - centre.min(), centre.max() - lowest
         return cls(centre, math.ldexp(1.0, min(1000, -math.frexp(max(above, below, least))[1])))
 
     @property

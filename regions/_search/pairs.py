@@ -26,7 +26,7 @@ from jaxtyping import Float32, Float64, Int64, Real
 
 from regions._search.embedding import Frame
 from regions._search.products import TILE, backend_for, overlapping
-from regions._search.projection import SAMPLE, choose_basis
+from regions._search.projection import DIRECTIONS, SAMPLE, choose_basis, principal_directions
 from regions._search.trees import TREE_DIMENSION, Layer, Pairs, in_units, layers, tree_pairs
 
 _CELLS_FROM = 20_000  # from this many points on, nearest neighbours are searched in some of 4 sqrt(n) cells only ...
@@ -195,9 +195,36 @@ def frame_for(points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], row
     It has a projection if one is likely to make the search faster. The choice is deterministic.
     """
     frame = Frame.around(points, rows)
+    return replace(frame, basis=_basis(frame, points, R, rows))
+
+
+def frame_for_lookups(
+    points: Real[np.ndarray, "n d"], R: Float64[np.ndarray, " n"], rows: Int64[np.ndarray, " p"]
+) -> Frame:
+    """The frame for looking points up among balls, whose mapped rows are all kept.
+
+    It has a projection if they would otherwise take much memory, and one would make them smaller.
+    """
+    frame = Frame.around(points, rows, float(R.max(initial=0.0)))
+    if 4 * frame.width * rows.size <= _HELD or frame.width <= 2 * DIRECTIONS[0]:
+        return frame
+    return replace(frame, basis=_basis(frame, points, R, rows, fewest=DIRECTIONS[0]))
+
+
+def _basis(
+    frame: Frame,
+    points: Real[np.ndarray, "n d"],
+    R: Float64[np.ndarray, " n"],
+    rows: Int64[np.ndarray, " p"],
+    fewest: int = 0,
+) -> Float64[np.ndarray, "d m"] | None:
+    """The basis that is best for a sample of the points. Where none is best: None, or with `fewest` one so narrow."""
     sample = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows.size), replace=False))
-    z = (points[sample] - frame.centre) * frame.scale
-    return replace(frame, basis=choose_basis(z, np.minimum(R[sample] * frame.scale, _widest(frame)), rows.size))
+    z = points[sample].astype(np.float64)
+    z -= frame.centre
+    z *= frame.scale
+    best = choose_basis(z, np.minimum(R[sample] * frame.scale, _widest(frame)), rows.size)
+    return principal_directions(z, fewest) if best is None and fewest else best
 
 
 def product_pairs(

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from regions._search.embedding import SKEW
 
 SAMPLE = 512  # number of points from whose pairs the cost is estimated
-_SIZES = (16, 32, 64, 128)  # numbers of directions that are tried
+DIRECTIONS = (16, 32, 64, 128)  # numbers of directions that are tried
 _FEWEST_POINTS = 2000  # a search among fewer points takes too little time to be worth a projection
 
 # The cost of each step, in nanoseconds on a machine of two cores. Only their proportions matter.
@@ -36,7 +36,7 @@ def choose_basis(
     z, radii : a sample of the n points, centred and scaled, and their radii
     """
     d = z.shape[1]
-    if n < _FEWEST_POINTS or d <= 2 * _SIZES[0]:
+    if n < _FEWEST_POINTS or d <= 2 * DIRECTIONS[0]:
         return None
     values, vectors = _components(z)
     inside = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -45,7 +45,7 @@ def choose_basis(
     reach = (radii[i] + radii[j]) ** 2
     pairs = n / 2  # per point
     best, size = _PAIR + _PAIR_COMPONENT * d, 0
-    for m in _SIZES:
+    for m in DIRECTIONS:
         if 2 * m > min(d, len(z)):
             break
         y = inside[:, :m]

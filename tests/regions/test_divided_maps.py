@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from regions import RegionMap, _validate, allocate, overlap_graph
 from regions._arithmetic import scaled
+from regions._search import pairs
 
 DTYPES = (np.uint8, np.float32, np.float64)
 
@@ -128,7 +129,8 @@ def test_touching_regions_of_which_rounding_makes_overlapping_ones(up):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("divisor", [1, 256])
-def test_the_answers_are_those_of_the_divided_centres(rng, tmp_path, dtype, divisor):
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_answers_are_those_of_the_divided_centres(rng, tmp_path, monkeypatch, dtype, divisor, projected):
     # 256 divides without rounding
     pixels = rng.integers(256, size=(300, 40), dtype=np.uint8)
     pixels[150:] = pixels[:150] ^ rng.integers(8, size=(150, 40), dtype=np.uint8)
@@ -140,15 +142,21 @@ def test_the_answers_are_those_of_the_divided_centres(rng, tmp_path, dtype, divi
     reference = RegionMap(coordinates, radii, sigma)
     expected = reference.locate(queries)
     assert 50 < expected.held.sum() < 290
+    if projected:
+        monkeypatch.setattr(pairs, "_HELD", 0)
     for centres in (pixels.astype(dtype), mapped(tmp_path, pixels.astype(dtype))):
         table = RegionMap(centres, radii, sigma, divisor=divisor)
         where = table.locate(queries)
+        assert (table._index._frame.basis is not None) == projected
         np.testing.assert_array_equal(where.region, expected.region)
         np.testing.assert_allclose(where.margin, expected.margin, rtol=1e-9, atol=1e-12)
         around = table.surroundings(queries, [0.25, 0.5], np.full(300, 20.0 / divisor))
         other = reference.surroundings(queries, [0.25, 0.5], np.full(300, 20.0 / divisor))
         np.testing.assert_allclose(around.clearance, other.clearance, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(around.exit, other.exit, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            table.same_sigma(queries, where), reference.same_sigma(queries, expected), rtol=1e-9, atol=1e-12
+        )
         assert table.first_overlap() is None
         assert RegionMap(centres, radii * 1.01, sigma, divisor=divisor).first_overlap() is not None
 
@@ -231,6 +239,38 @@ def test_memory_does_not_grow_with_the_map(rng, tmp_path):
     tracemalloc.stop()
     assert loaded.content_hash == table.content_hash
     assert peak < n * d / 2
+
+
+def test_lookups_do_not_hold_all_coordinates(rng, tmp_path, monkeypatch):
+    n, d = 3000, 4000
+    centres = rng.integers(100, 110, size=(n, d), dtype=np.uint8)
+    centres += (
+        (10 * rng.standard_normal((n, 8)) @ rng.standard_normal((8, d))).clip(-100, 100).astype(np.int8).view("u1")
+    )
+    table = RegionMap(mapped(tmp_path, centres), np.full(n, 0.2), np.ones(n), divisor=255)
+    queries = centres[::100] / 255 + rng.normal(scale=0.15 / d**0.5, size=(30, d))
+    expected = np.arange(n)[::100]
+    table.locate(queries)  # compiles
+    monkeypatch.setattr(pairs, "_HELD", 1 << 20)
+    monkeypatch.setattr(pairs, "SAMPLE", 64)
+    fresh = RegionMap(table.centres, table.radii, table.sigma, divisor=255)
+    tracemalloc.start()
+    where = fresh.locate(queries)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(where.region, expected)
+    assert peak < n * d  # the mapped balls alone would take four times as much in float32
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_few_centres_of_many_coordinates_are_projected(rng, monkeypatch, n):
+    monkeypatch.setattr(pairs, "_HELD", 0)
+    centres = rng.integers(256, size=(n, 50), dtype=np.uint8)
+    centres[n // 2 :] = centres[0]  # copies: fewer directions than a projection has
+    table = RegionMap(centres, np.full(n, 0.5), np.ones(n), divisor=255)
+    where = table.locate(np.concatenate([centres / 255, centres / 255 + 1.0]))
+    first = [int(np.flatnonzero((centres == centre).all(axis=1))[0]) for centre in centres]
+    assert where.region.tolist() == first + [-1] * n
 
 
 class TestFiles:

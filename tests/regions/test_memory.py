@@ -110,6 +110,18 @@ def test_memory_does_not_grow_with_a_copy(rng, tmp_path, monkeypatch, dtype, cal
     assert peak[many] - peak[few] < (many - few) * d * 8 / 6  # a copy as float64, or even as float32, takes more
 
 
+def test_verify_converts_fewer_points_at_once_the_more_coordinates_they_have(rng, monkeypatch):
+    n, d = 400, 20_000
+    points, R = rng.integers(256, size=(n, d), dtype=np.uint8), np.ones(n)
+    monkeypatch.setattr(_verify, "_COORDINATES", 10 * d)
+    tracemalloc.start()
+    found = verify(points, R)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found
+    assert peak < n * d * 8 / 2  # all points as float64 take twice that
+
+
 @pytest.mark.parametrize("options", [{"method": "matching"}, {"method": "greedy", "reserve": True}])
 def test_where_every_pair_overlaps_they_are_not_all_held(rng, monkeypatch, options):
     n = 1500
