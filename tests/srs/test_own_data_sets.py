@@ -29,10 +29,6 @@ class Squares:
 
     def __getitem__(self, at):
         return self.pixels[at], at % 10
-
-class Restless(Squares):
-    def __getitem__(self, at):
-        return np.random.default_rng().integers(0, 256, (8, 8), dtype=np.uint8), at % 10
 """
 
 TRAIN = ["--epochs", "1", "--finetune-epochs", "1", "--n0", "10", "--m", "1", "--k", "0", "--batch", "4"]
@@ -106,13 +102,6 @@ def test_another_data_set_than_the_runs_is_refused(own):
     for command, *flags in (("predict", "run", "test:4"), ("verify", "run")):
         message = refused(command, own, *flags, "--dataset", "mine:Others")
         assert "--dataset mine:Others: the run in run has mine:Squares; give that, or leave it out" in message
-
-
-def test_images_that_change_from_one_reading_to_the_next_are_refused(own):
-    flags = ["--checkpoint", "net/checkpoint.pt", *LEVELS, "--dataset", "mine:Restless", "--out", "restless"]
-    found = start("certify", own, *flags)
-    assert found.returncode == 2
-    assert "test image 0 is another one than when it was read before: leave random changes out of the" in found.stderr
 
 
 def test_a_run_over_a_folder_of_hugging_face(own):
