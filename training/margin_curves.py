@@ -27,7 +27,16 @@ _ROUNDS, _IMAGE_ROUNDS = 30, 10
 #: Shapes that lambda's distribution may have, from very different scales to nearly equal ones.
 _SHAPES = np.array([1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128])
 
-#: Logarithms of variances, in units of the mean square of all margins, stay within this.
+#: A margin so many times the median size is as good as certain: no outlier decides what all images share.
+_FAR = 6.0
+
+#: Where the variances begin: low, so that differences between images count as such until they are seen to be noise.
+_FIRST_LOG = -3.0
+
+#: Two over the variance of w a priori: without, the coefficients of an image, which resemble each other, drift apart.
+_RIDGE = 20.0
+
+#: Logarithms of variances, in units of the squared scale, stay within this.
 _MOST_LOG = 20.0
 
 
@@ -64,7 +73,7 @@ class MarginCurves:
     shape : float
         Of lambda_i.
     scale : float
-        Margins are divided by it.
+        Margins are divided by it, and beyond `_FAR` of it they are not told apart.
     """
 
     mean: Float64[np.ndarray, " d"]
@@ -85,12 +94,12 @@ class MarginCurves:
         degree : int
             Of the polynomial, below the number of levels.
         """
-        scale = float(np.sqrt(np.mean(margins**2))) or 1.0
-        m, basis = margins / scale, _basis(x, degree)
+        scale = float(np.median(np.abs(margins))) or 1.0
+        m, basis = _scaled(margins, scale), _basis(x, degree)
         n, d = len(m), degree + 1
         flat = basis.reshape(-1, d)
         mean = np.linalg.solve(flat.T @ flat + np.eye(d), flat.T @ m.ravel())
-        log_variance = np.zeros(3 * d)
+        log_variance = np.concatenate([[_FIRST_LOG], np.zeros(3 * d - 1)])
         shared = cls(mean, np.eye(d), log_variance, 8.0, 1.0)
         images = ImageCurves(np.tile(mean, (n, 1)), np.zeros((n, d, d)), np.ones(n), shared.shape)
         for _ in range(_ROUNDS):
@@ -107,7 +116,7 @@ class MarginCurves:
 
     def of(self, x: Float64[np.ndarray, "n j"], margins: Float64[np.ndarray, "n j"]) -> ImageCurves:
         """Return the posterior of images, from their own margins."""
-        m, d = margins / self.scale, len(self.mean)
+        m, d = _scaled(margins, self.scale), len(self.mean)
         basis = _basis(x, d - 1)
         n = len(m)
         images = ImageCurves(np.tile(self.mean, (n, 1)), np.zeros((n, d, d)), np.ones(n), self.shape)
@@ -174,7 +183,9 @@ class MarginCurves:
         variances = np.exp(np.clip(z @ self.log_variance, -_MOST_LOG, _MOST_LOG)) * images.spread[:, None]
         excess = np.clip(squares / variances - 1, -1, 5).ravel()  # one outlier does not throw the step
         flat = z.reshape(-1, z.shape[-1])
-        step: Float64[np.ndarray, " w"] = np.linalg.solve(flat.T @ flat + np.eye(z.shape[-1]), flat.T @ excess)
+        ridge = np.full(z.shape[-1], _RIDGE)
+        gradient = flat.T @ excess - ridge * self.log_variance
+        step: Float64[np.ndarray, " w"] = np.linalg.solve(flat.T @ flat + np.diag(ridge), gradient)
         return self.log_variance + step
 
     def _logs(
@@ -196,6 +207,10 @@ class MarginCurves:
     ) -> Float64[np.ndarray, "n j w"]:
         own = ((images.mean - self.mean) / np.sqrt(np.diag(self.covariance)))[:, None, :]
         return np.concatenate([basis, np.broadcast_to(own, basis.shape), own * x[..., None]], axis=-1)
+
+
+def _scaled(margins: Float64[np.ndarray, "n j"], scale: float) -> Float64[np.ndarray, "n j"]:
+    return np.clip(margins / scale, -_FAR, _FAR)
 
 
 def _basis(x: Float64[np.ndarray, "..."], degree: int) -> Float64[np.ndarray, "... d"]:

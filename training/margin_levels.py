@@ -29,8 +29,8 @@ from training.margin_curves import DEGREE, ImageCurves, MarginCurves
 #: Rounds of passes: the first spread over all levels, the others where the level of the largest radius may lie.
 ROUNDS = 3
 
-#: Fewest passes: two a round.
-FEWEST_PASSES = 2 * ROUNDS
+#: Forward passes of an image unless told otherwise; and the fewest, two a round.
+PASSES, FEWEST_PASSES = 30, 2 * ROUNDS
 
 #: Noisy images in a forward pass, at most; those of one image stay together.
 BATCH = 256
@@ -72,7 +72,7 @@ def choose_levels_by_margins(
     labels: Int64[np.ndarray, " n"],
     *,
     sigmas: Float64[np.ndarray, " k"],
-    passes: int = 30,
+    passes: int = PASSES,
     n0: int = 500,
     alpha: float = 0.001,
     partial: str | os.PathLike[str] | None = None,
@@ -133,7 +133,7 @@ def choose_levels_by_margins(
             n,
             2 * (stop - start),
             title=f"choose sigma, round {number + 1} of {ROUNDS}",
-            partial=None if partial is None else f"{os.fspath(partial)}-{number + 1}",
+            partial=None if partial is None else f"{os.fspath(partial)}.{number + 1}",
             progress=progress,
         )
         drawn, found = np.hsplit(table, 2)
