@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from training.chunks import FIRST_INDEX, in_chunks
 N0, ALPHA = 500, 0.001
 RACED = Plan(N0, "max-radius", ALPHA, N0, racing=True, bound="top-class")
 GRID = Plan(N0, "max-radius", ALPHA, N0, racing=False, bound="top-class")
+T = TypeVar("T")
 BUDGETS = (10, 20, 30)
 TIMED_IMAGES = 64
 
@@ -123,9 +125,8 @@ class Contest:
             )
         )
         n = len(self.labels)
-        return Choice(
-            f"margins, {passes} passes", np.searchsorted(self.sigmas, found.sigma), found.passes / n, seconds / n
-        )
+        level = np.asarray(np.searchsorted(self.sigmas, found.sigma))
+        return Choice(f"margins, {passes} passes", level, found.passes / n, seconds / n)
 
     def radii(self, votes: Int64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
         """Return the radii that 500 votes certify, 0 where the label does not win (Eq. 5)."""
@@ -133,7 +134,7 @@ class Contest:
         return radii
 
 
-def _cpu_seconds(work: Callable[[], object]) -> tuple[object, float]:
+def _cpu_seconds(work: Callable[[], T]) -> tuple[T, float]:
     begun = time.process_time()
     return work(), time.process_time() - begun
 

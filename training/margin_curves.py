@@ -214,7 +214,8 @@ def _scaled(margins: Float64[np.ndarray, "n j"], scale: float) -> Float64[np.nda
 
 
 def _basis(x: Float64[np.ndarray, "..."], degree: int) -> Float64[np.ndarray, "... d"]:
-    return np.polynomial.chebyshev.chebvander(x, degree)
+    basis: Float64[np.ndarray, "... d"] = np.polynomial.chebyshev.chebvander(x, degree)
+    return basis
 
 
 def _likeliest_shape(ratios: Float64[np.ndarray, " n"], passes: int) -> float:

@@ -153,13 +153,13 @@ class _ExpectedRadii:
     def __init__(self, grid: Float64[np.ndarray, " k"], n0: int, alpha: float) -> None:
         self.grid = grid
         self.x = 2 * (grid - grid[0]) / (grid[-1] - grid[0]) - 1
-        counts = stats.binom.ppf(_VOTES, n0, stats.norm.cdf(_ETAS)[:, None]).astype(np.int64)
+        counts = np.asarray(stats.binom.ppf(_VOTES, n0, stats.norm.cdf(_ETAS)[:, None]), dtype=np.int64)
         p_lower = lower_confidence_bound(counts, n0, alpha)
         self._table = certified_radius(1.0, p_lower).mean(axis=1)  # per unit of sigma
 
     def at(self, eta: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
         """Return the radius where the label has probability Phi(eta)."""
-        return self.grid * np.interp(eta, _ETAS, self._table)
+        return np.asarray(self.grid * np.interp(eta, _ETAS, self._table))
 
     def best(self, curves: MarginCurves, images: ImageCurves) -> Int64[np.ndarray, " n"]:
         """Return the level with the largest posterior mean; 0 where there is next to nothing."""
