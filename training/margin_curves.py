@@ -185,8 +185,7 @@ class MarginCurves:
         flat = z.reshape(-1, z.shape[-1])
         ridge = np.full(z.shape[-1], _RIDGE)
         gradient = flat.T @ excess - ridge * self.log_variance
-        step: Float64[np.ndarray, " w"] = np.linalg.solve(flat.T @ flat + np.diag(ridge), gradient)
-        return self.log_variance + step
+        return np.asarray(self.log_variance + np.linalg.solve(flat.T @ flat + np.diag(ridge), gradient))
 
     def _logs(
         self, images: ImageCurves, basis: Float64[np.ndarray, "... d"], x: Float64[np.ndarray, "..."]
