@@ -21,9 +21,8 @@ from smoothing.forward import evaluating, run
 from smoothing.identity import own_passes
 from smoothing.machine import current
 from smoothing.progress import Progress
-from training.byte_images import ByteImages
 from training.chunks import FIRST_INDEX, in_chunks
-from training.data import FolderImages
+from training.data import Images
 from training.margin_curves import DEGREE, ImageCurves, MarginCurves
 
 #: Rounds of passes: the first spread over all levels, the others where the level of the largest radius may lie.
@@ -68,7 +67,7 @@ class MarginChoice:
 
 def choose_levels_by_margins(
     classifier: SmoothedClassifier,
-    images: np.ndarray | ByteImages | FolderImages,
+    images: Images,
     labels: Int64[np.ndarray, " n"],
     *,
     sigmas: Float64[np.ndarray, " k"],
