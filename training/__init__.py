@@ -13,6 +13,7 @@ from training.levels import choose_levels
 from training.libraries.loading import LoadedModel, load_model
 from training.loop import Epoch, fit
 from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
+from training.margin_levels import MarginChoice, choose_levels_by_margins
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.own_datasets import DatasetImages, is_own_dataset
 from training.router_checkpoints import RouterCheckpoint, load_router
@@ -47,6 +48,7 @@ __all__ = [
     "LoadedModel",
     "Loss",
     "Macer",
+    "MarginChoice",
     "MonotoneRouter",
     "Normalize",
     "RouterCheckpoint",
@@ -64,6 +66,7 @@ __all__ = [
     "build",
     "check_fit",
     "choose_levels",
+    "choose_levels_by_margins",
     "cifar10",
     "cifar100",
     "cross_entropy",

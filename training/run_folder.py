@@ -14,7 +14,7 @@ from smoothing.reading import read_yaml
 from smoothing.storage import check_folder, forget_partial, replacing
 from training.checkpoints import read_state, training_config
 from training.loop import Epoch
-from training.settings import CIRCUMSTANCES, TrainSettings
+from training.settings import CIRCUMSTANCES, LEFT_OUT, TrainSettings
 from training.tracking import started
 
 #: What a run's folder holds.
@@ -87,6 +87,7 @@ def saved_state(settings: TrainSettings, net: nn.Module) -> dict[str, Any] | Non
 
 def check_same(file: Path, before: Mapping[Any, Any], now: Mapping[str, Any]) -> None:
     """Raise where a file is of a run with other settings; only where and how it is computed may differ."""
+    before, now = {**LEFT_OUT, **before}, {**LEFT_OUT, **now}
     for name, value in now.items():
         there = before.get(name)
         plain = isinstance(there, str | int | float | None) or _are_numbers(there)

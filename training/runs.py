@@ -21,6 +21,7 @@ from training.datasets import load_data
 from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
+from training.margin_levels import choose_levels_by_margins
 from training.models import build, normalized
 from training.router_runs import RouterRun
 from training.run_folder import CHECKPOINT, Logs, are_epochs, check_run_folder, claimed, saved_state
@@ -90,6 +91,7 @@ class _Run:
         check_savable(self.net, f"--model {settings.model}")
         check_fit(self.model, data, f"--model {settings.model}")
         self.chosen: Float64[np.ndarray, " n"] | None = None
+        self.chosen_passes: int | None = None  # forward passes of a choice that counts them
         self.epochs: list[dict[str, Any]] = []
         self.logs: Logs | None = None
         self._state: dict[str, Any] | None = None
@@ -104,7 +106,7 @@ class _Run:
         grid = self.settings.levels
         if chosen is not None and (chosen.shape != self.labels.shape or not np.isin(chosen, grid).all()):
             raise ValueError(f"{file} holds no noise level of this run for each image: begin in another folder")
-        self.chosen = chosen
+        self.chosen, self.chosen_passes = chosen, _passes(file, saved)
 
     def train(self) -> None:
         """Train through all stages of the method, from where the checkpoint stands."""
@@ -151,6 +153,20 @@ class _Run:
             device=device,
         )
         partial = self.settings.out / f"sigmas-{classifier.identity.weights[:12]}.partial"
+        if self.settings.choice == "margins":
+            assert self.settings.choice_passes is not None
+            found = choose_levels_by_margins(
+                classifier,
+                self.images,
+                self.labels,
+                sigmas=self.settings.levels,
+                passes=self.settings.choice_passes,
+                n0=self.settings.n0,
+                partial=partial,
+                progress=self.progress,
+            )
+            self.chosen_passes = found.passes
+            return found.sigma
         return choose_levels(
             classifier,
             self.images,
@@ -171,6 +187,7 @@ class _Run:
             num_classes=self.num_classes,
             config=self.settings.to_dict(),
             chosen=None if chosen is None else torch.from_numpy(chosen),
+            chosen_passes=self.chosen_passes,
             epochs=self.epochs,
             state=state,
         )
@@ -200,3 +217,11 @@ def _progress(
         if isinstance(chosen, torch.Tensor) and chosen.dtype == torch.float64 and chosen.layout == torch.strided:
             return state, epochs, chosen.numpy()
     raise ValueError(f"{file} does not say how far training came: restore it, or begin in another folder")
+
+
+def _passes(file: Path, saved: Mapping[str, Any]) -> int | None:
+    """Return how many passes a checkpoint says that choosing levels took; None where they were not counted."""
+    passes = saved.get("chosen_passes")
+    if passes is None or (type(passes) is int and passes >= 0):
+        return passes
+    raise ValueError(f"{file} does not say how many passes chose the levels: restore it, or begin in another folder")

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from smoothing import sigma_grid
 from training.attack import SmoothAdv
 from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
+from training.margin_levels import FEWEST_PASSES, PASSES
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
 
@@ -28,6 +29,9 @@ LOSSES: Mapping[str, tuple[str, ...]] = {
     "sample-wise": ("cross-entropy", "consistency", "smoothmix"),
     "smooth-adv": ("cross-entropy", "consistency"),
 }
+
+#: Settings that a configuration leaves out where they have these values: runs of earlier versions knew no others.
+LEFT_OUT: Mapping[str, Any] = {"choice": "grid", "choice_passes": None}
 
 #: Losses of routers by name.
 ROUTER_LOSSES: Mapping[str, Loss] = {"soft-radius": soft_radius, "best-level": best_level}
@@ -90,6 +94,11 @@ class TrainSettings:
     """sample-wise: noise samples per image and level for that choice. router: for the radii that it learns from."""
     racing: bool = True
     """sample-wise: draw no more samples at levels that cannot win."""
+    choice: Literal["grid", "margins"] = "grid"
+    """sample-wise: how each image's level is chosen. grid: by --n0 votes at every level. margins: from --choice-passes
+    noisy passes an image, whose logits tell how far the label is from losing, and one model of all images."""
+    choice_passes: int | None = None
+    """sample-wise with --choice margins: forward passes of each image, at least 6. Default: 30."""
     m: int = 2
     """Noise samples per image and step (macer has its own)."""
     k: int = 4
@@ -176,6 +185,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("data_dir", "out"):
             object.__setattr__(self, name, Path(getattr(self, name)))
+        self._check_choice()
         if self.method == "router":
             self._check_router()
             return
@@ -257,6 +267,18 @@ class TrainSettings:
             levels = tuple(self.levels.tolist())
             return WeightedLevels(levels, self.sigma_weights or (1.0,) * len(levels))
         return (self.sigma_min, self.sigma_max) if self.sigma is None else (self.sigma, self.sigma)
+
+    def _check_choice(self) -> None:
+        if self.choice == "grid" and self.choice_passes is not None:
+            raise ValueError(f"--choice-passes {self.choice_passes}: needs --choice margins; the grid takes --n0")
+        if self.choice == "grid":
+            return
+        if self.method != "sample-wise":
+            raise ValueError(f"--choice {self.choice}: --method {self.method} chooses no levels; leave it out")
+        if self.choice_passes is None:
+            object.__setattr__(self, "choice_passes", PASSES)
+        elif self.choice_passes < FEWEST_PASSES:
+            raise ValueError(f"--choice-passes {self.choice_passes}: must be at least {FEWEST_PASSES}")
 
     def _check_counts(self, *names: str) -> None:
         for name in names:
@@ -359,8 +381,9 @@ class TrainSettings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, without `out` and `resume`, and those of routers only for a router."""
+        """Return the settings as plain values, without `out`, `resume`, and what another method or `LEFT_OUT` has."""
         left_out = {"out", "resume"} | (set() if self.method == "router" else ROUTER_ONLY)
+        left_out |= {name for name, value in LEFT_OUT.items() if getattr(self, name) == value}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {name: _plain(value) for name, value in values.items()}
 

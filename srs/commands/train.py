@@ -44,6 +44,8 @@ def main() -> None:
             _print(epochs)
             if settings.method == "router":
                 _print_router(settings)
+            if settings.choice == "margins":
+                _print_choice(settings)
             console().print(f"written to {settings.out / CHECKPOINT}", soft_wrap=True)
 
 
@@ -66,6 +68,20 @@ def _print(epochs: Sequence["Epoch"]) -> None:
             f"{row.images_per_second:.0f}",
         )
     console().print(table)
+
+
+def _print_choice(settings: "TrainSettings") -> None:
+    """Print what choosing the levels took, from the run's checkpoint."""
+    from training.checkpoint_files import read_file
+    from training.run_folder import CHECKPOINT
+
+    saved = read_file(settings.out / CHECKPOINT)
+    images, passes = len(saved["chosen"]), saved["chosen_passes"]
+    console().print(
+        f"levels of {images:,} images chosen by {passes:,} passes, {passes / images:g} an image; the grid has "
+        f"{len(settings.levels) * settings.n0:,} samples for each",
+        soft_wrap=True,
+    )
 
 
 def _print_router(settings: "TrainSettings") -> None:

@@ -41,7 +41,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-import smoothing.storage, training.chunks, training.runs
+import smoothing.storage, training.chunks, training.margin_levels, training.runs
 from smoothing import SmoothedClassifier
 from training import PRESETS, TrainSettings, run
 
@@ -66,6 +66,10 @@ class Logs(training.runs.Logs):
         die_at("saved"); super().add(epochs)
 torch.optim.Adam.step, torch.save, SmoothedClassifier.select_training_sigma = stepped, half, chosen
 training.runs.Logs = Logs
+margins = training.margin_levels._margins
+def drawn(*a):
+    die_at("margins"); return margins(*a)
+training.margin_levels._margins = drawn
 run(replace(PRESETS["digits"][1], out=Path(out), **flags))
 """
 
@@ -188,6 +192,26 @@ def test_a_run_of_a_version_without_these_losses_goes_on(whole, tmp_path):
     assert run(settings) == whole[1]
 
 
+def test_a_choice_by_margins_goes_on_after_a_kill_and_counts_its_passes(tmp_path):
+    change = {"choice": "margins", "choice_passes": 9, "epochs": 1, "finetune_epochs": 1}
+    run(replace(TINY, out=tmp_path / "whole", **change))
+    out = tmp_path / "run"
+    for count in (2, 4):  # of three chunks in each of three rounds
+        killed = start(out, "margins", count, **change)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    partial = sorted(file.name for file in out.glob("sigmas-*"))
+    assert [name.partition(".")[2] for name in partial] == ["partial.1.0-of-1", "partial.2.0-of-1"]
+    finished = start(out, **change)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(out, tmp_path / "whole")
+    assert sorted(file.name for file in out.iterdir()) == sorted(file.name for file in (tmp_path / "whole").iterdir())
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert content["chosen_passes"] == 9 * 150
+    assert (content["config"]["choice"], content["config"]["choice_passes"]) == ("margins", 9)
+    with pytest.raises(ValueError, match=r"--choice grid: the run in .* has margins; give the same"):
+        run(replace(TINY, out=out, resume=True, epochs=1, finetune_epochs=1))
+
+
 def test_images_kept_as_bytes_end_with_the_same_bits(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (150, 1, 8, 8), dtype=np.uint8)
     data = replace(digits(), train_images=pixels / np.float32(255), train_labels=np.arange(150) % 10)
@@ -265,6 +289,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         ({}, "holds a run already; go on with it by --resume, or name another folder"),
         ({"resume": True, "lr": 0.5}, "--lr 0.5: the run in .* has 0.003; give the same, or begin in another folder"),
         ({"resume": True, "train_images": None}, "--train-images None: the run in .* has 150"),
+        ({"resume": True, "choice": "margins"}, "--choice margins: the run in .* has grid; give the same"),
     ],
 )
 def test_two_runs_are_never_mixed(whole, change, message):
@@ -299,6 +324,7 @@ def swapped(whole, folder, **change):
         ({"state": {"history": [{"epoch": 0}]}}, "does not say how far training came"),
         ({"epochs": "many"}, "does not say how far training came"),
         ({"epochs": [{"stage": "pretrain"}]}, "does not say how far training came"),
+        ({"chosen_passes": -3}, "does not say how many passes chose the levels"),
         ({"chosen": [0.1, 0.2]}, "does not say how far training came"),
         ({"chosen": torch.ones(3, dtype=torch.float64)}, "holds no noise level of this run for each image"),
         ({"chosen": torch.full((150,), 0.15, dtype=torch.float64)}, "holds no noise level of this run"),

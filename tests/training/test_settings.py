@@ -36,6 +36,29 @@ def test_only_a_router_s_configuration_names_a_router_s_settings():
     assert (router["sigmas"], router["checkpoint"]) == ([0.1, 0.2], "base.pt")
 
 
+def test_only_a_choice_by_margins_is_named_in_a_configuration():
+    assert not {"choice", "choice_passes"} & TrainSettings().to_dict().keys()
+    margins = TrainSettings(choice="margins").to_dict()
+    assert (margins["choice"], margins["choice_passes"]) == ("margins", 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"choice_passes": 20}, "--choice-passes 20: needs --choice margins; the grid takes --n0"),
+        ({"choice": "margins", "choice_passes": 5}, "--choice-passes 5: must be at least 6"),
+        (
+            {"choice": "margins", "method": "macer", "sigma": 0.5},
+            "--choice margins: --method macer chooses no levels; leave it out",
+        ),
+        ({"choice": "margins", **ROUTER}, "--choice margins: --method router chooses no levels; leave it out"),
+    ],
+)
+def test_a_choice_that_cannot_be_honoured_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**change)
+
+
 def test_the_paper_presets_are_its_appendix_a():
     for name, (_, settings) in PRESETS.items():
         if "paper" not in name:
