@@ -8,6 +8,15 @@ from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, Images, StreamedImages, image_folder
 from training.datasets import DATASETS, load_data
+from training.denoisers import (
+    DENOISERS,
+    DenoisedClassifier,
+    Denoiser,
+    DenoisingUNet,
+    DiffusionDenoiser,
+    denoised,
+    denoiser_network,
+)
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.libraries.loading import LoadedModel, load_model
@@ -30,6 +39,7 @@ __all__ = [
     "ARCHITECTURES",
     "AUGMENTATIONS",
     "DATASETS",
+    "DENOISERS",
     "NORMALIZERS",
     "PRESETS",
     "ROUTER_PRESETS",
@@ -37,6 +47,10 @@ __all__ = [
     "CifarResNet",
     "Consistency",
     "DatasetImages",
+    "DenoisedClassifier",
+    "Denoiser",
+    "DenoisingUNet",
+    "DiffusionDenoiser",
     "DigitsCNN",
     "Engine",
     "Epoch",
@@ -67,6 +81,8 @@ __all__ = [
     "cifar10",
     "cifar100",
     "cross_entropy",
+    "denoised",
+    "denoiser_network",
     "digits",
     "expected_radii",
     "fashion_mnist",
