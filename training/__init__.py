@@ -8,6 +8,7 @@ from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, Images, StreamedImages, image_folder
 from training.datasets import DATASETS, load_data
+from training.denoiser_checkpoints import DenoiserCheckpoint, DenoiserFacts, load_denoiser
 from training.denoisers import (
     DENOISERS,
     DenoisedClassifier,
@@ -28,7 +29,7 @@ from training.router_checkpoints import RouterCheckpoint, load_router
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
-from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
+from training.settings import DENOISER_PRESETS, PRESETS, ROUTER_PRESETS, TrainSettings
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
 from training.standard_sets import cifar10, cifar100, digits, fashion_mnist, mnist, svhn
@@ -40,6 +41,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "DENOISERS",
+    "DENOISER_PRESETS",
     "NORMALIZERS",
     "PRESETS",
     "ROUTER_PRESETS",
@@ -49,6 +51,8 @@ __all__ = [
     "DatasetImages",
     "DenoisedClassifier",
     "Denoiser",
+    "DenoiserCheckpoint",
+    "DenoiserFacts",
     "DenoisingUNet",
     "DiffusionDenoiser",
     "DigitsCNN",
@@ -91,6 +95,7 @@ __all__ = [
     "is_own_dataset",
     "load_checkpoint",
     "load_data",
+    "load_denoiser",
     "load_model",
     "load_router",
     "mnist",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -153,7 +154,7 @@ class DiffusionDenoiser(Denoiser):
     eps_model : torch.nn.Module
         eps_model(x_t, t), t whole numbers of shape (b,), returns the noise, of the shape of x_t; or twice as many
         channels, where a learned variance follows, which is not used.
-    alphas_cumprod : tensor or sequence of shape (T,)
+    alphas_cumprod : array or tensor of shape (T,)
         a_0 > a_1 > ... > a_{T-1}, in (0, 1): how much of the signal's variance is left at each step.
     clip : bool, default=True
 
@@ -166,9 +167,7 @@ class DiffusionDenoiser(Denoiser):
     alphas: Tensor
     levels: Tensor
 
-    def __init__(
-        self, eps_model: nn.Module, alphas_cumprod: Float[Tensor, " T"] | Sequence[float], *, clip: bool = True
-    ) -> None:
+    def __init__(self, eps_model: nn.Module, alphas_cumprod: ArrayLike | Tensor, *, clip: bool = True) -> None:
         super().__init__()
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
         if alphas.ndim != 1 or len(alphas) == 0 or not bool(((alphas > 0) & (alphas < 1)).all()):
@@ -201,7 +200,8 @@ class DiffusionDenoiser(Denoiser):
             found = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
             raise ValueError(f"the diffusion model returned {found} for images of shape {tuple(x.shape)}")
         x0 = (x - (1 - kept).sqrt() * noise[:, : x.shape[1]]) / kept.sqrt()
-        return ((x0.clamp(-1, 1) if self.clip else x0) + 1) / 2
+        cleaned: Tensor = ((x0.clamp(-1, 1) if self.clip else x0) + 1) / 2
+        return cleaned
 
 
 class _Block(nn.Module):

@@ -210,6 +210,7 @@ class Learner:
         self._narrow = engine.precision == "bfloat16"
 
     def train(self) -> None:
+        """Put the model into training mode."""
         self._synced.train()
 
     def backward(
