@@ -200,8 +200,8 @@ class DiffusionDenoiser(Denoiser):
             found = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
             raise ValueError(f"the diffusion model returned {found} for images of shape {tuple(x.shape)}")
         x0 = (x - (1 - kept).sqrt() * noise[:, : x.shape[1]]) / kept.sqrt()
-        cleaned: Tensor = ((x0.clamp(-1, 1) if self.clip else x0) + 1) / 2
-        return cleaned
+        cleaned: Tensor = x0.clamp(-1, 1) if self.clip else x0
+        return (cleaned + 1) / 2
 
 
 class _Block(nn.Module):
@@ -213,7 +213,8 @@ class _Block(nn.Module):
         self.second = nn.Conv2d(width, width, kernel_size=3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.second(functional.silu(self.first(functional.silu(x))))
+        added: Tensor = self.second(functional.silu(self.first(functional.silu(x))))
+        return x + added
 
 
 class DenoisingUNet(Denoiser):
