@@ -10,6 +10,7 @@ from smoothing.forward import logits_of
 from training.attack import SmoothAdv
 from training.loop import Learner
 from training.losses import cross_entropy
+from training.smoothmix import SmoothMix
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class DenoisingLearner(Learner):
         y: Int64[Tensor, " b"] | Float32[Tensor, "b k"],
         level: Float32[Tensor, " b"],
         noise: Float32[Tensor, "m b c h w"],
+        *,
         attack: SmoothAdv | None,
+        mix: SmoothMix | None,
+        generator: torch.Generator,
     ) -> tuple[Float[Tensor, " b"], Bool[Tensor, "m b"]]:
-        """Return each image's loss, and which copies came nearer; labels are not looked at, and nobody attacks."""
+        """Return each image's loss, and which copies came nearer; labels are not looked at, and nobody attacks or mixes."""
         copies = len(noise)
         with self.forward_pass(x):
             cleaned = self._synced((x + noise).flatten(0, 1), level.repeat(copies)).float()

@@ -302,7 +302,9 @@ class TrainSettings:
             raise ValueError(f"--normalizer {self.normalizer}: a denoiser takes pixels as they are; drop it")
         for name in ("sigmas", "sigma_weights"):
             if getattr(self, name) is not None:
-                raise ValueError(f"{self._said(name)}: a denoiser takes all between --sigma-min and --sigma-max; drop it")
+                raise ValueError(
+                    f"{self._said(name)}: a denoiser takes all between --sigma-min and --sigma-max; drop it"
+                )
         self._check_loss()
         low, high = self.denoiser_levels
         name = "--sigma-min" if self.sigma is None else "--sigma"
