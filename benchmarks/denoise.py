@@ -14,14 +14,8 @@ from srs.modes import short_title
 from srs.report.finished_run import load_run
 from srs.report.numbers import floored, percent, raised
 
-#: The runs of a data set: who is trained on what. The last two are what the others are compared with.
-KINDS = {
-    "clean": "clean images alone",
-    "mse": "the same behind a denoiser",
-    "stability": "the same behind a finetuned denoiser",
-    "gaussian": "Gaussian noise",
-    "adversarial": "Smooth-Adv",
-}
+#: The runs of a data set, of which some may be missing. The last two are what the others are compared with.
+KINDS = ("clean", "mse", "stability", "gaussian", "adversarial")
 TRAINED = ("gaussian", "adversarial")
 RULES = ("sigma-lp", "joint-lp")
 EPSILONS = (0, 1, 2, 3, 4, 6, 8)  # of steps of 1/4
@@ -29,7 +23,7 @@ EPSILONS = (0, 1, 2, 3, 4, 6, 8)  # of steps of 1/4
 
 def measure(data: str, folders: dict[str, Path]) -> list[Row]:
     """Return one row for every run and every rule: constant levels, and levels with regions."""
-    found = {kind: load_run(folders[kind]) for kind in KINDS}
+    found = {kind: load_run(folders[kind]) for kind in KINDS if kind in folders}
     held = {kind: run.evaluate().rules for kind, run in found.items()}
     scores = {
         kind: {rule: np.where(row.correct, row.radius, 0.0) for rule, row in rules.items()}
@@ -72,14 +66,14 @@ def _best(rows: list[Row], kind: str) -> Row:
 
 def radii(rows: list[Row]) -> str:
     """One line for each rule, one column for each classifier."""
-    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    rules, kinds = (list(dict.fromkeys(row[name] for row in rows)) for name in ("rule", "classifier"))
     by = {(row["classifier"], row["rule"]): row for row in rows}
     lines = []
     for rule in rules:
-        cells = [floored(by[kind, rule]["average_certified_radius"], 3) for kind in KINDS]
+        cells = [floored(by[kind, rule]["average_certified_radius"], 3) for kind in kinds]
         ratios = [floored(by["stability", rule]["share_of"][other], 2) for other in TRAINED]
         lines.append([short_title(rule), *cells, *ratios])
-    best = {kind: _best(rows, kind)["average_certified_radius"] for kind in KINDS}
+    best = {kind: _best(rows, kind)["average_certified_radius"] for kind in kinds}
     lines.append(
         [
             "best constant level of each",
@@ -87,7 +81,7 @@ def radii(rows: list[Row]) -> str:
             *(floored(best["stability"] / best[other], 2) for other in TRAINED),
         ]
     )
-    return markdown_table(["ACR", *KINDS, *(f"stability / {other}" for other in TRAINED)], lines)
+    return markdown_table(["ACR", *kinds, *(f"stability / {other}" for other in TRAINED)], lines)
 
 
 def curves(rows: list[Row]) -> str:
@@ -113,8 +107,8 @@ def curves(rows: list[Row]) -> str:
 NOTE = """All classifiers of a table are the same network, trained on the same images, and certified on the same test
 images with both bounds, alpha = 0.001 for each image. *clean*: never saw noise. *mse* and *stability*: the same
 weights behind a denoiser, trained to return the images, and finetuned to keep what the classifier says of them.
-*gaussian*: trained with noise of random levels, then of each image's own. *adversarial*: the same on
-adversarial examples (Smooth-Adv), which is this project's own method.
+*gaussian*: trained with noise of random levels, then of each image's own; on MNIST its first stage alone.
+*adversarial*: the same on adversarial examples (Smooth-Adv), which is this project's own method.
 
 ACR: average certified radius, errors and abstentions counting 0, with half of its 95% interval over images.
 Differences are paired over images, with their standard error. *clean* as a column: percent of test images that are
@@ -136,7 +130,7 @@ srs-certify --checkpoint runs/clean/checkpoint.pt --denoiser runs/stability/chec
 srs-train mnist-quick --method gaussian --sigma 0 --m 1 --data-dir data --out runs/mnist-clean
 srs-train mnist-denoiser --data-dir data --out runs/mnist-mse
 srs-train mnist-denoiser --data-dir data --checkpoint runs/mnist-clean/checkpoint.pt --out runs/mnist-stability
-srs-train mnist-quick --k 0 --data-dir data --out runs/mnist-gaussian
+srs-train mnist-quick --k 0 --data-dir data --out runs/mnist-gaussian  # stopped after the first stage, 10 epochs
 srs-train mnist-quick --data-dir data --out runs/mnist-adversarial
 srs-certify --checkpoint runs/mnist-clean/checkpoint.pt --denoiser runs/mnist-stability/checkpoint.pt --data-dir data \\
     --sigmas 0.25 0.5 0.75 1 --skip 40 --n0 200 --n 2000 --out runs/mnist-stability/certified
