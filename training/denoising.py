@@ -55,7 +55,7 @@ class DenoisingLearner(Learner):
         mix: SmoothMix | None,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " b"], Bool[Tensor, "m b"]]:
-        """Return each image's loss, and which copies came nearer; labels are not looked at, and nobody attacks or mixes."""
+        """Return each image's loss, and which copies came nearer. Labels are not looked at; nobody attacks or mixes."""
         copies = len(noise)
         with self.forward_pass(x):
             cleaned = self._synced((x + noise).flatten(0, 1), level.repeat(copies)).float()
