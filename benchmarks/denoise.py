@@ -15,7 +15,7 @@ from srs.report.finished_run import load_run
 from srs.report.numbers import floored, percent, raised
 
 #: The runs of a data set, of which some may be missing. The last two are what the others are compared with.
-KINDS = ("clean", "mse", "stability", "gaussian", "adversarial")
+KINDS = ("clean", "denoised", "gaussian", "adversarial")
 TRAINED = ("gaussian", "adversarial")
 RULES = ("sigma-lp", "joint-lp")
 EPSILONS = (0, 1, 2, 3, 4, 6, 8)  # of steps of 1/4
@@ -71,17 +71,17 @@ def radii(rows: list[Row]) -> str:
     lines = []
     for rule in rules:
         cells = [floored(by[kind, rule]["average_certified_radius"], 3) for kind in kinds]
-        ratios = [floored(by["stability", rule]["share_of"][other], 2) for other in TRAINED]
+        ratios = [floored(by["denoised", rule]["share_of"][other], 2) for other in TRAINED]
         lines.append([short_title(rule), *cells, *ratios])
     best = {kind: _best(rows, kind)["average_certified_radius"] for kind in kinds}
     lines.append(
         [
             "best constant level of each",
             *(floored(value, 3) for value in best.values()),
-            *(floored(best["stability"] / best[other], 2) for other in TRAINED),
+            *(floored(best["denoised"] / best[other], 2) for other in TRAINED),
         ]
     )
-    return markdown_table(["ACR", *kinds, *(f"stability / {other}" for other in TRAINED)], lines)
+    return markdown_table(["ACR", *kinds, *(f"denoised / {other}" for other in TRAINED)], lines)
 
 
 def curves(rows: list[Row]) -> str:
@@ -105,8 +105,8 @@ def curves(rows: list[Row]) -> str:
 
 
 NOTE = """All classifiers of a table are the same network, trained on the same images, and certified on the same test
-images with both bounds, alpha = 0.001 for each image. *clean*: never saw noise. *mse* and *stability*: the same
-weights behind a denoiser, trained to return the images, and finetuned to keep what the classifier says of them.
+images with both bounds, alpha = 0.001 for each image. *clean*: never saw noise. *denoised*: the same weights
+behind a denoiser (`unet_small`), trained to return the images, and finetuned to keep what the classifier says of them.
 *gaussian*: trained with noise of random levels, then of each image's own; on MNIST its first stage alone.
 *adversarial*: the same on adversarial examples (Smooth-Adv), which is this project's own method.
 
@@ -120,20 +120,18 @@ COMMANDS = """## The commands
 
 ```sh
 srs-train digits --method gaussian --sigma 0 --m 1 --out runs/clean
-srs-train digits-denoiser --out runs/mse
-srs-train digits-denoiser --checkpoint runs/clean/checkpoint.pt --out runs/stability
+srs-train digits-denoiser --checkpoint runs/clean/checkpoint.pt --out runs/denoised
 srs-train digits --k 0 --out runs/gaussian
 srs-train digits --out runs/adversarial
-srs-certify --checkpoint runs/clean/checkpoint.pt --denoiser runs/stability/checkpoint.pt --n0 200 --n 2000 \\
-    --out runs/stability/certified
+srs-certify --checkpoint runs/clean/checkpoint.pt --denoiser runs/denoised/checkpoint.pt --n0 200 --n 2000 \\
+    --out runs/denoised/certified
 
 srs-train mnist-quick --method gaussian --sigma 0 --m 1 --data-dir data --out runs/mnist-clean
-srs-train mnist-denoiser --data-dir data --out runs/mnist-mse
-srs-train mnist-denoiser --data-dir data --checkpoint runs/mnist-clean/checkpoint.pt --out runs/mnist-stability
+srs-train mnist-denoiser --data-dir data --checkpoint runs/mnist-clean/checkpoint.pt --out runs/mnist-denoised
 srs-train mnist-quick --k 0 --data-dir data --out runs/mnist-gaussian  # stopped after the first stage, 10 epochs
 srs-train mnist-quick --data-dir data --out runs/mnist-adversarial
-srs-certify --checkpoint runs/mnist-clean/checkpoint.pt --denoiser runs/mnist-stability/checkpoint.pt --data-dir data \\
-    --sigmas 0.25 0.5 0.75 1 --skip 40 --n0 200 --n 2000 --out runs/mnist-stability/certified
+srs-certify --checkpoint runs/mnist-clean/checkpoint.pt --denoiser runs/mnist-denoised/checkpoint.pt --data-dir data \\
+    --sigmas 0.25 0.5 0.75 1 --skip 40 --n0 200 --n 2000 --out runs/mnist-denoised/certified
 ```
 
 The other runs are certified likewise, *clean*, *gaussian* and *adversarial* without `--denoiser`; on digits with
