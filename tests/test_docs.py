@@ -13,7 +13,7 @@ import pytest
 import regions
 
 ROOT = Path(__file__).parent.parent
-RUN = ("guide", "gallery", "training", "router", "smoothing", "samplers", "logs", "predict", "score")
+RUN = ("guide", "gallery", "training", "router", "denoise", "smoothing", "samplers", "logs", "predict", "score")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in RUN)]
 TEXTS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md")])
 MODULES = ["regions", *(module.name for module in pkgutil.walk_packages(regions.__path__, "regions."))]

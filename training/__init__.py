@@ -8,6 +8,16 @@ from training.byte_images import ByteImages, as_bytes
 from training.checkpoints import load_checkpoint, save_checkpoint, training_config
 from training.data import FolderImages, ImageData, Images, StreamedImages, image_folder
 from training.datasets import DATASETS, load_data
+from training.denoiser_checkpoints import DenoiserCheckpoint, DenoiserFacts, load_denoiser
+from training.denoisers import (
+    DENOISERS,
+    DenoisedClassifier,
+    Denoiser,
+    DenoisingUNet,
+    DiffusionDenoiser,
+    denoised,
+    denoiser_network,
+)
 from training.evaluate import accuracy, check_fit
 from training.levels import choose_levels
 from training.libraries.loading import LoadedModel, load_model
@@ -20,7 +30,7 @@ from training.router_checkpoints import RouterCheckpoint, load_router
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
-from training.settings import PRESETS, ROUTER_PRESETS, TrainSettings
+from training.settings import DENOISER_PRESETS, PRESETS, ROUTER_PRESETS, TrainSettings
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
 from training.standard_sets import cifar10, cifar100, digits, fashion_mnist, mnist, svhn
@@ -31,6 +41,8 @@ __all__ = [
     "ARCHITECTURES",
     "AUGMENTATIONS",
     "DATASETS",
+    "DENOISERS",
+    "DENOISER_PRESETS",
     "NORMALIZERS",
     "PRESETS",
     "ROUTER_PRESETS",
@@ -38,6 +50,12 @@ __all__ = [
     "CifarResNet",
     "Consistency",
     "DatasetImages",
+    "DenoisedClassifier",
+    "Denoiser",
+    "DenoiserCheckpoint",
+    "DenoiserFacts",
+    "DenoisingUNet",
+    "DiffusionDenoiser",
     "DigitsCNN",
     "Engine",
     "Epoch",
@@ -70,6 +88,8 @@ __all__ = [
     "cifar10",
     "cifar100",
     "cross_entropy",
+    "denoised",
+    "denoiser_network",
     "digits",
     "expected_radii",
     "fashion_mnist",
@@ -78,6 +98,7 @@ __all__ = [
     "is_own_dataset",
     "load_checkpoint",
     "load_data",
+    "load_denoiser",
     "load_model",
     "load_router",
     "mnist",

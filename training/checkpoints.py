@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from smoothing.storage import replacing
 from training.checkpoint_files import disk_error, read_file, safetensors_of
+from training.denoisers import DENOISERS
 from training.libraries.names import kind_of
 from training.models import ARCHITECTURES, NORMALIZERS, Normalize, is_factory, network, normalized
 from training.settings import TrainSettings
 from training.weights import DEVIATIONS, MEANS, Reading, is_counter, misfit, readings, same, state_dicts
 
-#: The entry of a checkpoint that says what a router is for.
-ROUTER = "router"
+#: The entries of a checkpoint that say what a router, or a denoiser, is for.
+ROUTER, DENOISER = "router", "denoiser"
 
 #: How files of that format end.
 SAFETENSORS = ".safetensors"
@@ -94,6 +95,11 @@ def load_checkpoint(
         raise ValueError(
             f"{file} is a router, which names noise levels and no classes: give the base classifier's checkpoint"
         )
+    if holds_denoiser(content):
+        raise ValueError(
+            f"{file} is a denoiser, which returns images and no classes: give the base classifier's checkpoint, and "
+            "this one as denoiser"
+        )
     if not any(state_dicts(content)):
         raise ValueError(f"{file} holds no weights: expected a state_dict, alone or under a name such as 'state_dict'")
     arch = named_arch(file, arch, content.get("arch"))
@@ -116,7 +122,7 @@ def save_checkpoint(
     net : torch.nn.Module
         The network without its normaliser.
     arch, normalizer : str
-        As in `training.build`.
+        As in `training.build`; of a denoiser, which an entry `denoiser` is about, one of `training.DENOISERS`.
     **extra
         Further entries: tensors, numbers, strings, and lists and dicts of them. In a .safetensors file none but
         `num_classes`, a whole number.
@@ -128,8 +134,10 @@ def save_checkpoint(
     OSError
         Where the disk is full, or the file cannot be written: what was there before stays.
     """
-    if arch not in ARCHITECTURES and not is_factory(arch):
-        raise ValueError(f"arch = {arch!r}: choose {', '.join(ARCHITECTURES)}, or package.module:factory")
+    known = DENOISERS if DENOISER in extra else ARCHITECTURES
+    if arch not in known and (DENOISER in extra or not is_factory(arch)):
+        own = "" if DENOISER in extra else ", or package.module:factory"
+        raise ValueError(f"arch = {arch!r}: choose {', '.join(known)}{own}")
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer = {normalizer!r}: choose {', '.join(NORMALIZERS)}")
     check_savable(net, arch)
@@ -204,6 +212,12 @@ def holds_router(content: Mapping[Any, Any]) -> bool:
     """Whether what a file holds is a router's checkpoint, whatever else may be wrong with it."""
     about = content.get(ROUTER)
     return isinstance(about, Mapping) and "router_sigma" in about
+
+
+def holds_denoiser(content: Mapping[Any, Any]) -> bool:
+    """Whether what a file holds is a denoiser's checkpoint, whatever else may be wrong with it."""
+    about = content.get(DENOISER)
+    return isinstance(about, Mapping) and "sigma_max" in about
 
 
 def training_config(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def fit(
     state: Mapping[str, Any] | None = None,
     after_epoch: Callable[[dict[str, Any]], None] | None = None,
     progress: bool | Progress = False,
+    kind: "type[Learner] | None" = None,
 ) -> tuple[Epoch, ...]:
     """Train the model, in place, through one stage.
 
@@ -101,6 +102,8 @@ def fit(
     progress : bool or callable, default=False
         Show a bar on stderr, with loss, accuracy, images per second and time left, or call progress(stage, done, total)
         from time to time.
+    kind : type, default=Learner
+        What computes losses, where the model is no classifier.
 
     Returns
     -------
@@ -123,7 +126,7 @@ def fit(
         images = check_array("images", images)
     labels = labels if labels.ndim == 2 else check_labels(labels)
     _check(images, labels, stage, world * engine.accumulate)
-    learner = _Learner(model, stage, engine, accelerator, device)
+    learner = (kind or Learner)(model, stage, engine, accelerator, device)
     batches = Batches(images, labels, device)
     steps = math.ceil(len(labels) / stage.batch_size)
     optimizer = OPTIMIZERS[stage.optimizer](model.parameters(), stage.lr, stage.weight_decay)
@@ -188,7 +191,7 @@ def fit(
     return tuple(Epoch(**row) for row in history)
 
 
-class _Learner:
+class Learner:
     """A model on its device, and the gradients of a stage's loss: what a step computes before the optimizer's turn.
 
     Nothing here waits for the device: no value is read back, and nothing is copied from the host.
@@ -207,6 +210,7 @@ class _Learner:
         self._narrow = engine.precision == "bfloat16"
 
     def train(self) -> None:
+        """Put the model into training mode."""
         self._synced.train()
 
     def backward(
@@ -236,35 +240,56 @@ class _Learner:
         last : bool
             Whether the batch is complete with this part: only then the processes exchange gradients.
         """
-        stage, shape = self._stage, tuple(x.shape[1:])
+        stage = self._stage
         x = AUGMENTATIONS[stage.augment](x, generator).contiguous(memory_format=self._layout)
         normal = torch.randn((stage.m, *x.shape), generator=generator, device=self._device)
         noise = level.reshape(-1, 1, 1, 1) * normal
         # PyTorch wants the forward pass, too, where gradients are kept to oneself
         with nullcontext() if last else self._accelerator.no_sync(self._synced):
-            # Accelerate would patch its autocast into the model, where it would stay when training is over
-            with one_line(f"the model failed in training on images of {shape}"), self._autocast():
-                hard = x if attack is None else attack(self._net, x, y, noise=noise)
-                copies = hard + noise
-                if mix is not None:
-                    lam = torch.rand(len(x), generator=generator, device=self._device) / 2
-                    mixed = mix.mixed(self._net, x, y, noise=noise, sigma=level, share=lam)
-                    copies = torch.cat([copies, mixed + noise])
-                rows = logits_of(self._synced(copies.flatten(0, 1))).float()
-            logits = rows.reshape(len(copies), len(x), -1)
-            own = logits[: stage.m]
-            loss = stage.loss(own, y, level)
-            if mix is not None:
-                loss = loss + mix.loss(own, logits[stage.m :], y, lam)
+            loss, right = self.losses(x, y, level, noise, attack=attack, mix=mix, generator=generator)
             torch.autograd.backward(loss.sum() * share)
+        return loss.detach(), right
+
+    def losses(
+        self,
+        x: Float32[Tensor, "b c h w"],
+        y: Int64[Tensor, " b"] | Float32[Tensor, "b k"],
+        level: Float32[Tensor, " b"],
+        noise: Float32[Tensor, "m b c h w"],
+        *,
+        attack: SmoothAdv | None,
+        mix: SmoothMix | None,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, " b"], Bool[Tensor, "m b"]]:
+        """Return each image's loss, from its noisy copies x + noise, and which of these are right."""
+        with self.forward_pass(x):
+            hard = x if attack is None else attack(self._net, x, y, noise=noise)
+            copies = hard + noise
+            if mix is not None:
+                lam = torch.rand(len(x), generator=generator, device=self._device) / 2
+                mixed = mix.mixed(self._net, x, y, noise=noise, sigma=level, share=lam)
+                copies = torch.cat([copies, mixed + noise])
+            rows = logits_of(self._synced(copies.flatten(0, 1))).float()
+        logits = rows.reshape(len(copies), len(x), -1)
+        own = logits[: len(noise)]
+        loss = self._stage.loss(own, y, level)
+        if mix is not None:
+            loss = loss + mix.loss(own, logits[len(noise) :], y, lam)
         truth = y.argmax(dim=1) if y.ndim == 2 else y
-        return loss.detach(), own.argmax(dim=2) == truth
+        return loss, own.argmax(dim=2) == truth
 
     def share_buffers(self) -> None:
         """Give all processes the buffers of the first, such as running means: each had those of its own images."""
         if self._accelerator.num_processes > 1:
             for buffer in self._model.buffers():
                 buffer.detach().copy_(broadcast(buffer.detach().contiguous()))
+
+    @contextmanager
+    def forward_pass(self, x: Float32[Tensor, "b c h w"]) -> Iterator[None]:
+        """Compute in the precision of the engine; a model that fails on these images raises one line."""
+        # Accelerate would patch its autocast into the model, where it would stay when training is over
+        with one_line(f"the model failed in training on images of {tuple(x.shape[1:])}"), self._autocast():
+            yield
 
     def _autocast(self) -> AbstractContextManager[Any]:
         kind = self._device.type

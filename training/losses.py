@@ -60,6 +60,16 @@ def best_level(
     return torch.where(best > 0, cross_entropy(logits, level, sigma), 0.0)
 
 
+def mean_squared_error(
+    cleaned: Float[Tensor, "m b pixels"], images: Float[Tensor, "b pixels"], sigma: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Return what a denoiser leaves of the noise, |D(x + eta) - x|^2 over the number of pixels, mean over the copies.
+
+    Whatever `sigma` is. `images` are the clean ones, flattened.
+    """
+    return (cleaned - images).square().mean(dim=(0, 2))
+
+
 @dataclass(frozen=True)
 class Macer:
     """The loss of MACER (Zhai et al., 2020): classify the smoothed image, and widen a radius that is small.

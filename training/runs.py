@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from smoothing import SmoothedClassifier
 from smoothing.machine import processes, threads_each, usable_device
 from smoothing.progress import Progress
 from training.checkpoints import check_savable, save_checkpoint
-from training.data import ImageData, Images, compact, subset
+from training.data import ImageData, compact
 from training.datasets import load_data
+from training.denoiser_runs import DenoiserRun
 from training.evaluate import check_fit
 from training.levels import choose_levels
 from training.loop import Epoch, fit
@@ -26,6 +27,7 @@ from training.models import build, normalized
 from training.router_runs import RouterRun
 from training.run_folder import CHECKPOINT, Logs, are_epochs, check_run_folder, claimed, saved_state
 from training.settings import TrainSettings
+from training.subset import training_subset
 from training.tracking import check_tracker
 
 
@@ -34,9 +36,9 @@ def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[
 
     sample-wise is Algorithm 1: pretrain with sigma drawn anew per image and epoch, choose each image's sigma (Eq. 5),
     finetune there. gaussian, smooth-adv and macer have one stage at one sigma. router learns which level an image
-    should have, for a base classifier that is there. After each epoch the checkpoint is replaced, whole or not at all;
-    a run that was killed, at any moment, and goes on with `resume` ends with the weights it would have had (bit for bit
-    on one CPU, with the same number of threads).
+    should have, for a base classifier that is there; denoiser learns to take noise away. After each epoch the
+    checkpoint is replaced, whole or not at all; a run that was killed, at any moment, and goes on with `resume` ends
+    with the weights it would have had (bit for bit on one CPU, with the same number of threads).
 
     Parameters
     ----------
@@ -65,7 +67,8 @@ def run(settings: TrainSettings, *, progress: bool | Progress = False) -> tuple[
     with ExitStack() as open_things:
         if settings.threads is not None:
             open_things.enter_context(threads_each(settings.threads))
-        training = (RouterRun if settings.method == "router" else _Run)(settings, data, progress)
+        kinds: Mapping[str, type[_Run | RouterRun | DenoiserRun]] = {"router": RouterRun, "denoiser": DenoiserRun}
+        training = kinds.get(settings.method, _Run)(settings, data, progress)
         del data  # the run keeps what it trains on, as bytes where it can
         if main:
             open_things.enter_context(claimed(settings))
@@ -84,7 +87,7 @@ class _Run:
         self.settings = settings
         self.progress = progress
         self.num_classes = data.num_classes
-        images, self.labels = _subset(data, settings.train_images, settings.seed)
+        images, self.labels = training_subset(data, settings.train_images, settings.seed)
         self.images = compact(images)
         self.net = build(settings.model, data.num_classes, seed=settings.seed)
         self.model = normalized(self.net, settings.normalizer)
@@ -194,16 +197,6 @@ class _Run:
         if chosen is not None:  # the checkpoint holds them now
             for partial in self.settings.out.glob("sigmas-*.partial.*"):
                 partial.unlink()
-
-
-def _subset(data: ImageData, count: int | None, seed: int) -> tuple[Images, Int64[np.ndarray, " n"]]:
-    images, labels = data.train_images, data.train_labels
-    if count is None:
-        return images, labels
-    if count > len(labels):
-        raise ValueError(f"--train-images {count}: {data.name} has {len(labels)}")
-    which = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
-    return subset(images, which), labels[which]
 
 
 def _progress(

@@ -12,7 +12,8 @@ from jaxtyping import Float64
 
 from smoothing import sigma_grid
 from training.attack import SmoothAdv
-from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, soft_radius
+from training.denoisers import DENOISERS
+from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, mean_squared_error, soft_radius
 from training.margin_levels import FEWEST_PASSES, PASSES
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
@@ -59,28 +60,29 @@ class TrainSettings:
     """Train on this many images, drawn at random with the seed. Default: all."""
     model: str = "digits_cnn"
     """Architecture: lenet, cifar_resnet20, cifar_resnet56, cifar_resnet110, resnet50, digits_cnn, timm:NAME,
-    torchvision:NAME, or your own package.module:factory, called with the number of classes."""
+    torchvision:NAME, or your own package.module:factory, called with the number of classes. Of a denoiser: unet_small
+    or unet."""
     normalizer: Literal[
         "none", "cifar10", "imagenet", "cifar10-centered", "imagenet-centered", "inception", "clip", "mnist"
     ] = "none"
     """Mean and standard deviation that a first layer takes out of the pixels."""
     augment: Literal["none", "crop-flip"] = "none"
     """crop-flip: shift by up to an eighth of the width (CIFAR: padding 4) and mirror."""
-    method: Literal["sample-wise", "gaussian", "smooth-adv", "macer", "consistency", "smoothmix", "router"] = (
-        "sample-wise"
-    )
+    method: Literal[
+        "sample-wise", "gaussian", "smooth-adv", "macer", "consistency", "smoothmix", "router", "denoiser"
+    ] = "sample-wise"
     """sample-wise: Algorithm 1, pretrain, choose each image's sigma, finetune. gaussian, smooth-adv, macer, consistency
     and smoothmix at one --sigma, or at --sigmas. router: learn which level a new image should have, for the base
-    classifier in --checkpoint."""
+    classifier in --checkpoint. denoiser: learn to take the noise away, in front of a classifier that never saw any."""
     loss: Literal["cross-entropy", "consistency", "smoothmix"] | None = None
     """sample-wise and smooth-adv: on adversarial examples, cross-entropy or consistency; sample-wise: or smoothmix
     instead of those. Default: cross-entropy. All other methods have their own."""
     sigma: float | None = None
-    """Noise level of methods other than sample-wise and router."""
+    """Noise level of methods other than sample-wise and router; denoiser: in place of a range."""
     sigma_min: float = 0.12
-    """sample-wise: smallest noise level sigma_min."""
+    """sample-wise, denoiser: smallest noise level sigma_min."""
     sigma_max: float = 1.0
-    """sample-wise: largest noise level sigma_max."""
+    """sample-wise, denoiser: largest noise level sigma_max."""
     sigma_step: float = 0.05
     """sample-wise: sigma_interval; images choose among its multiples within [sigma_min, sigma_max] (Eq. 5)."""
     sigmas: tuple[float, ...] | None = None
@@ -126,7 +128,8 @@ class TrainSettings:
     smoothmix_reach: float | None = None
     """smoothmix: length of the path to the adversarial image, in units of sigma. Default: 8."""
     checkpoint: Path | None = None
-    """router: checkpoint of the base classifier, of the architecture that --model names."""
+    """router: checkpoint of the base classifier, of the architecture that --model names. denoiser: checkpoint of a
+    classifier whose answers to clean images it is finetuned to keep (stability loss). Default: no finetuning."""
     router_sigma: float | None = None
     """router: noise level of the router's own votes."""
     router_kind: Literal["free", "monotone"] = "free"
@@ -145,11 +148,11 @@ class TrainSettings:
     epochs: int = 150
     """Epochs of pretraining; of the whole training where there is one stage."""
     finetune_epochs: int = 150
-    """sample-wise: epochs of finetuning."""
+    """sample-wise, denoiser: epochs of finetuning."""
     lr: float = 0.1
     """Initial learning rate."""
     finetune_lr: float = 0.001
-    """sample-wise: initial learning rate of finetuning."""
+    """sample-wise, denoiser: initial learning rate of finetuning."""
     schedule: Literal["step", "cosine"] = "step"
     """step: a tenth every --drop-every epochs. cosine: down to 0 within the stage."""
     drop_every: int = 50
@@ -186,12 +189,19 @@ class TrainSettings:
         for name in ("data_dir", "out"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         self._check_choice()
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", Path(self.checkpoint))
         if self.method == "router":
             self._check_router()
             return
-        for name in ("checkpoint", "router_sigma", "validation_images"):
+        for name in ("router_sigma", "validation_images"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{self._said(name)}: needs --method router")
+        if self.method == "denoiser":
+            self._check_denoiser()
+            return
+        if self.checkpoint is not None:
+            raise ValueError(f"{self._said('checkpoint')}: needs --method router or denoiser")
         single = self.method != "sample-wise"
         self._check_levels()
         self._check_loss()
@@ -290,8 +300,6 @@ class TrainSettings:
 
     def _check_router(self) -> None:
         """Check what a router needs, but for its base classifier, which a preset leaves open."""
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", Path(self.checkpoint))
         if self.sigma is not None:
             raise ValueError(f"--sigma {self.sigma}: a router has --sigmas to choose from and --router-sigma")
         if self.sigma_weights is not None:
@@ -308,6 +316,29 @@ class TrainSettings:
             raise ValueError("--validation-images 1: too few to tell a gain from chance; hold out two or more")
         self._check_counts("train_images", "image_size", "n0", "threads", "validation_images", "n_final", "n_router")
         self.engine  # noqa: B018 - raises likewise
+
+    def _check_denoiser(self) -> None:
+        if self.model not in DENOISERS:
+            raise ValueError(f"--model {self.model}: is no denoiser; choose {', '.join(DENOISERS)}")
+        if self.normalizer != "none":
+            raise ValueError(f"--normalizer {self.normalizer}: a denoiser takes pixels as they are; drop it")
+        for name in ("sigmas", "sigma_weights"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{self._said(name)}: a denoiser takes all between --sigma-min and --sigma-max; drop it"
+                )
+        self._check_loss()
+        low, high = self.denoiser_levels
+        name = "--sigma-min" if self.sigma is None else "--sigma"
+        if not 0 < low < math.inf:
+            raise ValueError(f"{name} {low}: a denoiser needs noise that is finite and > 0")
+        if not low <= high < math.inf:
+            raise ValueError(f"--sigma-max {high}: must be finite, and at least --sigma-min {low}")
+        self.levels  # noqa: B018 - raises where the grid is empty
+        self._check_counts("train_images", "image_size", "threads")
+        self.engine  # noqa: B018 - raises likewise
+        self.denoiser_stage(mean_squared_error)
+        self.denoiser_stage(mean_squared_error, finetune=True)
 
     @property
     def levels(self) -> Float64[np.ndarray, " k"]:
@@ -337,6 +368,18 @@ class TrainSettings:
         return replace(
             self.stage(), name="router", sigma=(self.router_sigma,) * 2, loss=ROUTER_LOSSES[self.router_loss]
         )
+
+    @property
+    def denoiser_levels(self) -> tuple[float, float]:
+        """Between which noise levels a denoiser is trained."""
+        return (self.sigma_min, self.sigma_max) if self.sigma is None else (self.sigma, self.sigma)
+
+    def denoiser_stage(self, loss: Loss, *, finetune: bool = False) -> Stage:
+        """Return a stage of a denoiser: the first, to return images, or the second, to keep a classifier's answers."""
+        first = replace(self.stage(), name="denoise", sigma=self.denoiser_levels, loss=loss)
+        if not finetune:
+            return first
+        return replace(first, name="finetune", epochs=self.finetune_epochs, lr=self.finetune_lr)
 
     def stage(self, chosen: np.ndarray | None = None) -> Stage:
         """Return the first stage; with each image's chosen sigma, float of shape (n,), the finetuning stage."""
@@ -384,6 +427,8 @@ class TrainSettings:
         """Return the settings as plain values, without `out`, `resume`, and what another method or `LEFT_OUT` has."""
         left_out = {"out", "resume"} | (set() if self.method == "router" else ROUTER_ONLY)
         left_out |= {name for name, value in LEFT_OUT.items() if getattr(self, name) == value}
+        if self.method == "denoiser":
+            left_out -= {"checkpoint"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {name: _plain(value) for name, value in values.items()}
 
@@ -523,5 +568,29 @@ ROUTER_PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
             train_images=10_000,
             **{name: value for name, value in _QUICK.items() if name not in ("k", "warmup")},
         ),
+    ),
+}
+
+_DENOISER: dict[str, Any] = {
+    "method": "denoiser",
+    "model": "unet_small",
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "lr": 2e-3,
+    "finetune_lr": 1e-3,
+    "schedule": "cosine",
+    "batch": 128,
+    "m": 1,
+}
+
+#: Presets of denoisers, for classifiers of the same data set that never saw noise, such as --method gaussian --sigma 0.
+DENOISER_PRESETS: Mapping[str, tuple[str, TrainSettings]] = {
+    "digits-denoiser": (
+        "A denoiser for scikit-learn's digits, sigma in [0.1, 0.6]: some 10 seconds on a CPU.",
+        replace(PRESETS["digits"][1], **_DENOISER, epochs=60, finetune_epochs=30),
+    ),
+    "mnist-denoiser": (
+        "A denoiser for MNIST, sigma in [0.12, 1.00], 20,000 images: some 3 minutes on two CPU cores.",
+        replace(_MNIST, **_DENOISER, epochs=10, finetune_epochs=5, precision="bfloat16", train_images=20_000),
     ),
 }

@@ -128,6 +128,7 @@ def attack(settings: AttackSettings, phase: Callable[[str], Any]) -> Found:
             model=settings.model,
             files=files_of(settings.checkpoint, settings.expert),
             router=settings.router,
+            denoiser=settings.denoiser,
             arch=settings.arch,
             device=settings.device,
             outside="abstain",

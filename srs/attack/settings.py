@@ -13,7 +13,7 @@ from srs.run.sources import check_factory, check_one
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "attack": ("images", "steps", "samples", "restarts", "seed"),
     "verdict": ("n", "significance"),
-    "classifier": ("checkpoint", "expert", "router", "model", "arch", "device"),
+    "classifier": ("checkpoint", "expert", "router", "denoiser", "model", "arch", "device"),
     "output": ("out", "overwrite"),
 }
 
@@ -45,6 +45,8 @@ class AttackSettings:
     """The same, one checkpoint for each noise level."""
     router: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the checkpoint of the run's router is now. Default: where the run found it."""
+    denoiser: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the checkpoint of the run's denoiser is now. Default: where the run found it."""
     model: str | None = None
     """Base classifier as srs-certify's --model, where the run was certified with one: a folder alone never runs code,
     so name it again if you trust it."""

@@ -31,12 +31,12 @@ def main() -> None:
     """Run the command; exit code 2 and one line on stderr where the settings cannot be honoured."""
     with one_line_errors("srs-train", "go on after the last whole epoch with --resume"), one_line_warnings("srs-train"):
         from smoothing.machine import processes
-        from training import PRESETS, ROUTER_PRESETS, run
+        from training import DENOISER_PRESETS, PRESETS, ROUTER_PRESETS, run
         from training.run_folder import CHECKPOINT
         from training.settings import TrainSettings
 
         with naming_flags(TrainSettings, **_FLAGS), Teller("srs-train") as teller:
-            settings = parse_preset({**PRESETS, **ROUTER_PRESETS}, "srs-train", _DESCRIPTION)
+            settings = parse_preset({**PRESETS, **ROUTER_PRESETS, **DENOISER_PRESETS}, "srs-train", _DESCRIPTION)
             find_in_current_folder(settings.model, settings.dataset)
             epochs = run(settings, progress=teller.progress)
 

@@ -295,6 +295,7 @@ def load_run(
     *,
     checkpoint: PathLike | Mapping[float, PathLike] | None = None,
     router: PathLike | None = None,
+    denoiser: PathLike | None = None,
     arch: str | None = None,
     device: str = "auto",
     outside: str = "abstain",
@@ -320,6 +321,9 @@ def load_run(
         Where the weights are now. Default: where the run found them; relative paths are relative to the current folder.
     router : path, optional
         Where the checkpoint of the run's router is now. Default: where the run found it.
+    denoiser : path, optional
+        Where the checkpoint of the run's denoiser is now. Default: where the run found it. A module that is given as
+        `model` has its denoiser in it.
     arch : str, optional
         A run with an architecture of one's own, `package.module:factory`, needs that name again.
     device : str, default="auto"
@@ -362,6 +366,7 @@ def load_run(
         model=model,
         files=files,
         router=None if router is None else Path(router),
+        denoiser=None if denoiser is None else Path(denoiser),
         arch=arch,
         device=device,
         outside=outside,
@@ -377,6 +382,7 @@ def open_classifier(
     model: str | Bank | None,
     files: Files | None,
     router: Path | None,
+    denoiser: Path | None,
     arch: str | None,
     device: str,
     outside: str,
@@ -396,6 +402,7 @@ def open_classifier(
         files=files,
         model=model,
         arch=arch,
+        denoiser=denoiser,
         words=words,
     )
     sigmas = run.described.manifest["sigmas"]

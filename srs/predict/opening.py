@@ -26,6 +26,7 @@ from srs.predict.run_classifier import FLAGS, fresh_seed
 from srs.predict.settings import PredictSettings
 from srs.run.base_classifiers import AllNamed, bank, make_own, read_checkpoints
 from srs.run.choosing_images import read_indices
+from srs.run.denoiser import read_denoiser
 from srs.run.map import check_apart
 from srs.run.sources import check_data, files_of, library
 from training import Images, load_data
@@ -85,6 +86,7 @@ def open_run(settings: PredictSettings) -> OpenedRun:
         model=settings.model,
         files=files_of(settings.checkpoint, settings.expert),
         router=settings.router,
+        denoiser=settings.denoiser,
         arch=settings.arch,
         device=settings.device,
         outside=settings.outside,
@@ -104,8 +106,12 @@ def open_map(settings: PredictSettings) -> Opened:
     first = next(iter(models.values()))
     classes = settings.num_classes or _num_classes(first.model, first.source, query)
     seed, stream = fresh_seed(settings.seed)
+    base = bank(models)
+    if settings.denoiser is not None:
+        sigmas = _levels(table, settings.outside)
+        base = read_denoiser(settings.denoiser, sigmas, query.images.shape[1:]).before(base, sigmas)
     classifier = SmoothedClassifier(
-        bank(models),
+        base,
         classes,
         sampler=settings.sampler,
         precision=settings.precision,
@@ -130,6 +136,13 @@ def _named(settings: PredictSettings, table: RegionMap) -> AllNamed:
         raise ValueError(f"{settings.run} has regions of sigma = {lacking[0]:g}: name its --expert as well")
     known = {"arch": settings.arch, "normalizer": settings.normalizer}
     return read_checkpoints(files, **known, num_classes=settings.num_classes)
+
+
+def _levels(table: RegionMap, outside: str) -> list[float]:
+    """Return the levels of a map's regions, and that which is named outside of them."""
+    levels = set(table.sigma[table.radii > 0].tolist())
+    around = named_level(outside)
+    return sorted(levels if around is None else levels | {around})
 
 
 def _load(file: Path) -> RegionMap:

@@ -2,13 +2,16 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from smoothing import RoutedClassifier, SmoothedClassifier
 from smoothing.fingerprint import classifier_difference
 from smoothing.routing import router_seed
 from srs.run.base_classifiers import Bank, bank, named_by_run, own_classifier, smoothed
+from srs.run.denoiser import read_denoiser, weights_of
 from srs.run.folder import Description
 from srs.run.router import read_router, router_difference, router_record
 from srs.run.run_settings import RunSettings
@@ -60,6 +63,7 @@ def run_classifier(
     files: Files | None = None,
     model: str | Bank | None = None,
     arch: str | None = None,
+    denoiser: Path | None = None,
     words: Words = FLAGS,
 ) -> SmoothedClassifier:
     """Load the classifier of a run, with another seed.
@@ -76,7 +80,9 @@ def run_classifier(
         Where the weights are now; unless given, where the run found them.
     model, arch
         The run's own, where they are `package.module:factory`: the folder may come from somebody else, and building a
-        factory runs its module, so the user names it. Or as `model` the base classifier itself.
+        factory runs its module, so the user names it. Or as `model` the base classifier itself, with any denoiser.
+    denoiser : Path, optional
+        Where the checkpoint of the run's denoiser is now; unless given, where the run found it.
     words : Words
         Of errors.
 
@@ -90,10 +96,14 @@ def run_classifier(
     """
     settings, manifest = described.settings, described.manifest
     classes = manifest["classifier"]["num_classes"]
+    if denoiser is not None:
+        _check_denoised(folder, denoiser, settings, model, words)
     if model is None or isinstance(model, str):
         _check_named(folder, "model", model, settings.model, words)
         _check_named(folder, "arch", arch, settings.arch, words)
         base = _found_again(folder, settings, classes, files, words)
+        if (file := denoiser or settings.denoiser) is not None:
+            base = _denoised(folder, manifest, file, base, words)
     else:
         base = model
     # how many images a pass has is up to this machine, not to the folder
@@ -151,6 +161,26 @@ def _found_again(folder: Path, settings: RunSettings, classes: int, files: Files
     """Return the base classifier that a run's settings name, or the demonstration's from the folder."""
     models = named_by_run(settings, classes, files=files, called=words.name.format("model"))
     return own_classifier(folder) if models is None else bank(models)
+
+
+def _check_denoised(folder: Path, file: Path, settings: RunSettings, model: str | Bank | None, words: Words) -> None:
+    """Raise where a denoiser is named that the run does not have, or that a module which is given has in it."""
+    given = words.value.format("denoiser", file if words is FLAGS else str(file))
+    if settings.denoiser is None:
+        raise ValueError(f"{given}: the run in {folder} has no denoiser; leave it out")
+    if model is not None and not isinstance(model, str):
+        raise ValueError(f"{given}: a module is given as model, which has its denoiser in it; leave this out")
+
+
+def _denoised(folder: Path, manifest: Mapping[str, Any], file: Path, base: Bank, words: Words) -> Bank:
+    """Return the base classifier behind the run's denoiser."""
+    named = words.value.format("denoiser", "FILE") if words is FLAGS else words.name.format("denoiser")
+    found = read_denoiser(file, manifest["sigmas"], manifest["data"]["shape"], called=str(file))
+    if found.weights != weights_of(manifest):
+        raise ValueError(
+            f"{folder}: another denoiser was certified than that in {file}; name its checkpoint with {named}"
+        )
+    return found.before(base, manifest["sigmas"])
 
 
 def _check_named(folder: Path, name: str, given: str | None, stored: str | None, words: Words) -> None:

@@ -58,6 +58,8 @@ class PredictSettings:
     -centered, inception, clip or mnist."""
     router: Path | None = None
     """Where the checkpoint of the run's router is now."""
+    denoiser: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the checkpoint of the run's denoiser is now; for a region map, the denoiser before --checkpoint."""
     num_classes: int | None = None
     """For a region map: number of classes. Default: as many as the checkpoint has."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"

@@ -83,6 +83,7 @@ def _facts(summary: Mapping[str, Any], shape: Sequence[int]) -> list[tuple[str, 
         ("data", f"{_code(data['name'])}, {data['images']} images of {' x '.join(map(str, shape))}"),
         ("images, SHA-256", _code(data["sha256"])),
         ("base classifier, SHA-256", _code(classifier["weights"])),
+        *_denoiser_facts(summary.get("denoiser")),
         *_router_facts(summary.get("router")),
         ("computed in", f"{_code(classifier['precision'])}, {classifier['num_classes']} classes"),
         (
@@ -128,6 +129,8 @@ def _use(settings: Mapping[str, Any]) -> str:
         how = f"srs.load_run(FOLDER, checkpoint={'{SIGMA: FILE}' if settings['expert'] else 'FILE'})"
     else:
         how = "srs.load_run(FOLDER)"
+    if settings["denoiser"] is not None:
+        how = f"{how[:-1]}, denoiser=FILE)"
     if settings["router"] is not None:
         how = f"{how[:-1]}, router=FILE)"
     where = (
@@ -138,6 +141,10 @@ def _use(settings: Mapping[str, Any]) -> str:
     if own and ":" in own:
         where += f" Its network is code of somebody's own, {_code(own)}: name it only if you trust that module."
     return f"```python\nimport srs\n\nG = {how}\nprint(G.certify(images).radius)\n```\n\n{where}"
+
+
+def _denoiser_facts(denoiser: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [] if denoiser is None else [("denoiser before it, SHA-256", _code(denoiser["weights"]))]
 
 
 def _router_facts(router: Mapping[str, Any] | None) -> list[tuple[str, str]]:

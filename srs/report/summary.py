@@ -70,6 +70,7 @@ def summarize(results: Results, config: Mapping[str, Any], manifest: Mapping[str
         "guarantee": results.proofs.guarantee,
         "regions": results.table.content_hash,
         **({} if results.main.outside is None else {"outside": results.main.outside}),
+        **({} if "denoiser" not in manifest else {"denoiser": manifest["denoiser"]}),
         **({} if results.routed is None else {"router": _router(results.routed, manifest)}),
         "clean_accuracy_base": float((clean == record.label).mean()),
         **describe(results.rules, results.main.name, results.one_sided),

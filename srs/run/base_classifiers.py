@@ -17,6 +17,7 @@ from srs.run.folder import MODEL, own_file
 from srs.run.run_settings import RunSettings, Start
 from srs.run.sources import Files, library
 from training import (
+    DenoisedClassifier,
     Engine,
     ImageData,
     LoadedModel,
@@ -132,7 +133,8 @@ def base_classifiers(
 def warn_of_scaling(base: Bank, images: ImageSource, labels: Int64[np.ndarray, " n"], *, device: str) -> None:
     """Warn where one of the usual normalisers would restore a base classifier that has none; labels decide that."""
     for model in base.values() if isinstance(base, Mapping) else [base]:
-        found = restoring(model, images, labels, device=device)
+        alone = model.classifier if isinstance(model, DenoisedClassifier) else model
+        found = restoring(alone, images, labels, device=device)
         if found is not None:
             warnings.warn(str(found), stacklevel=2)
             return

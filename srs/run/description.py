@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from srs.run.denoiser import check_denoiser
 from srs.run.router import check_router
 from srs.run.run_settings import RunSettings
 from srs.run.settings import MOST, MOST_BATCH, MOST_LEVELS
@@ -58,6 +59,7 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
         raise ValueError(f"sigmas = {_short(sigmas)} are no noise levels")
     if not all(low < high for low, high in pairwise(sigmas)):
         raise ValueError(f"sigmas = {_short(sigmas)} do not increase")
+    check_denoiser(manifest.get("denoiser"), named=settings.denoiser is not None)
     check_router(manifest.get("router"), sigmas, named=settings.router is not None)
 
 

@@ -16,6 +16,7 @@ from smoothing.drawing.files import ESTIMATION, LEVELS, ROUTES, SELECTION
 from smoothing.fingerprint import classifier_difference, difference
 from smoothing.reading import read_json, read_yaml
 from smoothing.storage import check_folder, forget_partial, locked, replacing
+from srs.run.denoiser import weights_of
 from srs.run.description import check_manifest
 from srs.run.router import router_difference
 from srs.run.run_settings import RunSettings, settings_of
@@ -212,6 +213,8 @@ def check_same(out: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]
                 f"{flag} {config.get(name)}: the run in {out} has {before.get(name)}; give the same, or name another "
                 "--out"
             )
+    if weights_of(manifest) != weights_of(described):
+        raise ValueError(f"--out {out}: belongs to a run with another denoiser, or none; name another --out")
     if (what := classifier_difference(manifest, described)) is not None:
         raise ValueError(f"--out {out}: belongs to a run with another {what}; name another --out")
     if (what := router_difference(manifest.get("router"), described.get("router"))) is not None:

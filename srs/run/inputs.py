@@ -21,6 +21,7 @@ from smoothing.progress import Progress
 from srs.geometry import Points
 from srs.run.base_classifiers import Bank, base_classifiers, smoothed
 from srs.run.choosing_images import lined_up, warn_of_one_class
+from srs.run.denoiser import RunDenoiser, read_denoiser
 from srs.run.description import BYTES
 from srs.run.folder import CONFIG, FORMAT, read_description
 from srs.run.router import Router, RouterRecord, read_router
@@ -90,6 +91,8 @@ class Inputs:
         Whether regions are around the images in bytes: where these are 8-bit ones, and more than `MOST_FLOATS` numbers.
     folder : Path, optional
         Where `points` may have a file.
+    denoiser : RunDenoiser, optional
+        What comes before the base classifier; `base` has it already.
     """
 
     settings: RunSettings
@@ -105,6 +108,7 @@ class Inputs:
     router: Router | None = None
     in_bytes: bool = False
     folder: Path | None = None
+    denoiser: RunDenoiser | None = None
 
     @cached_property
     def points(self) -> Points:
@@ -164,6 +168,7 @@ class Inputs:
             "check": list(check),
             "sigmas": self.sigmas.tolist(),
             **({} if self.loaded is None else {"model": self.loaded.about()}),
+            **({} if self.denoiser is None else {"denoiser": self.denoiser.manifest()}),
         }
 
 
@@ -184,12 +189,12 @@ def completed(given: CertifySettings) -> Start:
         raise ValueError("--download: fetches weights of a --model of another library, such as timm:NAME; name one")
     if given.model is not None:
         check_factory(given.model, arch=given.arch, normalizer=given.normalizer)
-        return _start(given, known | preset, f"--model {given.model}")
+        return _start(given, _denoised(given, known | preset), f"--model {given.model}")
     if files:
         if len(files) > 1:  # several networks, which may disagree
             known["rule"] = "anchor"
         known |= preset | _from_training(training_config(files[0])) | {"out": files[0].parent / BESIDE}
-        return _start(given, known, str(files[0]))
+        return _start(given, _denoised(given, known), str(files[0]))
     for name in ("arch", "normalizer", "preset"):
         if getattr(given, name) is not None and (name, given.preset) != ("preset", PAPER):
             raise ValueError(f"--{name} {getattr(given, name)}: describes a --checkpoint; name one")
@@ -313,6 +318,10 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
 
     images = RunImages(data.test_images, indices, look=look)
     base, loaded = base_classifiers(start, data, device=device, progress=progress)
+    denoiser = None
+    if settings.denoiser is not None:
+        denoiser = read_denoiser(settings.denoiser, sigmas.tolist(), images.shape[1:])
+        base = denoiser.before(base, sigmas.tolist())
     batch = _found_batch(start.out, device) if start.resume else None
     labels = data.test_labels[indices]
     inputs = Inputs(
@@ -328,6 +337,7 @@ def load(start: Start, chosen: ChosenImages | None = None, *, progress: bool | P
         loaded,
         in_bytes=in_bytes,
         folder=start.out,
+        denoiser=denoiser,
     )
     if settings.router is None:
         return inputs
@@ -364,13 +374,21 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: config.get(name) for name in ("dataset", "image_size", "precision")}
     if "data_dir" in config:
         known["data_dir"] = Path(config["data_dir"])
+    sigma = config.get("sigma")
     if config.get("sigmas") is not None:
         known["sigmas"] = tuple(config["sigmas"])
-    elif config.get("sigma") is not None:
-        known |= dict.fromkeys(GRID, config["sigma"])
-    else:
+    elif sigma is None:
         known |= {name: config.get(name) for name in GRID}
+    elif sigma > 0:  # trained without noise, it says nothing about levels
+        known |= dict.fromkeys(GRID, sigma)
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _denoised(given: CertifySettings, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known with the noise levels of the run's denoiser, where there is one and its file says them."""
+    theirs = {} if given.denoiser is None else _from_training(training_config(given.denoiser))
+    levels = {name: theirs[name] for name in GRID if name in theirs}
+    return {name: value for name, value in known.items() if not levels or name != "sigmas"} | levels
 
 
 def _sigmas(levels: Levels) -> Float64[np.ndarray, " k"]:

@@ -106,6 +106,7 @@ class RunSettings:
     levels: Levels
     checkpoint: Path | None
     model: str | None
+    denoiser: Path | None
     router: Path | None
     router_always: bool
     arch: str | None

@@ -23,7 +23,7 @@ MOST_LEVELS = 1000
 
 MOST_BATCH = 10**6
 
-CIRCUMSTANCES = frozenset({"checkpoint", "expert", "router", "data_dir", "indices", "device", "batch"})
+CIRCUMSTANCES = frozenset({"checkpoint", "expert", "denoiser", "router", "data_dir", "indices", "device", "batch"})
 """Settings that say where and how a run is done: it may go on with other ones, since hashes of weights and data decide
 whether it is the same run."""
 
@@ -49,6 +49,7 @@ EARLIER: Mapping[str, Any] = {
     "router": None,
     "router_always": False,
     "sigmas": [],
+    "denoiser": None,
 }
 """What runs of earlier versions may lack, and what they did before it was a setting."""
 
@@ -64,8 +65,8 @@ DEFAULTS: Mapping[str, Any] = {"rule": "expected-radius", "bound": "runner-up"}
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "most used": ("checkpoint", "dataset", "n", "out", "resume"),
     "what is certified": (
-        "model", "download", "expert", "arch", "normalizer", "router", "router_always", "preset", "data_dir",
-        "image_size", "image_order", "indices", "skip", "max",
+        "model", "download", "expert", "denoiser", "arch", "normalizer", "router", "router_always", "preset",
+        "data_dir", "image_size", "image_order", "indices", "skip", "max",
     ),
     "noise levels": ("sigmas", "sigma_min", "sigma_max", "sigma_step", "rule", "n0", "racing"),
     "certification": (
@@ -113,6 +114,9 @@ class CertifySettings:
     expert: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SIGMA=FILE")] = ()
     """One checkpoint for one noise level sigma, as in --expert 0.25=a.pt --expert 0.5=b.pt; these levels are the
     grid."""
+    denoiser: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Checkpoint of a denoiser, as srs-train --method denoiser writes it: votes are those of the base classifier, which
+    need never have seen noise, on what the denoiser makes of the noisy images. Levels are its own unless given."""
     router: Path | None = None
     """Checkpoint of a router, as srs-train --method router writes it: it names a noise level for every input, also for
     images that nobody has seen."""
@@ -287,6 +291,10 @@ class CertifySettings:
         if self.indices is not None and self.image_order == "shuffled":
             raise ValueError(f"--indices {self.indices}: gives an order of its own; leave --image-order out")
         check_one(checkpoint=self.checkpoint, model=self.model, expert=self.expert)
+        if self.denoiser is not None and not (self.checkpoint or self.model or self.expert):
+            raise ValueError(
+                f"--denoiser {self.denoiser}: goes before a base classifier; name one with --checkpoint or --model"
+            )
         if self.order is not None and self.method != "greedy":
             raise ValueError(f"--order {self.order} has no effect with --method {self.method}: use --method greedy")
         self._check_outside()

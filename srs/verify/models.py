@@ -51,7 +51,8 @@ def check_classifier(run: Described, settings: VerifySettings, findings: Finding
     try:
         classifier = _load(run, settings, str(usable_device(device)))
     except OSError as error:
-        remedy = "say where its file is now with --checkpoint or --expert"
+        also = " or --denoiser" if ours.denoiser is not None else ""
+        remedy = f"say where its file is now with --checkpoint or --expert{also}"
         findings.unknown("classifier", f"{what}: {one_line(error, run.folder)}; {remedy}")
         return None
     except ValueError as error:
@@ -138,6 +139,7 @@ def _load(run: Described, settings: VerifySettings, device: str) -> SmoothedClas
         files=files_of(settings.checkpoint, settings.expert),
         model=settings.model,
         arch=settings.arch,
+        denoiser=settings.denoiser,
     )
 
 

@@ -26,6 +26,8 @@ class VerifySettings:
     """The same, one checkpoint for each noise level."""
     router: Path | None = None
     """Where the checkpoint of the router is now. Default: where the run found it."""
+    denoiser: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the checkpoint of the denoiser is now. Default: where the run found it."""
     model: str | None = None
     """Base classifier as srs-certify's --model, where the run was certified with one: a folder alone never runs code,
     so name it again if you trust it."""

@@ -125,6 +125,7 @@ def summary_problems(
         "simultaneous": run.settings.overlap == "class",
         "guarantee": guarantee_of(run, n, placed),
         "regions": hashed,
+        **({} if "denoiser" not in run.manifest else {"denoiser": run.manifest["denoiser"]}),
         **_around(run, placed),
         clean: _share(row[at] == one for row, at, one in cleaned),
         "main": main,

@@ -48,7 +48,8 @@ _MOST_CARD = 2**20
 
 #: What a manifest may hold.
 _MANIFEST = frozenset({
-    "format", "versions", "seed", "device", "batch", "data", "model", "classifier", "router", "check", "sigmas",
+    "format", "versions", "seed", "device", "batch", "data", "model", "classifier", "denoiser", "router", "check",
+    "sigmas",
 })  # fmt: skip
 
 #: What decides how regions are sized, to the last digit.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from training import Consistency, Engine, Macer, SmoothAdv, SmoothMix, Stage, batches, fit, loop
-from training.loop import _Learner, _Meter
+from training.loop import Learner, _Meter
 from training.stage import OPTIMIZERS
 
 RNG = np.random.default_rng(0)
@@ -32,7 +32,7 @@ class Learning:
         self.meta = torch.device("meta")
         self.stage = stage
         model = network()
-        self.learner = _Learner(model, stage, engine, Accelerator(cpu=True), self.meta)
+        self.learner = Learner(model, stage, engine, Accelerator(cpu=True), self.meta)
         self.optimizer = OPTIMIZERS[stage.optimizer](model.parameters(), stage.lr, stage.weight_decay)
         self.meter = _Meter(self.meta, "", 64, progress=False)
 
@@ -150,7 +150,7 @@ def test_images_that_do_not_fit_are_copied_once_a_step(monkeypatch):
 @pytest.mark.parametrize("free", [10**9, 0])
 def test_cuda_itself_finds_no_step_that_waits(monkeypatch, free):
     monkeypatch.setattr(batches, "free_memory", lambda device: free)
-    step = _Learner.backward
+    step = Learner.backward
 
     def strict(*arguments, **options):
         torch.cuda.set_sync_debug_mode("error")
@@ -159,7 +159,7 @@ def test_cuda_itself_finds_no_step_that_waits(monkeypatch, free):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(_Learner, "backward", strict)
+    monkeypatch.setattr(Learner, "backward", strict)
     fit(network(), IMAGES, LABELS, stage=replace(ADVERSARIAL, batch_size=8), engine=Engine(device="cuda"))
 
 
