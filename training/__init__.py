@@ -26,11 +26,12 @@ from training.losses import Consistency, Loss, Macer, best_level, cross_entropy,
 from training.margin_levels import MarginChoice, choose_levels_by_margins
 from training.models import ARCHITECTURES, NORMALIZERS, CifarResNet, DigitsCNN, LeNet, Normalize, build, normalized
 from training.own_datasets import DatasetImages, is_own_dataset
+from training.presets import DENOISER_PRESETS, PRESETS, ROUTER_PRESETS
 from training.router_checkpoints import RouterCheckpoint, load_router
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import MonotoneRouter, router_network
 from training.runs import run
-from training.settings import DENOISER_PRESETS, PRESETS, ROUTER_PRESETS, TrainSettings
+from training.settings import TrainSettings
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
 from training.standard_sets import cifar10, cifar100, digits, fashion_mnist, mnist, svhn
