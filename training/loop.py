@@ -274,7 +274,7 @@ class Learner:
         own = logits[: len(noise)]
         loss = self._stage.loss(own, y, level)
         if mix is not None:
-            loss = loss + mix.loss(own, logits[len(noise) :], y, lam)
+            loss = loss + mix.loss(own, logits[len(noise) :], y, share=lam)
         truth = y.argmax(dim=1) if y.ndim == 2 else y
         return loss, own.argmax(dim=2) == truth
 

@@ -75,6 +75,7 @@ class SmoothMix:
         logits: Float[Tensor, "m b classes"],
         mixed: Float[Tensor, "m b classes"],
         labels: Int64[Tensor, " b"],
+        *,
         share: Float[Tensor, " b"],
     ) -> Float[Tensor, " b"]:
         """Return the mixed images' part of the loss, from the logits of both sets."""

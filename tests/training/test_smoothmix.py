@@ -27,7 +27,7 @@ def kl(p, q):
     ],
 )
 def test_the_loss_by_hand(share, target):
-    loss = SmoothMix(eta=3.0).loss(OWN, MIXED, RIGHT, torch.tensor([share], dtype=torch.float64))
+    loss = SmoothMix(eta=3.0).loss(OWN, MIXED, RIGHT, share=torch.tensor([share], dtype=torch.float64))
     assert loss.tolist() == pytest.approx([3.0 * (kl(target, (0.5, 0.5)) + kl(target, (0.7, 0.3))) / 2])
 
 
@@ -35,14 +35,14 @@ def test_the_target_of_three_classes_is_mixed_with_a_third():
     own = torch.log(torch.tensor([[[0.7, 0.2, 0.1]]], dtype=torch.float64))
     mixed = torch.log(torch.tensor([[[0.3, 0.3, 0.4]]], dtype=torch.float64))
     target = (0.6 * 0.7 + 0.4 / 3, 0.6 * 0.2 + 0.4 / 3, 0.6 * 0.1 + 0.4 / 3)
-    loss = SmoothMix(eta=1.0).loss(own, mixed, RIGHT, torch.tensor([0.4], dtype=torch.float64))
+    loss = SmoothMix(eta=1.0).loss(own, mixed, RIGHT, share=torch.tensor([0.4], dtype=torch.float64))
     assert loss.tolist() == pytest.approx([kl(target, (0.3, 0.3, 0.4))])
 
 
 @pytest.mark.parametrize(("eta", "labels"), [(3.0, WRONG), (0.0, RIGHT)])
 def test_nothing_is_added_where_the_smoothed_class_is_wrong_or_the_weight_is_0(eta, labels):
     own, mixed = OWN.clone().requires_grad_(), MIXED.clone().requires_grad_()
-    loss = SmoothMix(eta=eta).loss(own, mixed, labels, torch.tensor([0.25], dtype=torch.float64))
+    loss = SmoothMix(eta=eta).loss(own, mixed, labels, share=torch.tensor([0.25], dtype=torch.float64))
     assert loss.tolist() == [0.0]
     for gradient in torch.autograd.grad(loss.sum(), (own, mixed)):
         assert not gradient.any()
@@ -56,14 +56,14 @@ def test_the_gradient_agrees_with_finite_differences_in_both_sets():
     labels = own.detach().softmax(dim=2).mean(dim=0).argmax(dim=1)
     labels[0] = (labels[0] + 1) % 4
     share = torch.linspace(0.0, 0.5, 6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x, y: SmoothMix(eta=2.0).loss(x, y, labels, share), (own, mixed))
+    assert torch.autograd.gradcheck(lambda x, y: SmoothMix(eta=2.0).loss(x, y, labels, share=share), (own, mixed))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_the_gradient_is_finite_where_a_probability_is_0(share):
     own = torch.tensor([[[900.0, 0.0]], [[800.0, 0.0]]], requires_grad=True)
     mixed = torch.tensor([[[0.0, 900.0]], [[0.0, 0.0]]], requires_grad=True)
-    loss = SmoothMix().loss(own, mixed, RIGHT, torch.tensor([share]))
+    loss = SmoothMix().loss(own, mixed, RIGHT, share=torch.tensor([share]))
     assert loss.isfinite().all()
     for gradient in torch.autograd.grad(loss.sum(), (own, mixed)):
         assert gradient.isfinite().all()
