@@ -37,7 +37,7 @@ BATCH = 256
 #: Images that the model of all images is fitted to, at most; and images whose curves are held at once.
 FIT_IMAGES = ROWS = 10_000
 
-#: An image whose expected radius is below this part of the level, at every level, has none: its label wins nowhere.
+#: An image whose most likely curve has a radius below this part of the level, at every level: its label wins nowhere.
 NOTHING = 0.01
 
 #: Marks the noise of these passes: a stage beside those of `smoothing`, whose numbers are small.
@@ -85,7 +85,7 @@ def choose_levels_by_margins(
     A third of the passes is spread evenly over the levels. Each of the others goes to the level that is best for a
     curve drawn from the image's posterior so far (Thompson, 1933), so most go near the level that will be chosen. At
     the end each image gets the level with the largest posterior mean of the radius that n0 votes would certify; where
-    that is next to nothing at every level, the smallest.
+    the image's mean curve has next to no radius at any level, the smallest.
 
     Parameters
     ----------
@@ -161,11 +161,11 @@ class _ExpectedRadii:
         return np.asarray(self.grid * np.interp(eta, _ETAS, self._table))
 
     def best(self, curves: MarginCurves, images: ImageCurves) -> Int64[np.ndarray, " n"]:
-        """Return the level with the largest posterior mean; 0 where there is next to nothing."""
+        """Return the level with the largest posterior mean; 0 where the label wins nowhere."""
         eta, deviation = curves.quantiles(images, self.x)
         parts = [w * self.at(eta + h * deviation) for h, w in zip(_NODES, _WEIGHTS, strict=True)]
         mean = np.sum(parts, axis=0) / _WEIGHTS.sum()
-        wins = (mean > NOTHING * self.grid).any(axis=1)
+        wins = (self.at(eta) > NOTHING * self.grid).any(axis=1)
         return np.where(wins, mean.argmax(axis=1), 0)
 
 
