@@ -25,13 +25,17 @@ _TOGETHER = 2**22
 class ImageSource(ABC):
     """Images in a file, a memory map, a data set: anything that gives some of them when it is asked.
 
-    Derive from it for `certify_to_file`. One thread reads at a time, and not always the one that made the source.
+    Derive from it for `certify_to_file`, with `shape`, a property (n, C, H, W), and `source[positions]`. One thread
+    reads at a time, and not always the one that made the source.
     """
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, H, W).
+
+        :meta private:
+        """
 
     @abstractmethod
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:
@@ -94,7 +98,10 @@ class RunImages(ImageSource):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, H, W).
+
+        :meta private:
+        """
         return (len(self._which), *self._source.shape[1:])
 
     def __getitem__(self, positions: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:

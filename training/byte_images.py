@@ -26,7 +26,10 @@ class ByteImages(ImageSource):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, H, W).
+
+        :meta private:
+        """
         return self.pixels.shape
 
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:

@@ -34,7 +34,10 @@ class StreamedImages(ImageSource):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, C, H, W)."""
+        """Shape (n, C, H, W).
+
+        :meta private:
+        """
         return (len(self.rows), *self._image_shape)
 
     def __getitem__(self, which: slice | Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "b c h w"]:
