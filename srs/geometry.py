@@ -41,14 +41,10 @@ def scaled(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def sized(points: np.ndarray, R: Float64[np.ndarray, " n"], allocation: regions.Allocation) -> regions.Allocation:
-    """Return an allocation for `scaled(points, R)` as one for R.
-
-    Radii that leave nothing of a certificate, by `centre_error`, become 0.
-    """
+    """Return an allocation for `scaled(points, R)` as one for R."""
     if not is_bytes(points):
         return allocation
     radii = np.minimum(np.nextafter(allocation.radii / DIVISOR, 0.0), R)
-    radii[radii <= centre_error(points)] = 0.0
     graph, bound = allocation.graph, allocation.upper_bound
     return replace(
         allocation,

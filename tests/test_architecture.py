@@ -105,6 +105,7 @@ READERS = {
     "regions",
     "regions.files",
     "smoothing",
+    "smoothing.limits",
     "smoothing.machine",
     "smoothing.reading",
     "smoothing.storage",

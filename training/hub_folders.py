@@ -272,6 +272,8 @@ def _arrow(file: Path) -> tuple[Any, list[_Piece]]:
     """Return columns and rows of an Arrow file, which stays on the disk until rows are used."""
     import pyarrow as pa
 
+    if file.exists() and not file.is_file():  # a named pipe would be waited for
+        raise ValueError(f"{file} is no plain file: write the data set anew with save_to_disk")
     source = pa.memory_map(str(file))
     table = pa.ipc.open_stream(source).read_all()
     table.validate(full=True)  # or wrong offsets would be followed
@@ -334,7 +336,7 @@ def _names(schema: Any, label: str) -> tuple[str, ...] | None:
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         names = features[label]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if isinstance(names, list) and names and all(isinstance(one, str) for one in names):
         return tuple(names)

@@ -1,7 +1,7 @@
 """Data sets of the user's own: any map-style data set of (image, label), read item by item, each checked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -62,17 +62,18 @@ class DatasetImages(StreamedImages):
 
     def __init__(self, dataset: Any, name: str, *, num_classes: int, image_size: int | None = None) -> None:
         self._dataset, self._name, self._classes, self._size = dataset, name, num_classes, image_size
-        try:
-            n = len(dataset)
-        except TypeError as error:
+        if not hasattr(dataset, "__len__"):
             raise ValueError(
                 f"{name}: a {type(dataset).__name__} has no length: need a map-style data set, with len and [i]"
-            ) from error
+            )
+        with one_line(f"{name}: its length cannot be read"):
+            n = len(dataset)
         if not n:
             raise ValueError(f"{name}: holds no item")
         first, _ = self._item(0)
         super().__init__(np.arange(n), first.shape)
-        stated = _stated_labels(dataset)
+        with one_line(f"{name}: its list of labels cannot be read"):
+            stated = _stated_labels(dataset)
         if stated is None:
             self.labels = np.array([self._checked(i)[1] for i in range(n)], dtype=np.int64)
         else:
@@ -171,7 +172,9 @@ def values(image: Any, where: str, size: int | None) -> Float32[np.ndarray, "c h
         return values_of(image, where, size=size)
     if not isinstance(image, Tensor | np.ndarray):
         raise ValueError(f"{where}: the image is a {type(image).__name__}: expected a PIL image, a tensor or an array")
-    array = _channels_first(image.detach().cpu() if isinstance(image, Tensor) else image, where)
+    with one_line(f"{where} cannot be read"):
+        image = image.detach().cpu() if isinstance(image, Tensor) else image
+    array = _channels_first(image, where)
     if size is not None and array.shape[1:] != (size, size):
         raise ValueError(f"{where} is no PIL image, which alone is scaled: resize it in the data set to {size}x{size}")
     if array.dtype == np.uint8:
@@ -242,26 +245,27 @@ def _stated_labels(dataset: Any) -> Any:
         inner = _stated_labels(dataset.dataset)
         return None if inner is None else [inner[i] for i in dataset.indices]
     named = column(LABEL_COLUMNS, getattr(dataset, "column_names", None) or ())
-    found = dataset[named] if named is not None else getattr(dataset, "targets", getattr(dataset, "labels", None))
-    try:
-        return found if found is not None and len(found) == len(dataset) else None
-    except TypeError:
+    found: Any = dataset[named] if named is not None else getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if not isinstance(found, Sized) or len(found) != len(dataset):
         return None
+    labels: Any = found
+    return list(labels)
 
 
 def _classes_of(dataset: Any, where: str) -> tuple[int, tuple[str, ...] | None]:
     """Return how many classes a data set says there are, and what they are called where it says that."""
     if isinstance(dataset, Subset):
         return _classes_of(dataset.dataset, where)
-    features = getattr(dataset, "features", None)
-    names = getattr(dataset, "classes", None)
-    if isinstance(features, Mapping) and (named := column(LABEL_COLUMNS, features)) is not None:
-        names = getattr(features[named], "names", None)
-    if isinstance(names, list | tuple) and names:
-        return len(names), tuple(map(str, names))
-    count = getattr(dataset, "num_classes", None)
-    if isinstance(count, int) and not isinstance(count, bool) and count > 0:
-        return count, None
+    with one_line(f"{where}: its classes cannot be read"):
+        features = getattr(dataset, "features", None)
+        names = getattr(dataset, "classes", None)
+        if isinstance(features, Mapping) and (named := column(LABEL_COLUMNS, features)) is not None:
+            names = getattr(features[named], "names", None)
+        if isinstance(names, list | tuple) and names:
+            return len(names), tuple(map(str, names))
+        count = getattr(dataset, "num_classes", None)
+    if isinstance(count, int | np.integer) and not isinstance(count, bool) and count > 0:
+        return int(count), None
     raise ValueError(
         f"{where}: a {type(dataset).__name__} does not say how many classes there are: give it num_classes, or "
         "classes, a list of their names"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from smoothing import sigma_grid
+from smoothing.limits import MOST_LEVELS
 from training.attack import SmoothAdv
 from training.denoisers import DENOISERS
 from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, mean_squared_error, soft_radius
@@ -347,6 +348,8 @@ class TrainSettings:
             return np.array(self.sigmas)
         if self.sigma is not None:
             return np.array([self.sigma])
+        if self.sigma_step > 0 and (self.sigma_max - self.sigma_min) / self.sigma_step > MOST_LEVELS:
+            raise ValueError(f"--sigma-step {self.sigma_step}: more than {MOST_LEVELS:,} levels; take larger steps")
         return sigma_grid(self.sigma_min, self.sigma_max, self.sigma_step)
 
     @property

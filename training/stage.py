@@ -53,7 +53,8 @@ class WeightedLevels:
 
     def draw(self, n: int, generator: torch.Generator) -> Float32[Tensor, " n"]:
         """Return the levels of n images, from a generator of the CPU."""
-        ends = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        ends = (weights / weights.max()).cumsum(0)  # the sum of huge weights would be infinite
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
         return torch.tensor(self.sigmas)[torch.searchsorted(ends / ends[-1], uniform)]
 

@@ -4,6 +4,7 @@ Runs and logs of other programs meet here. Where the proofs come from, and who c
 everything is a function of its arguments, so that several kinds of proof can be evaluated side by side.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -197,7 +198,8 @@ def answer(
     for mode, level in choice.modes.items():
         R = radii[mode]
         predict = certified(proofs, level, R)
-        allocation = choice.allocations.get(mode) or size(mode, R, level, predict)
+        allocation = choice.allocations.get(mode) or size(mode, bounds(mode, R, lost), level, predict)
+        allocation = emptied(allocation, lost)
         predict, radius = allocated(predict, R, allocation.radii, lost)
         found[mode.name] = RuleAnswers(
             label=label,
@@ -264,6 +266,24 @@ def allocated(
     radius = less(np.minimum(R, r), lost)
     inside: Bool[np.ndarray, " n"] = radius > 0
     return np.where(inside, predict, ABSTAIN), radius
+
+
+def bounds(mode: Mode, R: Float64[np.ndarray, " n"], lost: float) -> Float64[np.ndarray, " n"]:
+    """Return upper bounds of regions for certificates R.
+
+    Where a certificate relies on those of other regions, an input that is looked up in one of these must be within its
+    certificate, whatever `lost` says that the lookup is off.
+    """
+    return less(R, lost) if mode.simultaneous else R
+
+
+def emptied(allocation: regions.Allocation, lost: float) -> regions.Allocation:
+    """Return an allocation in which regions are empty that leave nothing of a certificate."""
+    some = less(allocation.radii, lost) > 0
+    if lost == 0 or some[allocation.radii > 0].all():
+        return allocation
+    radii = np.where(some, allocation.radii, 0.0)
+    return replace(allocation, radii=radii, objective=math.fsum(radii.tolist()), certificate=None)
 
 
 def less(radius: Float64[np.ndarray, " n"], lost: float) -> Float64[np.ndarray, " n"]:

@@ -6,10 +6,11 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from smoothing.limits import MOST_LEVELS
 from srs.run.denoiser import check_denoiser
 from srs.run.router import check_router
 from srs.run.run_settings import RunSettings
-from srs.run.settings import MOST, MOST_BATCH, MOST_LEVELS
+from srs.run.settings import MOST, MOST_BATCH
 
 #: Of classes, and of numbers in an image: networks and arrays are made of that size.
 _MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smoothing import Identity, RoutedClassifier, SmoothedClassifier, make_sampler, sigma_grid
 from smoothing.images import RunImages, portions
+from smoothing.limits import MOST_LEVELS
 from smoothing.machine import usable_device
 from smoothing.progress import Progress
 from srs.geometry import Points
@@ -29,7 +30,6 @@ from srs.run.run_settings import GRID, Experts, Levels, Listed, RunSettings, Sta
 from srs.run.settings import (
     BESIDE,
     DEFAULTS,
-    MOST_LEVELS,
     OUT,
     PAPER,
     PRESET,

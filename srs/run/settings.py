@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from smoothing.limits import MOST_LEVELS
 from srs.limits import check_alpha, check_levels, named_level
 from srs.run.sources import check_one
 
@@ -18,8 +19,6 @@ MOST = 10**9
 
 SAMPLES = 10000
 """What --n is where neither that nor --max-n says it."""
-
-MOST_LEVELS = 1000
 
 MOST_BATCH = 10**6
 

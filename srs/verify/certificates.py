@@ -183,7 +183,7 @@ def certificate_problems(
             wrong.append(f"R = {R!r} is not that of Eq. 2 for its p_lower and p_upper")
         if ends is not None and not ends[j].holds(r):
             wrong.append(f"r = {r:.12g}, levels agree up to {float(ends[j].most):.12g}")
-        wrong += _cut_problems(placed.lost, found, j, one)
+        wrong += _cut_problems(placed.lost, found, j, one, simultaneous=run.settings.overlap == "class")
         problems += [f"certificates.tsv: image {rows.idx[j]}: {text}" for text in wrong]
     return problems
 
@@ -224,7 +224,7 @@ def constancy(run: Described, rows: Rows, placed: Placed, outside: Around, *, tw
     return found
 
 
-def _cut_problems(lost: float, found: Certificates, j: int, one: int) -> list[str]:
+def _cut_problems(lost: float, found: Certificates, j: int, one: int, *, simultaneous: bool) -> list[str]:
     """Say where the radius is not min(R, r), less what a lookup may be off, or the class not the one voted for."""
     inside = max(found.cut[j] - Fraction(lost), Fraction(0))
     nearly = max(inside - (Fraction(2) ** -50 if lost else 0), Fraction(0))  # floats round the difference down
@@ -239,6 +239,8 @@ def _cut_problems(lost: float, found: Certificates, j: int, one: int) -> list[st
         wrong.append(f"predict = {predict} with radius {radius / 1e6:g}, its votes are for {one}")
     if found.r[j] > found.R[j]:
         wrong.append(f"r = {found.r[j]:g} exceeds R = {found.R[j]:g}")
+    elif simultaneous and found.exact and found.r[j] and Fraction(found.r[j]) + Fraction(lost) > Fraction(found.R[j]):
+        wrong.append(f"r = {found.r[j]!r} exceeds R = {found.R[j]!r} less {lost:.2g}: others rely on this region")
     return wrong
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from regions.files import read_arrays
+from smoothing.limits import MOST_LEVELS
 from smoothing.reading import read_json
 from srs.run.folder import CONFIG, MANIFEST, REGIONS, SUMMARY, read_description
 from srs.run.run_settings import Experts, Listed, RunSettings
-from srs.run.settings import MOST_LEVELS
 from srs.verify.geometry import in_bytes
 from srs.verify.proofs import Chosen, Climb, Proof, Rule, choose, proof_of, votes_of_one
 from srs.verify.rows import Cell, Table, cells_of

@@ -28,14 +28,14 @@ def in_bytes(centres: np.ndarray) -> bool:
 
 
 def size_again(centres: np.ndarray, R: Sequence[float], lost: float, groups: Any, method: dict[str, Any]) -> Sized:
-    """Size regions again; around bytes, those that leave nothing of a certificate are empty."""
+    """Size regions again; those that leave nothing of a certificate are empty."""
     bounds, unit = np.array(R), _UNIT if in_bytes(centres) else 1
     again = regions.allocate(centres, bounds * unit, groups=groups, **method)
-    objective, most = again.objective, again.upper_bound
+    radii, most = again.radii.tolist(), again.upper_bound
     if unit > 1:
-        radii = [min(math.nextafter(r / unit, 0.0), bound) for r, bound in zip(again.radii.tolist(), R, strict=True)]
-        objective = math.fsum(r for r in radii if r > lost)
+        radii = [min(math.nextafter(r / unit, 0.0), bound) for r, bound in zip(radii, R, strict=True)]
         most = None if most is None else most / unit
+    objective = math.fsum(r for r in radii if r > lost)
     stats = {key: value for key, value in again.stats.items() if not key.startswith("seconds")}
     about = {"method": again.method, "status": again.status, "edges": len(again.graph.i), "stats": stats}
     return Sized(objective, most, about)

@@ -50,7 +50,8 @@ def allocation_problems(
             low = sum(radii) / 1e6
             high = low + len(radii) * (1e-6 + run.lost)
         classes = [one.classes[at] if most > 0 else -1 for one, at, most in zip(rows.chosen, level, R, strict=True)]
-        again = size_again(found.centres, R, run.off_centre, groups_of(overlap, level, classes), method)
+        bounds = [math.nextafter(max(r - run.lost, 0.0), 0.0) for r in R] if overlap == "class" and run.lost else R
+        again = size_again(found.centres, bounds, run.lost, groups_of(overlap, level, classes), method)
         said = stored[name]
         wanted: dict[str, Any] = {"objective": again.objective, "upper_bound": again.upper_bound}
         if isinstance(said, dict):

@@ -194,7 +194,10 @@ BAD = {
     "another data set": (["--logs", "other_0.5.tsv", *DIGITS], "it has"),
     "too many images": (["--logs", "many_0.5.tsv", *DIGITS], "image 999 is not in digits, which has 360"),
     "no data": ([*LOGS, "--dataset", "mnist", "--data-dir", "nowhere"], "nowhere holds no readable MNIST"),
-    "an unknown data set": ([*LOGS, "--dataset", "cats"], "--dataset cats: choose digits, mnist, cifar10"),
+    "an unknown data set": (
+        [*LOGS, "--dataset", "cats"],
+        "--dataset cats: choose digits, mnist, fashion-mnist",
+    ),
     "images that the logs lack": (["images.npy", *LOGS, "--indices", "lacking.txt"], "the logs have no image 3"),
     "no folder": ([*LOGS, "--dataset", "imagefolder:nowhere"], "there is no such folder"),
     "no images named": ([*LOGS], "name the images that the logs are about"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import regions
 import srs
 from smoothing import images as streams
+from smoothing import make_sampler
 from srs.commands.certify import certify
 from srs.geometry import allocate, allocate_levels, centre_error, region_map
 from srs.report.finished_run import load_run
@@ -178,6 +179,22 @@ def test_a_run_in_bytes_goes_on(runs, folder, monkeypatch, capsys):
     monkeypatch.setattr(module, "MOST_FLOATS", 2**27)
     with pytest.raises(ValueError, match="belongs to a run with another data centres"):
         run(folder, "bytes", resume=True)
+
+
+@pytest.mark.parametrize("sampler", ["gaussian", "discrete"])
+def test_where_certificates_rely_on_other_regions_these_stay_within_their_own_certificates(
+    folder, tmp_path, monkeypatch, sampler
+):
+    # An input in region i is up to `lost` farther from the image that was certified than from the region's centre.
+    monkeypatch.setattr(module, "MOST_FLOATS", 0)
+    out = run(folder, tmp_path / "run", overlap="class", sampler=sampler, n=2000)
+    found = load_run(out).evaluate()
+    lost = Fraction(centre_error(found.points)) + Fraction(make_sampler(sampler).lookup_error(found.points.shape[1]))
+    some = found.answers.r > 0
+    assert some.any()
+    for r, R in zip(found.answers.r[some], found.answers.R[some], strict=True):
+        assert Fraction(r) + lost <= Fraction(R)
+    assert not verify(VerifySettings(out, all=True)).failed
 
 
 def test_a_map_in_another_unit_is_refused(runs, tmp_path):

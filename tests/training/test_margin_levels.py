@@ -1,7 +1,9 @@
 """Levels from a few passes, on classifiers whose probabilities under noise are known."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +205,7 @@ def test_a_model_that_noise_does_not_move_is_no_error(images, labels):
 #: Writes what each of its processes was told into the folder argv[1].
 PROGRAM = """
 import sys
+from pathlib import Path
 import numpy as np
 from smoothing.machine import processes
 from tests.training.test_margin_levels import Ball, choose, distances, made, RADIUS
@@ -218,7 +221,8 @@ def test_two_processes_share_the_passes_and_agree(images, labels, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, str(tmp_path / "program.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the program imports this file
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     whole = choose(Ball(), images, labels)
     for rank in range(2):

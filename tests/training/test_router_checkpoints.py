@@ -196,7 +196,7 @@ def test_a_file_alone_names_no_module_to_import(tmp_path, monkeypatch):
     file, _ = written(tmp_path)
     content = torch.load(file, weights_only=True)
     torch.save({**content, "arch": "os:system"}, file)
-    monkeypatch.setattr("training.models.importlib.import_module", None)
+    monkeypatch.setattr("training.factories.importlib.import_module", None)
     with pytest.raises(ValueError, match="is for a model of your own: give arch 'os:system' if you trust that module"):
         load_router(file)
 

@@ -377,7 +377,7 @@ def test_a_damaged_configuration_is_one_line(tmp_path, content):
     ],
 )
 def test_a_configuration_of_somebody_else_is_compared_and_nothing_more(tmp_path, monkeypatch, change, message):
-    monkeypatch.setattr("training.models.importlib.import_module", None)
+    monkeypatch.setattr("training.factories.importlib.import_module", None)
     settings = replace(TINY, out=tmp_path, resume=True)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings.to_dict() | change))
     with pytest.raises(ValueError, match=message):

@@ -288,7 +288,7 @@ def test_a_file_alone_imports_nothing(tmp_path, monkeypatch, stored, given):
     def forbidden(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr("training.models.importlib.import_module", forbidden)
+    monkeypatch.setattr("training.factories.importlib.import_module", forbidden)
     content = {"arch": stored, "model": stored, "config": {"model": stored}, "num_classes": 3}
     with pytest.raises(ValueError, match=r"is for a model of your own: give arch .* if you trust that module"):
         load(tmp_path, content | {"state_dict": {"w": torch.zeros(3)}}, arch=given)
@@ -298,7 +298,7 @@ def test_only_the_entry_arch_names_an_architecture(tmp_path, net, monkeypatch):
     def forbidden(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr("training.models.importlib.import_module", forbidden)
+    monkeypatch.setattr("training.factories.importlib.import_module", forbidden)
     content = {"state_dict": net.state_dict(), "config": {"model": "os:system"}, "factory": "os:system"}
     assert_same(load(tmp_path, content | {"num_classes": 7}), net)
 
