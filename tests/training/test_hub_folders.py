@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -158,6 +159,22 @@ def test_a_folder_leads_to_no_file_outside(tmp_path, name):
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": [name]}))
     with pytest.raises(ValueError, match="names no parts"):
         load_data(f"hf:{folder}", "data", train=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    folder = save_arrow(tmp_path / "set", pictures(), pieces=1)
+    file = folder / "data-00000-of-00001.arrow"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="is no plain file: write the data set anew with save_to_disk"):
+        load_data(f"hf:{folder}", "data", train=False)
+
+
+def test_a_description_nested_too_deeply_names_no_classes(tmp_path):
+    table = pictures().replace_schema_metadata({"huggingface": "[" * 100_000})
+    folder = save_arrow(tmp_path / "set", table)
+    assert load_data(f"hf:{folder}", "data", train=False).class_names is None
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, rng):

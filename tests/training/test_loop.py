@@ -118,6 +118,14 @@ def test_listed_levels_are_drawn_in_proportion_to_their_weights():
     assert drawn.dtype == torch.float32
 
 
+def test_weights_whose_sum_overflows_are_weights_like_others():
+    drawn, same = (
+        WeightedLevels((0.1, 0.2), weights).draw(100, torch.Generator().manual_seed(0))
+        for weights in ((1.5e308, 1.5e308), (1.0, 1.0))
+    )
+    assert torch.equal(drawn, same)
+
+
 def test_images_get_listed_levels_anew_in_every_epoch():
     model = Spy(1600)
     images = np.arange(40, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 40, 40), np.float32)

@@ -155,6 +155,36 @@ def test_what_is_no_map_style_data_set_is_refused():
         DatasetImages(Broken([1]), "own:set", num_classes=3)
 
 
+class Failing(Items):
+    """Fails where nothing but an item was asked for."""
+
+    def __init__(self, items, where):
+        super().__init__(items)
+        self.where = where
+
+    def __len__(self):
+        if self.where == "length":
+            raise RuntimeError("no length\nat all")
+        return super().__len__()
+
+    @property
+    def targets(self):
+        if self.where == "labels":
+            raise RuntimeError("no labels\nat all")
+        return None
+
+
+@pytest.mark.parametrize("where", ["length", "labels"])
+def test_what_fails_beside_items_is_one_line(where):
+    with pytest.raises(ValueError, match=rf"own:set: its .*{where} cannot be read: RuntimeError: no {where}$"):
+        DatasetImages(Failing([GOOD], where), "own:set", num_classes=3)
+
+
+def test_a_tensor_without_numbers_is_one_line():
+    with pytest.raises(ValueError, match="own:set item 0 cannot be read: NotImplementedError"):
+        DatasetImages(Items([(torch.empty(1, 4, 4, device="meta"), 0)]), "own:set", num_classes=3)
+
+
 FACTORY = """
 import numpy as np, torch
 from torch.utils.data import TensorDataset

@@ -145,6 +145,7 @@ def test_listed_levels_are_drawn_by_weight_and_chosen_among():
         ({"sigma": 0.5}, "--sigma 0.5: sample-wise takes --sigma-min and --sigma-max"),
         ({"method": "gaussian", "sigma": -0.5}, "--sigma -0.5: must be finite and >= 0"),
         ({"sigma_min": 0.9, "sigma_max": 0.5}, "sigma_min = 0.9 is above sigma_max = 0.5"),
+        ({"sigma_min": 1e-30, "sigma_max": 1e30}, "--sigma-step 0.05: more than 1,000 levels; take larger steps"),
         ({"n0": 0}, "--n0 0: must be at least 1"),
         ({"threads": 0}, "--threads 0: must be at least 1"),
         ({"seed": -1}, "--seed -1"),
