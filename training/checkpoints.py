@@ -98,7 +98,7 @@ def load_checkpoint(
     if holds_denoiser(content):
         raise ValueError(
             f"{file} is a denoiser, which returns images and no classes: give the base classifier's checkpoint, and "
-            "this one as denoiser"
+            "this one as --denoiser"
         )
     if not any(state_dicts(content)):
         raise ValueError(f"{file} holds no weights: expected a state_dict, alone or under a name such as 'state_dict'")

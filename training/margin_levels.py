@@ -34,6 +34,9 @@ PASSES, FEWEST_PASSES = 30, 2 * ROUNDS
 #: Noisy images in a forward pass, at most; those of one image stay together.
 BATCH = 256
 
+#: The most forward passes of an image: a round of them is one batch.
+MOST_PASSES = ROUNDS * BATCH
+
 #: Images that the model of all images is fitted to, at most; and images whose curves are held at once.
 FIT_IMAGES = ROWS = 10_000
 
@@ -107,9 +110,11 @@ def choose_levels_by_margins(
     Raises
     ------
     ValueError
-        For less than 6 passes, and where the model returns no finite logits.
+        For less than 6 passes or more than 768, and where the model returns no finite logits.
     """
     grid, passes = _validate.check_grid(sigmas), _validate.check_count("passes", passes, least=FEWEST_PASSES)
+    if passes > MOST_PASSES:
+        raise ValueError(f"passes = {passes}: must be at most {MOST_PASSES}; votes on the grid serve then")
     n0, alpha = _validate.check_count("n0", n0), _validate.check_alpha(alpha)
     n, seed = len(labels), classifier.identity.seed
     if len(grid) == 1 or not n:
@@ -231,7 +236,7 @@ def _margins(
             logits = run(model, torch.from_numpy(noise.reshape(-1, *images.shape[1:])).to(device), own=True)
             values = logits.cpu().double().numpy()
             if not np.isfinite(values).all():
-                raise ValueError("the model returned NaN or infinity: choose levels on the grid, from votes alone")
+                raise ValueError("the model returned NaN or infinity: take --choice grid, which needs votes alone")
             own = np.repeat(labels[part], q)[:, None]
             label = np.take_along_axis(values, own, axis=1)[:, 0]
             np.put_along_axis(values, own, -np.inf, axis=1)

@@ -15,7 +15,7 @@ from smoothing.limits import MOST_LEVELS
 from training.attack import SmoothAdv
 from training.denoisers import DENOISERS
 from training.losses import Consistency, Loss, Macer, best_level, cross_entropy, mean_squared_error, soft_radius
-from training.margin_levels import FEWEST_PASSES, PASSES
+from training.margin_levels import FEWEST_PASSES, MOST_PASSES, PASSES
 from training.smoothmix import SmoothMix
 from training.stage import Engine, Stage, WeightedLevels
 
@@ -290,6 +290,10 @@ class TrainSettings:
             object.__setattr__(self, "choice_passes", PASSES)
         elif self.choice_passes < FEWEST_PASSES:
             raise ValueError(f"--choice-passes {self.choice_passes}: must be at least {FEWEST_PASSES}")
+        elif self.choice_passes > MOST_PASSES:
+            raise ValueError(
+                f"--choice-passes {self.choice_passes}: must be at most {MOST_PASSES}; take --choice grid instead"
+            )
 
     def _check_counts(self, *names: str) -> None:
         for name in names:

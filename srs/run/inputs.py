@@ -39,7 +39,7 @@ from srs.run.settings import (
     halved,
 )
 from srs.run.sources import asked_again, check_factory, files_of, library, own_data
-from training import PRESETS, ImageData, LoadedModel, as_bytes, load_data, load_router, training_config
+from training import PRESETS, ImageData, LoadedModel, as_bytes, load_data, load_denoiser, load_router, training_config
 
 #: What is certified where no checkpoint says otherwise.
 DEMONSTRATION: Mapping[str, Any] = {
@@ -386,7 +386,10 @@ def _from_training(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _denoised(given: CertifySettings, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known with the noise levels of the run's denoiser, where there is one and its file says them."""
-    theirs = {} if given.denoiser is None else _from_training(training_config(given.denoiser))
+    theirs = {}
+    if given.denoiser is not None:
+        load_denoiser(given.denoiser)  # says what is wrong with the file before its levels are missed
+        theirs = _from_training(training_config(given.denoiser))
     levels = {name: theirs[name] for name in GRID if name in theirs}
     return {name: value for name, value in known.items() if not levels or name != "sigmas"} | levels
 

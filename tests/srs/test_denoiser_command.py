@@ -207,6 +207,10 @@ REFUSED = {
         ["--checkpoint", "base.pt", "--denoiser", "base.pt", "--sigmas", "0.3"],
         "base.pt holds no denoiser: give what srs-train --method denoiser wrote",
     ),
+    "kind, before levels are missed": (
+        ["--checkpoint", "base.pt", "--denoiser", "base.pt"],
+        "base.pt holds no denoiser: give what srs-train --method denoiser wrote",
+    ),
     "base": (
         ["--checkpoint", "denoiser.pt", "--sigmas", "0.3"],
         "denoiser.pt is a denoiser, which returns images and no classes: give the base classifier's checkpoint",

@@ -184,7 +184,7 @@ def test_margins_are_of_the_label_and_under_noise_of_its_own(images, labels):
 
 
 def test_logits_that_are_no_numbers_are_refused(images, labels):
-    with pytest.raises(ValueError, match="the model returned NaN or infinity: choose levels on the grid"):
+    with pytest.raises(ValueError, match="the model returned NaN or infinity: take --choice grid"):
         choose(Ball(lambda score: score / 0 * 0), images, labels)
 
 

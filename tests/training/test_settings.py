@@ -47,6 +47,7 @@ def test_only_a_choice_by_margins_is_named_in_a_configuration():
     [
         ({"choice_passes": 20}, "--choice-passes 20: needs --choice margins; the grid takes --n0"),
         ({"choice": "margins", "choice_passes": 5}, "--choice-passes 5: must be at least 6"),
+        ({"choice": "margins", "choice_passes": 769}, "--choice-passes 769: must be at most 768; take --choice grid"),
         (
             {"choice": "margins", "method": "macer", "sigma": 0.5},
             "--choice margins: --method macer chooses no levels; leave it out",
