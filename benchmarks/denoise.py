@@ -156,7 +156,7 @@ def main() -> None:
         head = f"## {data}, {found[0]['images']} test images, n0 = {found[0]['n0']}, n = {found[0]['n']:,}"
         parts.append(f"{head}\n\n{radii(found)}\n{curves(found)}")
     write_rows("denoise", rows)
-    write_markdown("denoise", "Denoise, then classify", [*parts, COMMANDS], DOCS)
+    write_markdown("denoise", "A denoiser before a classifier that never saw noise", [*parts, COMMANDS], DOCS)
 
 
 if __name__ == "__main__":
