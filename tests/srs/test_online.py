@@ -134,7 +134,7 @@ def test_a_file_made_by_somebody_whose_regions_overlap_is_refused(rng, tmp_path)
     open_state(path, table, "paper", CLASSIFIER).close()
     with closing(regions.OnlineAllocator(path)) as state:
         store = state._store
-        store.write(lambda: store.append(np.asarray(table.centres[0]), 0.5, 0.25, 1))
+        store.write(lambda: store.append(np.asarray(table.centres[0], dtype=np.float64), 0.5, 0.25, 1))
     with pytest.raises(ValueError, match="holds regions that overlap, which prove nothing: restore a copy"):
         open_state(path, table, "paper", CLASSIFIER)
 

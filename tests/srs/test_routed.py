@@ -18,6 +18,7 @@ from smoothing.agreement import outside_clearance
 from smoothing.bounds import counted_bounds
 from smoothing.confidence import certified_radius, weighted_alpha
 from smoothing.drawing.stages import Share
+from smoothing.images import RunImages
 from smoothing.router_bounds import router_clearance
 from srs.evaluation.evaluate import evaluate
 from srs.modes import ROUTED, ROUTER, Mode, short_title, title
@@ -60,7 +61,9 @@ def inputs_of(network=None, record=None, n=60, **settings):
     images = torch.rand((n, 1, 1, 2), generator=torch.Generator().manual_seed(3)).numpy()
     router = Router(record or RouterRecord(ROUTER_SIGMA, None), network or halfspace(*NAMED), SIGMAS)
     labels = np.arange(n) % 2
-    return dataclasses.replace(inputs, images=images, indices=np.arange(n), labels=labels, router=router)
+    return dataclasses.replace(
+        inputs, images=RunImages(images, np.arange(n)), indices=np.arange(n), labels=labels, router=router
+    )
 
 
 def constant(level):

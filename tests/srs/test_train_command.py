@@ -84,7 +84,7 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
         (["mnist-quick", "--data-dir", "nowhere"], "put train-images-idx3-ubyte"),
         (["cifar10-quick", "--data-dir", "nowhere"], "put data_batch_1 to data_batch_5"),
         (["digits", "--dataset", "imagefolder:nowhere"], "imagefolder:nowhere: there is no such folder"),
-        (["digits", "--dataset", "svhn"], "--dataset svhn: choose digits, mnist, cifar10 or imagefolder:PATH"),
+        (["digits", "--dataset", "cats"], "--dataset cats: choose digits, mnist, fashion-mnist"),
         (["digits", "--k", "-1"], "--k -1: must be at least 0"),
         (["digits", "--batch", "0"], "--batch 0: must be at least 1"),
         (["digits", "--method", "macer", "--sigma", "0.5", "--macer-beta", "0"], "--macer-beta 0.0: must be finite"),
