@@ -13,27 +13,28 @@ from torch import nn
 from smoothing import SmoothedClassifier, sigma_grid
 from smoothing.forward import run as run_model
 from smoothing.identity import own_passes
-from smoothing.machine import processes, usable_device
 from smoothing.progress import Progress
-from training.checkpoints import ROUTER, check_savable, load_checkpoint, save_checkpoint, training_config
+from training.checkpoints import ROUTER, check_savable, load_checkpoint, training_config
 from training.data import ImageData, compact, subset
 from training.evaluate import check_fit
-from training.loop import fit
 from training.models import is_factory, normalized
 from training.router_checkpoints import RouterFacts
 from training.router_targets import RouterSampling, RouterValidation, expected_radii, validate_router
 from training.routers import router_network
-from training.run_folder import CHECKPOINT, Logs, are_epochs, saved_state
 from training.settings import TrainSettings, check_router_levels
+from training.staged_run import StagedRun
 
 
-class RouterRun:
-    """Where the training of a router stands: the targets once there are any, the network, and the epochs so far."""
+class RouterRun(StagedRun):
+    """Targets are computed, a router learns them, and is compared with constant levels on held-out images."""
 
     def __init__(self, settings: TrainSettings, data: ImageData, progress: bool | Progress) -> None:
-        self.settings, self.progress = settings, progress
         base, config = _base(settings, data)
         levels = _levels(settings, config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            net = router_network(settings.model, len(levels), kind=settings.router_kind)
+        super().__init__(settings, progress, net)
         self.sigmas = np.array(levels)
         self.rows, self.held_out = _split(settings, data, config)
         self.unseen = _unseen(settings, len(self.held_out), len(data.train_labels), config)
@@ -47,11 +48,8 @@ class RouterRun:
             channels_last=settings.channels_last,
             compile=settings.compile,
             seed=settings.seed,
-            device=usable_device(processes().device if settings.device == "auto" else settings.device),
+            device=self.device,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.net = router_network(settings.model, len(levels), kind=settings.router_kind)
         check_savable(self.net, f"--model {settings.model}")
         self.model = normalized(self.net, settings.normalizer)
         _check_levels(self.model, data, len(levels), f"--model {settings.model}")
@@ -65,26 +63,28 @@ class RouterRun:
             seed=settings.seed,
         )
         self.targets: Float64[np.ndarray, "n K"] | None = None
-        self.validated = False
-        self.epochs: list[dict[str, Any]] = []
-        self.logs: Logs | None = None
-        self._state: dict[str, Any] | None = None
+        self.validation: dict[str, Any] | None = None
 
-    def resume(self) -> None:
-        """Take up what the checkpoint holds, if there is one."""
-        file = self.settings.out / CHECKPOINT
-        saved = saved_state(self.settings, self.net)
-        if saved is None:
-            return
-        about = saved.get(ROUTER)
-        entry = self.facts.entry(None)
-        if not isinstance(about, Mapping) or {**about, "validation": None} != entry:
+    def entries(self) -> dict[str, Any]:
+        """Return what the router is for, its targets, and what held-out images said."""
+        assert self.targets is not None
+        return {
+            "normalizer": self.settings.normalizer,
+            ROUTER: {**self.facts.entry(None), "validation": self.validation},
+            "targets": torch.from_numpy(self.targets),
+        }
+
+    def take_up(self, saved: Mapping[str, Any]) -> None:
+        """Take up the targets, of the same base classifier, and what held-out images said."""
+        about, targets = saved.get(ROUTER), saved.get("targets")
+        if not isinstance(about, Mapping) or {**about, "validation": None} != self.facts.entry(None):
             raise ValueError(
-                f"--checkpoint {self.settings.checkpoint}: the run in {file.parent} is for another base classifier; "
-                "give that one, or begin in another folder"
+                f"--checkpoint {self.settings.checkpoint}: the run in {self.settings.out} is for another base "
+                "classifier; give that one, or begin in another folder"
             )
-        self._state, self.epochs, self.targets = _progress(file, saved, (len(self.rows), len(self.sigmas)))
-        self.validated = about.get("validation") is not None
+        if not _are_radii(targets, (len(self.rows), len(self.sigmas))):
+            raise self.unknown_progress()
+        self.targets, self.validation = targets.numpy(), about.get("validation")
 
     def train(self) -> None:
         """Compute the targets, train, and compare with constant levels, each from where the folder stands."""
@@ -108,27 +108,13 @@ class RouterRun:
                 f"{' '.join(map(str, self.facts.levels))}; name levels that the base classifier was trained for"
             )
 
-        def keep(state: dict[str, Any]) -> None:
-            self._state, self.epochs = state, list(state["history"])
+        # so the loss is a part of what there is to be had
+        targets = (self.targets / best).astype(np.float32)
+        self.fit(self.model, self.images, targets, stage=self.settings.router_stage)
+        if self.validation is None:
+            self.validation = self.facts.entry(self._validate())["validation"]
             if self.logs is not None:
-                self._save(None)
-                self.logs.add(self.epochs)
-
-        fit(
-            self.model,
-            self.images,
-            (self.targets / best).astype(np.float32),  # so the loss is a part of what there is to be had
-            stage=self.settings.router_stage,
-            engine=self.settings.engine,
-            seed=self.settings.seed,
-            state=self._state,
-            after_epoch=keep,
-            progress=self.progress,
-        )
-        if not self.validated:
-            found = self._validate()
-            if self.logs is not None:
-                self._save(found)
+                self.save()
 
     def _validate(self) -> RouterValidation:
         settings = self.settings
@@ -148,22 +134,6 @@ class RouterRun:
 
     def _partial(self, name: str, digest: str) -> Path:
         return self.settings.out / f"{name}-{digest[:12]}.partial"
-
-    def _save(self, validation: RouterValidation | None) -> None:
-        assert self.targets is not None
-        save_checkpoint(
-            self.settings.out / CHECKPOINT,
-            self.net,
-            arch=self.settings.model,
-            normalizer=self.settings.normalizer,
-            config=self.settings.to_dict(),
-            router=self.facts.entry(validation),
-            targets=torch.from_numpy(self.targets),
-            epochs=self.epochs,
-            state=self._state,
-        )
-        for partial in self.settings.out.glob("radii-*.partial.*"):  # the checkpoint holds them now
-            partial.unlink()
 
 
 def _base(settings: TrainSettings, data: ImageData) -> tuple[nn.Module, dict[str, Any]]:
@@ -237,21 +207,6 @@ def _unseen(settings: TrainSettings, held_out: int, count: int, config: Mapping[
     if seen is None or config.get("dataset") != settings.dataset:
         return 0
     return max(0, min(held_out, count - int(seen)))
-
-
-def _progress(
-    file: Path, saved: Mapping[str, Any], shape: tuple[int, int]
-) -> tuple[dict[str, Any], list[dict[str, Any]], Float64[np.ndarray, "n K"]]:
-    """Return the stage's state, the epochs so far, and the targets, from a checkpoint."""
-    state, epochs, targets = (saved.get(name) for name in ("state", "epochs", "targets"))
-    if (
-        isinstance(state, dict)
-        and isinstance(epochs, list)
-        and all(map(are_epochs, (epochs, state.get("history"))))
-        and _are_radii(targets, shape)
-    ):
-        return state, epochs, targets.numpy()
-    raise ValueError(f"{file} does not say how far training came: restore it, or begin in another folder")
 
 
 def _are_radii(targets: Any, shape: tuple[int, int]) -> TypeGuard[torch.Tensor]:

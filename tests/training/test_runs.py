@@ -19,7 +19,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from smoothing import SmoothedClassifier
 from tests.programs import python
-from training import PRESETS, ByteImages, TrainSettings, digits, load_checkpoint, run, runs, tracking, training_config
+from training import (
+    PRESETS,
+    ByteImages,
+    TrainSettings,
+    digits,
+    load_checkpoint,
+    run,
+    runs,
+    staged_run,
+    tracking,
+    training_config,
+)
 
 TINY = replace(
     PRESETS["digits"][1],
@@ -216,9 +227,9 @@ def test_images_kept_as_bytes_end_with_the_same_bits(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (150, 1, 8, 8), dtype=np.uint8)
     data = replace(digits(), train_images=pixels / np.float32(255), train_labels=np.arange(150) % 10)
     monkeypatch.setattr(runs, "load_data", lambda *arguments, **options: data)
-    fit, kept = runs.fit, []
+    fit, kept = staged_run.fit, []
     monkeypatch.setattr(
-        runs, "fit", lambda model, images, *rest, **o: (kept.append(images), fit(model, images, *rest, **o))
+        staged_run, "fit", lambda model, images, *rest, **o: (kept.append(images), fit(model, images, *rest, **o))
     )
     run(replace(TINY, out=tmp_path / "bytes"))
     monkeypatch.setattr(runs, "compact", lambda images: images)
@@ -266,7 +277,7 @@ def test_two_processes_run_algorithm_1(tmp_path, whole):
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     out = tmp_path / "run"
-    fit, seen = runs.fit, []
+    fit, seen = staged_run.fit, []
 
     def poisoned(model, images, labels, *, after_epoch, **options):
         def keep(state):
@@ -276,7 +287,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
 
         return fit(model, images, labels, after_epoch=keep, **options)
 
-    monkeypatch.setattr(runs, "fit", poisoned)
+    monkeypatch.setattr(staged_run, "fit", poisoned)
     with pytest.raises(FloatingPointError, match="training diverged"):
         run(replace(TINY, out=out))
     assert (out / "checkpoint.pt").read_bytes() == seen[0]
