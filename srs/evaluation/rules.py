@@ -271,8 +271,8 @@ def allocated(
 def bounds(mode: Mode, R: Float64[np.ndarray, " n"], lost: float) -> Float64[np.ndarray, " n"]:
     """Return upper bounds of regions for certificates R.
 
-    Where a certificate relies on those of other regions, an input that is looked up in one of these must be within its
-    certificate, whatever `lost` says that the lookup is off.
+    Some modes let an input fall into another image's region, and rely on that image's certificate there. The input may
+    be farther from that image, by `lost`, than from the centre of the region: so such regions are smaller by it.
     """
     return less(R, lost) if mode.simultaneous else R
 
@@ -280,7 +280,7 @@ def bounds(mode: Mode, R: Float64[np.ndarray, " n"], lost: float) -> Float64[np.
 def emptied(allocation: regions.Allocation, lost: float) -> regions.Allocation:
     """Return an allocation in which regions are empty that leave nothing of a certificate."""
     some = less(allocation.radii, lost) > 0
-    if lost == 0 or some[allocation.radii > 0].all():
+    if some[allocation.radii > 0].all():
         return allocation
     radii = np.where(some, allocation.radii, 0.0)
     return replace(allocation, radii=radii, objective=math.fsum(radii.tolist()), certificate=None)

@@ -15,6 +15,7 @@ import srs
 from smoothing import images as streams
 from smoothing import make_sampler
 from srs.commands.certify import certify
+from srs.evaluation import rules
 from srs.geometry import allocate, allocate_levels, centre_error, region_map
 from srs.report.finished_run import load_run
 from srs.run import inputs as module
@@ -195,6 +196,25 @@ def test_where_certificates_rely_on_other_regions_these_stay_within_their_own_ce
     for r, R in zip(found.answers.r[some], found.answers.R[some], strict=True):
         assert Fraction(r) + lost <= Fraction(R)
     assert not verify(VerifySettings(out, all=True)).failed
+
+
+@pytest.mark.parametrize("sampler", ["gaussian", "discrete"])
+def test_verify_finds_regions_that_reach_beyond_what_others_rely_on(folder, tmp_path, monkeypatch, sampler):
+    monkeypatch.setattr(module, "MOST_FLOATS", 0)
+    monkeypatch.setattr(rules, "bounds", lambda mode, R, lost: R)
+    out = run(folder, tmp_path / "run", overlap="class", sampler=sampler, n=2000)
+    findings = verify(VerifySettings(out))
+    assert findings.failed
+    assert "others rely on this region" in str(findings.found)
+
+
+def test_a_region_that_leaves_nothing_of_its_certificate_is_empty():
+    points, R = np.array([[0.0], [1.0], [2.0]]), np.array([1e-6, 0.25, 2e-6])
+    found = rules.emptied(regions.allocate(points, R), 1e-6)
+    assert found.radii.tolist() == [0.0, 0.25, 2e-6]
+    assert found.objective == 0.25 + 2e-6
+    whole = regions.allocate(points, R)
+    assert rules.emptied(whole, 0.0) is whole
 
 
 def test_a_map_in_another_unit_is_refused(runs, tmp_path):
