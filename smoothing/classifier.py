@@ -1,36 +1,22 @@
 """The smoothed classifier: votes under noise, and what they certify (Cohen et al., 2019; Eq. 1, 2, 5, 7)."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
-from smoothing import _validate, _validate_inputs
-from smoothing._voting.engine import VoteCounter
-from smoothing._voting.noise import DEFAULT_STREAM
-from smoothing._voting.probing import fixed_images, logits_text
-from smoothing._voting.samplers import make_noise
-from smoothing._voting.sizing import BatchSize
-from smoothing.adaptive import Ladder, climb
-from smoothing.arithmetic import PRECISIONS, check_precision
+from smoothing import _validate
+from smoothing.adaptive import Ladder
 from smoothing.bounds import BOUNDS, counted_bounds
 from smoothing.confidence import certified_radius, shared_alpha, top_two_p_value
 from smoothing.deciding import ask, decide
-from smoothing.forward import evaluating, one_line, refuse_lazy
-from smoothing.identity import SCHEME, hash_bank
-from smoothing.machine import default_workers, usable_device
-from smoothing.results import ABSTAIN, Certificates, Decisions, Identity, Predictions, SigmaChoice
-from smoothing.selection import RULES, Outcome, Plan, select
-from smoothing.votes import Counts, Tally
-
-#: Modes of `torch.compile` that may be asked for.
-_MODES = ("max-autotune", "reduce-overhead")
+from smoothing.results import ABSTAIN, Certificates, Decisions, Predictions, SigmaChoice
+from smoothing.selection import RULES, Outcome, Plan
+from smoothing.voter import Voter
+from smoothing.votes import Counts
 
 
-class SmoothedClassifier:
+class SmoothedClassifier(Voter):
     """The class that a base classifier returns most often under Gaussian noise, g(x, sigma) of Eq. 1.
 
     Votes depend on (seed, stage, image index, sample) alone: not on the batch size, the threads or the order of the
@@ -86,107 +72,6 @@ class SmoothedClassifier:
     -----
     What the certificates promise where arithmetic is not exact: see the samplers in the documentation.
     """
-
-    def __init__(
-        self,
-        model: nn.Module | Mapping[float, nn.Module],
-        num_classes: int,
-        *,
-        sampler: str = "gaussian",
-        stream: str = DEFAULT_STREAM,
-        precision: str = "float32",
-        compile: bool | str = False,  # noqa: A002 - what PyTorch calls it
-        channels_last: bool = True,
-        batch_size: int | None = None,
-        threads: int | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-        noise_on: str = "auto",
-    ) -> None:
-        self.device = usable_device(device)
-        self.num_classes = _validate.check_count("num_classes", num_classes, least=2)
-        threads = _validate.check_count("threads", default_workers(self.device) if threads is None else threads)
-        given = None if batch_size is None else _validate.check_count("batch_size", batch_size)
-        precision = _validate.check_choice("precision", precision, PRECISIONS)
-        check_precision(precision, self.device)
-        _validate.check_choice("compile", compile, (False, True, *_MODES))
-        seed = _validate.check_seed(seed)
-        noise = make_noise(sampler, stream, seed)
-        bank = _validate_inputs.check_models(model)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        for base in bank.values():
-            refuse_lazy(base)
-            with one_line(f"the model cannot be moved to {self.device}"):
-                base.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
-            evaluating(base)
-        self._bank = bank
-        self._engine = VoteCounter(
-            {level: _compiled(base, self.device, compile) if compile else base for level, base in bank.items()},
-            self.num_classes,
-            seed=seed,
-            device=self.device,
-            threads=threads,
-            precision=precision,
-            channels_last=channels_last,
-            noise=noise,
-            size=BatchSize(given, self.device, threads, timed=not compile),
-            on_device=_on_device(noise_on, stream, self.device),
-        )
-        self._compiled = compile
-        self._voting = self.identity
-
-    @property
-    def identity(self) -> Identity:
-        """What is smoothed, as it is now: a model that somebody has changed meanwhile is another classifier."""
-        engine = self._engine
-        return Identity(
-            hash_bank(self._bank),
-            self.num_classes,
-            engine.precision,
-            engine.noise.name,
-            self._compiled,
-            engine.seed,
-            SCHEME,
-            engine.noise.stream,
-        )
-
-    @property
-    def batch_size(self) -> int:
-        """Noisy images per forward pass, as given or as found for the latest images; before the first a guess."""
-        return self._engine.size.latest
-
-    @property
-    def threads(self) -> int:
-        """Workers that fill and run batches at the same time."""
-        return self._engine.threads
-
-    def base(self, sigma: float) -> nn.Module:
-        """Return the base classifier that votes at a noise level, on `device` and not compiled: for gradients.
-
-        Whoever changes it makes another classifier of this one. `ValueError` where that level has none.
-        """
-        self._engine.model(sigma)
-        return self._bank[None if None in self._bank else sigma]
-
-    def check_logits(self, shape: Sequence[int]) -> list[str]:
-        """Return the base classifiers' logits for fixed images of shape (C, H, W), as text for a record.
-
-        A check beside `identity`: it also sees code, within rounding (`smoothing.fingerprint.classifier_difference`).
-        """
-        return logits_text(self._engine.logits(fixed_images(shape)))
-
-    def base_predict(self, images: ArrayLike | Tensor, sigmas: ArrayLike) -> Int64[np.ndarray, "n k"]:
-        """Return the class that each level's base classifier gives each image without noise.
-
-        Parameters
-        ----------
-        images : array or tensor of shape (n, C, H, W)
-            Pixels in [0, 1].
-        sigmas : array of shape (k,)
-            Noise levels, increasing.
-        """
-        pixels, _ = self._images(images, None)
-        return self._engine.classes(pixels, _validate.check_grid(sigmas))
 
     @_validate.once_by_position(5)
     def select_sigma(
@@ -460,7 +345,7 @@ class SmoothedClassifier:
         question = ask(tally, found, levels, asked, alpha, one_sided=bound == "top-class")
 
         def count(wanted: Bool[np.ndarray, "n 1"], start: int, stop: int) -> Int64[np.ndarray, "n 1 classes"]:
-            return self._engine.count(pixels, names, one, wanted, start, stop, "estimate")
+            return self.count_votes(pixels, names, one, wanted=wanted, start=start, stop=stop, stage="estimate")
 
         answer, drawn, votes = decide(question, self.num_classes, most, count)
         own = votes[np.arange(len(votes)), question.classes]
@@ -497,102 +382,15 @@ class SmoothedClassifier:
         levels = _validate.check_levels(sigma, len(pixels))
         n, alpha = _validate.check_count("n", n), _validate.check_alpha(alpha)
         one = levels[:, None]
-        votes = self._engine.count(pixels, names, one, np.ones_like(one, dtype=bool), 0, n, "predict")[:, 0]
+        wanted = np.ones_like(one, dtype=bool)
+        votes = self.count_votes(pixels, names, one, wanted=wanted, start=0, stop=n, stage="predict")[:, 0]
         second, first = np.sort(votes, axis=1)[:, -2:].T
         p_value = top_two_p_value(first, second)
         predict = np.where(p_value <= alpha, votes.argmax(axis=1), ABSTAIN)
         return Predictions(predict, votes, p_value, levels, alpha, self._voting)
 
-    def _images(
-        self, images: ArrayLike | Tensor, indices: ArrayLike | None
-    ) -> tuple[Float32[Tensor, "n c h w"], Int64[np.ndarray, " n"]]:
-        pixels = _validate_inputs.check_images(images)
-        self.begin(pixels)
-        return pixels, _validate.check_indices(indices, len(pixels))
-
-    def begin(self, pixels: Float32[Tensor, "n c h w"]) -> Identity:
-        """See that checked images can be voted on, and return which classifier will, before any forward pass.
-
-        :meta private:
-        """
-        self._engine.noise.check(pixels)
-        now = self.identity
-        if now != self._voting:
-            self._engine.forget()
-        self._voting = now
-        return now
-
     def _alpha(self, alpha: float, events: int) -> float:
         return shared_alpha(_validate.check_alpha(alpha), events)
-
-    def clean_classes(
-        self, images: Float32[Tensor, "n c h w"], sigma: Float64[np.ndarray, "n k"]
-    ) -> Int64[np.ndarray, "n k"]:
-        """Return what each level's base classifier says without noise about images that `begin` has seen.
-
-        :meta private:
-        """
-        grid, where = np.unique(sigma, return_inverse=True)
-        found = self._engine.classes(images, grid)
-        return np.asarray(np.take_along_axis(found, where.reshape(sigma.shape), axis=1))
-
-    def select_votes(
-        self,
-        images: Float32[Tensor, "n c h w"],
-        indices: Int64[np.ndarray, " n"],
-        sigma: Float64[np.ndarray, "n k"],
-        *,
-        plan: Plan,
-        labels: Int64[np.ndarray, " n"] | None = None,
-    ) -> tuple[Outcome, Tally]:
-        """Draw selection samples of images that `begin` has seen; `selection.select` names the arguments.
-
-        :meta private:
-        """
-
-        def count(wanted: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
-            return self._engine.count(images, indices, sigma, wanted, start, stop, "select")
-
-        return select(count, sigma, plan, labels)
-
-    def count_votes(
-        self,
-        images: Float32[Tensor, "n c h w"],
-        indices: Int64[np.ndarray, " n"],
-        sigma: Float64[np.ndarray, "n k"],
-        *,
-        wanted: Bool[np.ndarray, "n k"],
-        start: int,
-        stop: int,
-        stage: str,
-    ) -> Int64[np.ndarray, "n k classes"]:
-        """Count the votes of samples start to stop - 1 of a stage, of images that `begin` has seen, where wanted.
-
-        :meta private:
-        """
-        return self._engine.count(images, indices, sigma, wanted, start, stop, stage)
-
-    def estimate_votes(
-        self,
-        images: Float32[Tensor, "n c h w"],
-        indices: Int64[np.ndarray, " n"],
-        sigma: Float64[np.ndarray, "n k"],
-        *,
-        wanted: Bool[np.ndarray, "n k"],
-        classes: Int64[np.ndarray, "n k"],
-        share: Float64[np.ndarray, "n k"],
-        ladder: Ladder,
-        alpha: float,
-    ) -> Tally:
-        """Draw estimation samples of images that `begin` has seen; `adaptive.climb` names the arguments.
-
-        :meta private:
-        """
-
-        def count(active: Bool[np.ndarray, "n k"], start: int, stop: int) -> Int64[np.ndarray, "n k classes"]:
-            return self._engine.count(images, indices, sigma, active, start, stop, "estimate")
-
-        return climb(ladder, alpha, classes, share, wanted, count)
 
     def _certificates(
         self,
@@ -624,14 +422,6 @@ class SmoothedClassifier:
         )
 
 
-def _on_device(noise_on: str, stream: str, device: torch.device) -> bool:
-    """Whether noise is to be made where the model runs."""
-    where = _validate.check_choice("noise_on", noise_on, ("auto", "cpu", "device"))
-    if where == "device" and stream != DEFAULT_STREAM:
-        raise ValueError(f"noise_on = 'device': stream {stream!r} is made on the CPU; take {DEFAULT_STREAM!r}")
-    return where == "device" or (where == "auto" and device.type != "cpu" and stream == DEFAULT_STREAM)
-
-
 def _choice(grid: Float64[np.ndarray, " k"], found: Outcome, rule: str) -> SigmaChoice:
     return SigmaChoice(
         grid, found.level, grid[found.level], found.classes, found.expected_radius, found.samples, rule, found.share
@@ -641,15 +431,6 @@ def _choice(grid: Float64[np.ndarray, " k"], found: Outcome, rule: str) -> Sigma
 def _each(grid: Float64[np.ndarray, " k"], n: int) -> Float64[np.ndarray, "n k"]:
     """Return a grid of levels for each of n images."""
     return np.tile(grid, (n, 1))
-
-
-def _compiled(base: nn.Module, device: torch.device, mode: bool | str) -> nn.Module:
-    if isinstance(mode, str):
-        return torch.compile(base, dynamic=False, mode=mode)  # type: ignore[return-value]
-    # On CPUs in C++ as a whole: where Python steps through compiled code it holds its lock, and threads take turns.
-    whole = device.type == "cpu"
-    module: nn.Module = torch.compile(base, dynamic=False, options={"cpp_wrapper": whole})  # type: ignore[assignment]
-    return module
 
 
 def as_ladder(n: int | Ladder) -> Ladder:

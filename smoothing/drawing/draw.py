@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from smoothing.ahead import ahead
-from smoothing.classifier import SmoothedClassifier
 from smoothing.drawing.files import VoteFiles
 from smoothing.drawing.stages import Share, Stage
 from smoothing.progress import Counter, Progress
@@ -31,6 +30,7 @@ from smoothing.routing import RoutedClassifier
 from smoothing.routing_results import RoutedIdentity
 from smoothing.storage import locked
 from smoothing.tables import time_text
+from smoothing.voter import Voter
 from smoothing.votes import Tally
 
 #: Taken while parts are put together.
@@ -80,7 +80,7 @@ class Missing:
 
 def draw(
     files: VoteFiles,
-    classifier: SmoothedClassifier,
+    classifier: Voter,
     images: Callable[[Int64[np.ndarray, " b"]], Tensor],
     labels: Int64[np.ndarray, " n"],
     share: Share,
@@ -95,7 +95,7 @@ def draw(
     Parameters
     ----------
     files : VoteFiles
-    classifier : SmoothedClassifier
+    classifier : Voter
     images : callable
         images(positions) returns those images of the run, checked, of shape (b, C, H, W). It is called in another
         thread, one call after the other.
@@ -174,7 +174,7 @@ class _Work:
     """One process's share of a run."""
 
     files: VoteFiles
-    classifier: SmoothedClassifier
+    classifier: Voter
     router: RoutedClassifier | None
     images: Callable[[Int64[np.ndarray, " b"]], Tensor]
     labels: Int64[np.ndarray, " n"]
