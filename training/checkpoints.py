@@ -1,4 +1,4 @@
-"""Checkpoints: ours, and those of earlier work on certified models. Nothing from disk is unpickled.
+"""Checkpoints: ours, and those of earlier work on certified models. Nothing from disk is run.
 
 A file holds one or more state dicts, alone or under names. `training.weights` finds the network's tensors in them,
 behind whatever prefix; here it is decided whether they are the architecture's, and which normaliser stood before it.
@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from smoothing.limits import MOST_CLASSES
 from smoothing.storage import replacing
 from training.checkpoint_files import disk_error, read_file, safetensors_of
 from training.denoisers import DENOISERS
@@ -28,9 +29,6 @@ ROUTER, DENOISER = "router", "denoiser"
 
 #: How files of that format end.
 SAFETENSORS = ".safetensors"
-
-#: A file that says more classes is damaged: nothing is allocated for it.
-_MOST_CLASSES = 100_000
 
 #: Published moments are rounded to three or four digits.
 _MOMENT_TOLERANCE = 1e-3
@@ -258,7 +256,7 @@ def _read_ours(file: Path, content: Mapping[Any, Any], arch: str, classes: int |
     def counted(reading: Reading) -> int:
         bias = reading.weights.get(last)
         length = bias.numel() if isinstance(bias, Tensor) and not bias.is_nested else 2
-        return min(max(1, length), _MOST_CLASSES)
+        return min(max(1, length), MOST_CLASSES)
 
     reading = _fitting(file, content, arch, names, lambda reading: expected(counted(reading)))
     found = counted(reading)
@@ -421,8 +419,8 @@ def _classes(file: Path, given: int | None, stored: Any) -> int | None:
         stored = stored.item()
     for name, value in (("num_classes", given), (f"{file}: num_classes", stored)):
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and 1 <= value <= _MOST_CLASSES):
-            raise ValueError(f"{name} = {_shown(value)}: must be an integer from 1 to {_MOST_CLASSES:,}")
+        if value is not None and not (whole and 1 <= value <= MOST_CLASSES):
+            raise ValueError(f"{name} = {_shown(value)}: must be an integer from 1 to {MOST_CLASSES:,}")
     if given is not None and stored is not None and given != stored:
         raise ValueError(f"{file} is for {stored} classes, not {given}: they do not belong together")
     return stored if given is None else given

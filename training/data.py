@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from smoothing.images import ImageSource
+from smoothing.limits import MOST_CLASSES
 from training.byte_images import ByteImages, as_bytes
 from training.pictures import read_picture, with_channels
 
@@ -126,6 +127,12 @@ class ImageData:
     test_images: Images
     test_labels: Int64[np.ndarray, " test"]
     class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_classes <= MOST_CLASSES:
+            raise ValueError(
+                f"{self.name} has {self.num_classes:,} classes, of at most {MOST_CLASSES:,}: number them 0, 1, 2, ..."
+            )
 
 
 def image_folder(root: str | os.PathLike[str], *, image_size: int | None = None, train: bool = True) -> ImageData:

@@ -97,7 +97,7 @@ class DenoiserCheckpoint:
 
 
 def load_denoiser(path: str | os.PathLike[str]) -> DenoiserCheckpoint:
-    """Read what `srs-train --method denoiser` wrote. Nothing in the file is unpickled or run.
+    """Read what `srs-train --method denoiser` wrote. Nothing in the file is run.
 
     Raises
     ------

@@ -96,7 +96,7 @@ class RouterCheckpoint:
 
 
 def load_router(path: str | os.PathLike[str], *, arch: str | None = None, fallback: bool = True) -> RouterCheckpoint:
-    """Read what `srs-train --method router` wrote. Nothing in the file is unpickled or run.
+    """Read what `srs-train --method router` wrote. Nothing in the file is run.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """`srs-train`: train a base classifier by any of the methods, from a preset and overrides."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def main() -> None:
 
         with naming_flags(TrainSettings, **_FLAGS), Teller("srs-train") as teller:
             settings = parse_preset({**PRESETS, **ROUTER_PRESETS, **DENOISER_PRESETS}, "srs-train", _DESCRIPTION)
+            _check_levels(settings, sys.argv[1:])
             find_in_current_folder(settings.model, settings.dataset)
             epochs = run(settings, progress=teller.progress)
 
@@ -47,6 +49,15 @@ def main() -> None:
             if settings.choice == "margins":
                 _print_choice(settings)
             console().print(f"written to {settings.out / CHECKPOINT}", soft_wrap=True)
+
+
+def _check_levels(settings: "TrainSettings", args: Sequence[str]) -> None:
+    """Refuse bounds of a grid beside the levels themselves: a preset has bounds too, so only the flags tell."""
+    levels = next((name for name in ("sigmas", "sigma") if getattr(settings, name) is not None), None)
+    given = {arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")}
+    for name in ("sigma-min", "sigma-max", "sigma-step") if levels else ():
+        if f"--{name}" in given:
+            raise ValueError(f"--{name}: the levels are those of --{levels}; leave one of them out")
 
 
 def _print(epochs: Sequence["Epoch"]) -> None:

@@ -6,14 +6,14 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from smoothing.limits import MOST_LEVELS
+from smoothing.limits import MOST_CLASSES, MOST_LEVELS
 from srs.run.denoiser import check_denoiser
 from srs.run.router import check_router
 from srs.run.run_settings import RunSettings
 from srs.run.settings import MOST, MOST_BATCH
 
-#: Of classes, and of numbers in an image: networks and arrays are made of that size.
-_MOST_CLASSES, _MOST_NUMBERS = 10**6, 10**8
+#: Numbers in an image: arrays are made of that size.
+_MOST_NUMBERS = 10**8
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -32,7 +32,7 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
     _part(manifest, "versions", dict)
     _part(data, "name", str)
     _whole(data, "images", 1, MOST)
-    classes = _whole(data, "num_classes", 2, _MOST_CLASSES)
+    classes = _whole(data, "num_classes", 2, MOST_CLASSES)
     shape = _part(data, "shape", list)
     if len(shape) != 3 or any(not _is_whole(side, 1, MOST) for side in shape) or prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"shape = {_short(shape)} is none of an image")
@@ -51,7 +51,7 @@ def check_manifest(manifest: Mapping[str, Any], settings: RunSettings) -> None:
         _check_model(_part(manifest, "model", dict), settings, classes)
     if "batch" in manifest:
         _whole(manifest, "batch", 1, MOST_BATCH)
-    if _whole(classifier, "num_classes", 2, _MOST_CLASSES) != classes:
+    if _whole(classifier, "num_classes", 2, MOST_CLASSES) != classes:
         raise ValueError(f"num_classes = {classifier['num_classes']}, but the data have {classes}")
     for seed in (_whole(manifest, "seed", 0, 2**63 - 1), _whole(classifier, "seed", 0, 2**63 - 1)):
         if seed != settings.seed:

@@ -106,6 +106,9 @@ def test_a_model_of_ones_own_in_two_processes_is_reported_once(tmp_path):
             "--method router votes under noise of its own: give its level with --router",
         ),
         (["digits", "--router-sigma", "0.5"], "--router-sigma 0.5: needs --method router"),
+        (["digits", "--sigmas", "0.1", "0.5", "--sigma-max", "0.8"], "--sigma-max: the levels are those of --sigmas"),
+        (["digits", "--method", "gaussian", "--sigma=0.5", "--sigma_min=0.2"], "the levels are those of --sigma;"),
+        (["digits-denoiser", "--sigma", "0.5", "--sigma-min", "0.2"], "the levels are those of --sigma; leave one"),
     ],
 )
 def test_what_cannot_be_honoured_is_one_line_and_nothing_is_written(tmp_path, flags, message):

@@ -105,6 +105,12 @@ def test_validation_stands_for_a_test_set_without_labels(tmp_path):
         load_data(f"hf:{only}", "data", train=False)
 
 
+def test_labels_that_are_no_numbers_of_classes_are_refused_before_a_network_is_made_for_them(tmp_path):
+    folder = save_dict(tmp_path / "set", test=table_of([png(one) for one in PIXELS[:2]], [0, 2**40], names=None))
+    with pytest.raises(ValueError, match="set has 1,099,511,627,777 classes, of at most 100,000: number them 0, 1, 2"):
+        load_data(f"hf:{folder}", "data", train=False)
+
+
 def test_columns_have_known_names_or_are_named(tmp_path):
     images = pa.array(PIXELS[:, :, :, 0].tolist(), pa.list_(pa.list_(pa.uint8())))
     table = table_of(images, LABELS, image="img", label="fine_label", names=None)
