@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ _ROWS = 1024
 class Batches:
     """Images and labels of a training set, given out in batches on the device.
 
-    Images in an array are kept on an accelerator where they fit into `SHARE` of its free memory, as bytes where that
-    loses nothing (`as_bytes`). Otherwise a thread reads the next `AHEAD` batches while a step runs. On a CPU an array
-    is used where it lies. What the batches hold does not depend on which of these it is, to the last bit.
+    Images are kept on an accelerator where they fit into `SHARE` of its free memory, as bytes where that loses nothing
+    (`as_bytes`). Those of files or of a data set are read once for that, and kept as bytes or not at all. Otherwise a
+    thread reads the next `AHEAD` batches while a step runs. On a CPU an array is used where it lies. What the batches
+    hold does not depend on which of these it is, to the last bit.
 
     Parameters
     ----------
@@ -34,6 +36,11 @@ class Batches:
         Pixels in [0, 1].
     labels : int64 array of shape (n,), or float32 array of shape (n, k)
     device : torch.device
+
+    Raises
+    ------
+    ValueError
+        Naming an image that cannot be read, where all are read to be kept.
     """
 
     def __init__(
@@ -47,7 +54,7 @@ class Batches:
             images = as_bytes(images) or images
         self._images = images
         self._device = device
-        self._held = None if isinstance(images, StreamedImages) or not away else _moved(images, device)
+        self._held = _moved(images, device) if away else None
         self._threaded = away or isinstance(images, StreamedImages)
         self._labels = torch.from_numpy(labels.copy()).to(device)
         self._pixels = torch.from_numpy(PIXELS).to(device)
@@ -115,15 +122,31 @@ def _is_host(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _moved(images: np.ndarray | ByteImages, device: torch.device) -> Tensor | None:
-    """Return all images on the device, as bytes or float32; None where they do not fit, or where that is unknown."""
-    stored = images.pixels if isinstance(images, ByteImages) else images
-    kind = np.dtype(np.uint8 if isinstance(images, ByteImages) else np.float32)
+def _moved(images: Images, device: torch.device) -> Tensor | None:
+    """Return all images on the device, as bytes or float32; None where they do not fit, or where that is unknown.
+
+    Those that are streamed are kept as bytes alone: None where a pixel is no byte's.
+    """
+    kind = np.dtype(np.float32 if isinstance(images, np.ndarray) else np.uint8)
     free = free_memory(device)
-    if free is None or math.prod(stored.shape) * kind.itemsize > SHARE * free:
+    if free is None or math.prod(images.shape) * kind.itemsize > SHARE * free:
         return None
-    held = torch.empty(stored.shape, dtype=torch.uint8 if kind == np.uint8 else torch.float32, device=device)
-    for start in range(0, len(stored), _ROWS):
-        rows = np.array(stored[start : start + _ROWS], dtype=kind)  # a copy: PyTorch takes no read-only array
-        held[start : start + _ROWS] = torch.from_numpy(rows)
+    held = torch.empty(images.shape, dtype=torch.uint8 if kind == np.uint8 else torch.float32, device=device)
+    starts = range(0, len(images), _ROWS)
+    with closing(ahead(partial(_rows, images), starts)) as read:
+        for start, rows in zip(starts, read, strict=True):
+            if rows is None:
+                return None
+            held[start : start + _ROWS] = torch.from_numpy(rows)
     return held
+
+
+def _rows(images: Images, start: int) -> UInt8[np.ndarray, "_ c h w"] | Float32[np.ndarray, "_ c h w"] | None:
+    """Return a copy of some of the images, as bytes or float32: PyTorch takes no read-only array."""
+    part = slice(start, start + _ROWS)
+    if isinstance(images, ByteImages):
+        return images.pixels[part].copy()
+    if isinstance(images, StreamedImages):
+        found = as_bytes(images[part])
+        return None if found is None else found.pixels
+    return np.array(images[part], dtype=np.float32)

@@ -132,6 +132,44 @@ def test_a_file_that_cannot_be_read_is_the_same_line_when_its_batch_is_due(folde
     assert readers() == []
 
 
+def test_files_are_read_once_where_their_bytes_fit_on_the_device(folder, monkeypatch):
+    images, floats = folder
+    monkeypatch.setattr(batches, "_ROWS", 8)
+    accelerator(monkeypatch, floats.size / SHARE)
+    source = Batches(images, LABELS, CPU)
+    assert (source._held.dtype, source._held.nbytes) == (torch.uint8, floats.size)
+    for file in images.files:
+        file.unlink()
+    assert_batches(source, floats)
+    assert readers() == []
+
+
+def test_files_are_streamed_where_they_do_not_fit_or_are_no_bytes(folder, monkeypatch):
+    images, floats = folder
+    accelerator(monkeypatch, floats.size / SHARE - 1)
+    source = Batches(images, LABELS, CPU)
+    assert source._held is None
+    assert_batches(source, floats)
+
+    class Deep(FolderImages):
+        def read(self, rows):
+            return [image / 2 for image in super().read(rows)]
+
+    accelerator(monkeypatch, 10**9)
+    source = Batches(Deep(images.files), LABELS, CPU)
+    assert source._held is None
+    assert_batches(source, floats / 2)
+
+
+def test_a_file_that_cannot_be_read_is_one_line_where_all_are_read(folder, monkeypatch):
+    images, _ = folder
+    images.files[7].write_bytes(b"no picture")
+    accelerator(monkeypatch, 10**9)
+    with pytest.raises(ValueError, match=r"07\.png: not a readable image"):
+        Batches(images, LABELS, CPU)
+    assert readers() == []
+
+
 def test_the_next_parts_are_read_while_one_is_worked_on_and_no_more():
     asked = {part: threading.Event() for part in range(8)}
 
