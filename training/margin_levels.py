@@ -7,11 +7,12 @@ margins at different levels, with what other images' curves look like, say about
 import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from scipy import stats
 
 from smoothing import SmoothedClassifier, _validate
@@ -31,8 +32,8 @@ ROUNDS = 3
 #: Forward passes of an image unless told otherwise; and the fewest, two a round.
 PASSES, FEWEST_PASSES = 30, 2 * ROUNDS
 
-#: Noisy images in a forward pass, at most; those of one image stay together.
-BATCH = 256
+#: Noisy images in a forward pass, at most, on CPUs and elsewhere; those of one image stay together.
+BATCH, DEVICE_BATCH = 256, 2048
 
 #: The most forward passes of an image: a round of them is one batch.
 MOST_PASSES = ROUNDS * BATCH
@@ -225,15 +226,16 @@ def _margins(
     device, narrow = classifier.device, classifier.identity.precision == "bfloat16"
     evaluating(model)
     q, found = sigma.shape[1], []
-    together = max(1, BATCH // q)
+    together = max(1, (BATCH if device.type == "cpu" else DEVICE_BATCH) // q)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
-    with torch.no_grad(), arithmetic(classifier.identity.precision), own_passes(model), current(device), autocast:
+    pool = ThreadPoolExecutor(torch.get_num_threads())
+    with torch.no_grad(), arithmetic(classifier.identity.precision), own_passes(model), current(device), autocast, pool:
         for first in range(0, len(images), together):
             part = slice(first, first + together)
-            noise = np.stack([_noise(seed, index, start, (q, *images.shape[1:])) for index in indices[part].tolist()])
-            noise *= sigma[part, :, None, None, None].astype(np.float32)
-            noise += images[part, None]
-            logits = run(model, torch.from_numpy(noise.reshape(-1, *images.shape[1:])).to(device), own=True)
+            noisy = np.empty((len(images[part]), q, *images.shape[1:]), np.float32)
+            names = [(seed, index, start) for index in indices[part].tolist()]
+            list(pool.map(_fill, noisy, images[part], sigma[part].astype(np.float32), names))
+            logits = run(model, torch.from_numpy(noisy.reshape(-1, *images.shape[1:])).to(device), own=True)
             values = logits.cpu().double().numpy()
             if not np.isfinite(values).all():
                 raise ValueError("the model returned NaN or infinity: take --choice grid, which needs votes alone")
@@ -244,6 +246,15 @@ def _margins(
     return np.concatenate(found)
 
 
-def _noise(seed: int, index: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
+def _fill(
+    noisy: Float32[np.ndarray, "q c h w"],
+    image: Float32[np.ndarray, "c h w"],
+    sigma: Float32[np.ndarray, " q"],
+    name: tuple[int, int, int],
+) -> None:
+    """Write noisy copies of an image, one at each level; seed, index and number of earlier passes name the noise."""
+    seed, index, start = name
     bits = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(_MARK, index, start)))
-    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+    np.random.Generator(bits).standard_normal(out=noisy, dtype=np.float32)
+    noisy *= sigma[:, None, None, None]
+    noisy += image
