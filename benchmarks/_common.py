@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +271,16 @@ def machine() -> Row:
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        **{library: version(library) for library in LIBRARIES},
+        **{library: found for library in LIBRARIES if (found := _version(library))},
     }
+
+
+def _version(library: str) -> str | None:
+    """The version of a library, if it is installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def write_rows(name: str, rows: Sequence[Row]) -> None:
@@ -290,7 +298,7 @@ def write_markdown(name: str, title: str, parts: Sequence[str], folder: Path = R
     """
     m = machine()
     command = " ".join(["SRS_DATA=... python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES)
+    versions = ", ".join(f"{library} {m[library]}" for library in LIBRARIES if library in m)
     file = f"{name}.jsonl"
     where = f"[{file}]({file})" if folder == RESULTS else f"`benchmarks/results/{file}`"
     head = (

@@ -3,7 +3,8 @@
 python benchmarks/gpu_smoke.py --device cuda
 
 Under five minutes on any device ("cpu" too, in less). Needs no data: weights are random and images are made up, which
-changes no rate. Prints one table, and writes the rows with the device's name. A line that says FAILED matters.
+changes no rate. Prints one table, and writes the rows with the device's name after each part, so that a run that is cut
+off leaves what it has. A line that says FAILED matters.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Report:
     """The rows so far, printed as they come."""
 
     device: torch.device
+    name: str
     rows: list[Row] = field(default_factory=list)
 
     def add(self, what: str, value: Any, unit: str = "", *, passed: bool | None = None, **more: Any) -> None:
@@ -70,12 +72,14 @@ class Report:
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Turn what goes wrong in a part into a row, and go on."""
+        """Turn what goes wrong in a part into a row, and go on; what there is so far is written whatever comes."""
         try:
             yield
         except Exception as error:
             lines = str(error).strip().splitlines()
             self.add(what, f"{type(error).__name__}: {lines[0][:70] if lines else ''}", passed=False)
+        finally:
+            write_rows(f"gpu_smoke_{self.device.type}", [{"device": self.name, "rows": self.rows}])
 
 
 def synchronize(device: torch.device) -> None:
@@ -86,8 +90,7 @@ def synchronize(device: torch.device) -> None:
 
 def rate(run: Callable[[], object], count: int, device: torch.device, seconds: float) -> float:
     """Return how many of `count` things at a time are done in a second."""
-    for _ in range(2):
-        run()
+    run()
     synchronize(device)
     calls, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -246,7 +249,7 @@ def main() -> None:
     options = parser.parse_args()
     device = usable_device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.processor()})"
-    report, began = Report(device), time.perf_counter()
+    report, began = Report(device, name), time.perf_counter()
     print(f"{name}, PyTorch {torch.__version__}")
     with report.part("bits"):
         same_bits(report)
@@ -260,7 +263,6 @@ def main() -> None:
     failed = [row["what"] for row in report.rows if row["passed"] is False]
     verdict = f"FAILED: {'; '.join(failed)}" if failed else "all checks passed"
     print(f"{time.perf_counter() - began:.0f} s; {verdict}")
-    write_rows(f"gpu_smoke_{device.type}", [{"device": name, "rows": report.rows}])
     raise SystemExit(1 if failed else 0)
 
 

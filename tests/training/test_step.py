@@ -147,14 +147,15 @@ def test_images_that_do_not_fit_are_copied_once_a_step(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, which says itself where it waits")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # PyTorch's own, as the mode is set
 @pytest.mark.parametrize("free", [10**9, 0])
 def test_cuda_itself_finds_no_step_that_waits(monkeypatch, free):
     monkeypatch.setattr(batches, "free_memory", lambda device: free)
     step = Learner.backward
 
     def strict(*arguments, **options):
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            torch.cuda.set_sync_debug_mode("error")
             return step(*arguments, **options)
         finally:
             torch.cuda.set_sync_debug_mode("default")
