@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from _common import DOCS, Row, markdown_table, write_markdown, write_rows
+from _common import DOCS, RESULTS, Row, markdown_table, write_markdown, write_rows
 
 from srs.evaluation.intervals import mean_interval
 from srs.evaluation.metrics import average_certified_radius, certified_accuracy
@@ -78,7 +78,8 @@ class Study:
 
     def commands(self) -> str:
         """All commands, as a person would type them."""
-        shown = replace(self, folder=f"runs/{self.name}")
+        there = f"runs/{self.name}"
+        shown = replace(self, folder=there, data=tuple(word.replace(self.folder, there) for word in self.data))
         lines = []
         for model in self.models:
             lines.append(shown.training(model))
@@ -164,7 +165,7 @@ def rows(study: Study) -> Iterator[Row]:
                     }
                 samples = {name: _samples(out / f"{name}.tsv") for name in ("selection", "estimation")}
                 row["images"], row["samples"] = len(radius), samples
-                row["settings"] = {k: v for k, v in summary["settings"].items() if k not in ("checkpoint", "data_dir")}
+                row["settings"] = {k: v for k, v in summary["settings"].items() if k not in ("checkpoint", "data_dir", "dataset")}
                 row["config"] = _config(Path(study.folder) / model.name / "config.yaml")
                 yield row
 
@@ -273,9 +274,24 @@ def ratio_table(found: Sequence[Row]) -> str:
     return markdown_table(header, lines, words=3)
 
 
+def with_earlier(study: Study, found: list[Row], compared: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Add what an earlier run wrote of the study's models and comparisons, where the folders are gone by now."""
+    order = [
+        (f"{model.name}/{certified.name}", title)
+        for model in study.models
+        for certified in model.certified
+        for _, title in certified.rules
+    ]
+    file = RESULTS / f"{study.name}.jsonl"
+    earlier = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    known = {(row["folder"], row["certified"]): row for row in [*earlier, *found] if "folder" in row}
+    ratios_known = {(row["bound"], row["certified"]): row for row in [*earlier, *compared] if "bound" in row}
+    return [known[key] for key in order if key in known], list(ratios_known.values())
+
+
 def write_page(study: Study, title: str, about: str) -> None:
     """Write the rows of what is finished, and the page: what was done, the two tables and the commands."""
-    found, compared = list(rows(study)), list(ratios(study))
+    found, compared = with_earlier(study, list(rows(study)), list(ratios(study)))
     if not found:
         raise SystemExit(f"{study.folder}: no model is certified there")
     write_rows(study.name, [*found, *compared])
