@@ -26,6 +26,9 @@ from training import PRESETS
 
 EPSILONS = np.arange(10) * 0.25
 
+#: Settings that say where something lies.
+PLACES = ("checkpoint", "data_dir", "dataset")
+
 #: What ends the names of a rule's rows in comparison.tsv, by bound.
 BOUNDS = {"full": "", "one_sided": ":one-sided"}
 
@@ -165,7 +168,7 @@ def rows(study: Study) -> Iterator[Row]:
                     }
                 samples = {name: _samples(out / f"{name}.tsv") for name in ("selection", "estimation")}
                 row["images"], row["samples"] = len(radius), samples
-                row["settings"] = {k: v for k, v in summary["settings"].items() if k not in ("checkpoint", "data_dir", "dataset")}
+                row["settings"] = {k: v for k, v in summary["settings"].items() if k not in PLACES}
                 row["config"] = _config(Path(study.folder) / model.name / "config.yaml")
                 yield row
 
@@ -179,7 +182,7 @@ def _samples(file: Path) -> int:
 def _config(file: Path) -> Row:
     """What a model was trained with, without the place of its data."""
     found = yaml.safe_load(file.read_text())
-    return {name: value for name, value in found.items() if name not in ("data_dir", "dataset")}
+    return {name: value for name, value in found.items() if name not in PLACES}
 
 
 def _scores(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
