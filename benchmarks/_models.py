@@ -6,18 +6,19 @@ again, and what was interrupted goes on, so a study may be stopped and started.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import yaml
-from _common import DOCS, RESULTS, Row, markdown_table, write_markdown, write_rows
+from _common import DOCS, RESULTS, Row, data_folder, markdown_table, write_markdown, write_rows
 
 from srs.evaluation.intervals import mean_interval
 from srs.evaluation.metrics import average_certified_radius, certified_accuracy
@@ -300,3 +301,29 @@ def write_page(study: Study, title: str, about: str) -> None:
     write_rows(study.name, [*found, *compared])
     parts = [about, table(found), ratio_table(compared), study.commands()]
     write_markdown(study.name, title, parts, DOCS)
+
+
+def main(
+    description: str,
+    study: Callable[[Path, int], Study],
+    *,
+    passes: int,
+    title: str,
+    about: str,
+    prepare: Callable[[Path], None] | None = None,
+) -> None:
+    """Read the command line, do what is left to do, then write rows and page.
+
+    `study` takes the folder of runs and the passes; `prepare` is called with that folder before anything is trained.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and certificates")
+    parser.add_argument("--passes", type=int, default=passes, help="passes of each image and model, a multiple of 24")
+    parser.add_argument("--table-only", action="store_true", help="write the table of what is there")
+    options = parser.parse_args()
+    found = study(options.runs, options.passes)
+    if not options.table_only:
+        if prepare is not None:
+            prepare(options.runs)
+        carry_out(found, data_folder())
+    write_page(found, title, about.format(passes=options.passes))

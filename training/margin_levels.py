@@ -32,8 +32,8 @@ ROUNDS = 3
 #: Forward passes of an image unless told otherwise; and the fewest, two a round.
 PASSES, FEWEST_PASSES = 30, 2 * ROUNDS
 
-#: Noisy images in a forward pass, at most, on CPUs and elsewhere; those of one image stay together.
-BATCH, DEVICE_BATCH = 256, 2048
+#: Noisy images in a forward pass, at most; those of one image stay together.
+BATCH = 256
 
 #: The most forward passes of an image: a round of them is one batch.
 MOST_PASSES = ROUNDS * BATCH
@@ -226,7 +226,7 @@ def _margins(
     device, narrow = classifier.device, classifier.identity.precision == "bfloat16"
     evaluating(model)
     q, found = sigma.shape[1], []
-    together = max(1, (BATCH if device.type == "cpu" else DEVICE_BATCH) // q)
+    together = max(1, BATCH // q)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
     pool = ThreadPoolExecutor(torch.get_num_threads())
     with torch.no_grad(), arithmetic(classifier.identity.precision), own_passes(model), current(device), autocast, pool:
