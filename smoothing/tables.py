@@ -131,7 +131,7 @@ def read_certificates(path: str | PathLike[str]) -> CertificateTable:
     What cannot change the meaning of a row is let pass: columns in another order, further columns and none for the
     time, capital letters and spaces around names and numbers, a byte order mark (UTF-16 is read too), empty lines,
     lines that begin with #, empty fields at the end of a row, quotes around fields, whole numbers written as 7.0, and
-    True for 1.
+    True for 1. A column `correct` that counts the images that are right so far is read as 0 or 1 for each.
 
     Raises
     ------
@@ -174,12 +174,18 @@ def parse_certificates(path: Path, text: str) -> CertificateTable:
         pairs = zip(numbers, columns[name], strict=True)
         return np.array([_parse(path, number, name, text, parse) for number, text in pairs], kind)
 
+    idx, label, predict = (parsed(name, _whole, np.int64) for name in ("idx", "label", "predict"))
+    radius = parsed("radius", _number, np.float64)
+    right = (predict == label).astype(np.int64)
+    counts = parsed("correct", _count, np.int64)
+    running = right.sum() > 1 and (counts == np.cumsum(right)).all()
+    correct = right if running else parsed("correct", _truth, np.int64)
     return CertificateTable(
-        idx=parsed("idx", _whole, np.int64),
-        label=parsed("label", _whole, np.int64),
-        predict=parsed("predict", _whole, np.int64),
-        radius=parsed("radius", _number, np.float64),
-        correct=parsed("correct", _truth, np.int64),
+        idx=idx,
+        label=label,
+        predict=predict,
+        radius=radius,
+        correct=correct,
         seconds=np.array([_seconds(text) for text in columns.get("time", [""] * len(found))], np.float64),
         extra={name: _guess(columns[name]) for name in dict.fromkeys(header) if name and name not in COLUMNS},
         lines=np.array(numbers, np.int64),
@@ -261,9 +267,13 @@ def _whole(text: str) -> int:
     return int(value)
 
 
-def _truth(text: str) -> int:
+def _count(text: str) -> int:
     known = _TRUTH.get(text.lower())
-    value = _whole(text) if known is None else known
+    return _whole(text) if known is None else known
+
+
+def _truth(text: str) -> int:
+    value = _count(text)
     if value not in (0, 1):
         raise ValueError("0 or 1")
     return value

@@ -207,6 +207,24 @@ def test_a_time_that_is_missing_stops_nothing(tmp_path, header):
     assert found.correct.tolist() == [1]
 
 
+def test_a_count_of_the_images_that_are_right_so_far_says_which_are(tmp_path):
+    """Programs for denoised diffusion smoothing write the running count under `correct`."""
+    rows = "0\t3\t3\t0.46\t1\t1.0\n10\t8\t-1\t0.0\t1\t1.0\n20\t8\t8\t0.1\t2\t1.0\n30\t0\t1\t0.2\t2\t1.0\n"
+    (tmp_path / "t.tsv").write_text(HEADER + rows)
+    found = read_certificates(tmp_path / "t.tsv")
+    assert found.correct.tolist() == [1, 0, 1, 0]
+    for wrong in (rows.replace("\t2\t1.0\n30", "\t3\t1.0\n30"), rows.replace("30\t0\t1", "30\t0\t0")):
+        (tmp_path / "t.tsv").write_text(HEADER + wrong)
+        with pytest.raises(ValueError, match=r"line 4: correct = '[23]' is not 0 or 1"):
+            read_certificates(tmp_path / "t.tsv")
+
+
+def test_a_column_of_ones_is_no_count_of_one_image_that_is_right(tmp_path):
+    """Two rows, the second wrong and said to be right: what reads logs refuses that."""
+    (tmp_path / "t.tsv").write_text(HEADER + "0\t3\t3\t0.46\t1\t1.0\n10\t8\t1\t0.1\t1\t1.0\n")
+    assert read_certificates(tmp_path / "t.tsv").correct.tolist() == [1, 1]
+
+
 def test_days_are_counted():
     assert parse_time("1 day, 0:00:03.25") == 86403.25
     assert parse_time("2 days, 1:00:00") == 176400

@@ -33,6 +33,70 @@ def test_logs_are_lined_up_by_image_and_by_sigma(folder):
     assert logs.lines.tolist() == [[2, 4], [3, 3], [4, 2]]
 
 
+#: What certification programs of published work write of two images: name of the file, header, rows.
+LAYOUTS = {
+    "Cohen et al. 2019": ("noise_0.25", "", "0\t3\t3\t0.457\t1\t0:00:14.15", "10\t8\t-1\t0.0\t0\t0:00:14.06"),
+    "Carlini et al. 2023": ("sigma_0.25", "", "0\t3\t3\t0.457\t1\t0:00:09.1", "10\t8\t8\t0.31\t2\t0:00:09.2"),
+    "Levine et al. 2020, baseline": (
+        "noise_0.25",
+        "idx\tlabel\tpredict\tradius\traw_count\tp_A_bar\tcorrect\ttime",
+        "0\t3\t3\t0.457\t96713\t0.964908\t1\t0:00:14.15",
+        "10\t8\t-1\t0.0\t40122\t0.395\t0\t0:00:14.06",
+    ),
+    "Levine et al. 2020, second_order: one field short, for want of a place in its format": (
+        "noise_0.25",
+        "idx\tlabel\tpredict\tradius\traw_count\tp_A_bar\traw_grad_norm\tgrad_norm_bound\tgrad_norm_bound_nonvacuous"
+        "\tcorrect\ttime",
+        "0\t3\t3\t0.457\t96713\t0.964908\t0.11\t0.13\tTrue\t1",
+        "10\t8\t-1\t0.0\t40122\t0.395\t0.2\t0.3\tFalse\t0",
+    ),
+    "Alfarra et al. 2022, at a fixed sigma": (
+        "noise_0.25",
+        "idx\tlabel\tpredict\tradius\tcorrect\tsigma\ttime",
+        "0\t3\t3\t0.457\t1\t0.25\t0:00:14.15",
+        "10\t8\t-1\t0.0\t0\t0.25\t0:00:14.06",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "header", "first", "second"), LAYOUTS.values(), ids=LAYOUTS)
+def test_logs_of_published_programs_are_read(tmp_path, name, header, first, second):
+    (tmp_path / name).write_text((header + "\n" if header else HEADER) + f"{first}\n{second}\n")
+    logs = read_logs([tmp_path / name])
+    assert logs.sigmas.tolist() == [0.25]
+    assert logs.idx.tolist() == [0, 10]
+    assert logs.labels.tolist() == [3, 8]
+    assert logs.printed[0].tolist() == [0.457]
+
+
+#: And those that cannot be read: why.
+OTHER_LAYOUTS = {
+    "Mohapatra et al. 2020": (
+        "idx\tlabel\tcount\tpredict\tradiusR\tradiusG\tradiusB\tradius_L1\tradius_LInf\tradius_L2\tradius_cohen"
+        "\tcorrect\ttime\n0\t3\t99000\t3\t1.0\t1.0\t1.0\t1.2\t0.02\t1.2\t1.1\t1\t0:00:14\n",
+        "it lacks radius",
+    ),
+    "Alfarra et al. 2022, a sigma for each image": (
+        "idx\tlabel\tpredict\tradius\tcorrect\tsigma\ttime\n"
+        "0\t3\t3\t0.457\t1\t0.25\t0:00:14\n10\t8\t8\t0.31\t1\t0.283\t0:00:14\n",
+        "line 3: sigma = 0.283: the log was named for sigma = 0.25; give logs of one noise level each",
+    ),
+    "Chen et al. 2022": (
+        "idx\tlabel\tpredict\tpA\tsamplesize\tradius\tcorrect\ttime_forward\n"
+        "0\t3\t3\t0.965\t2000\t0.451\t1\t0.120\n===Certification Summary(absolute)===\n",
+        "line 3: 1 field where the header has 8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
+def test_logs_of_other_programs_are_refused_with_a_reason(tmp_path, text, message):
+    (tmp_path / "noise_0.25").write_text(text)
+    with pytest.raises(ValueError, match="noise_0") as caught:
+        read_logs([tmp_path / "noise_0.25"])
+    assert message in str(caught.value)
+
+
 def test_a_radius_beside_an_abstention_counts_for_nothing(folder):
     Path("m_0.25.tsv").write_text(HEADER + "0\t7\t-1\t0.95\t0\t1\n")
     assert read_logs([Path("m_0.25.tsv")]).printed.tolist() == [[0.0]]
