@@ -70,15 +70,15 @@ def read_file(file: Path) -> Mapping[Any, Any]:
     return content
 
 
-def check_regular(file: Path) -> None:
-    """Refuse what is no file before it is opened: reading a pipe would wait for ever."""
+def check_regular(file: Path, what: str = "a checkpoint") -> None:
+    """Refuse what is no file before it is opened: reading a pipe would wait for ever. `what` is what is to be named."""
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{file}: no such file; name a checkpoint") from None
+        raise FileNotFoundError(f"{file}: no such file; name {what}") from None
     if stat.S_ISDIR(mode):
         inside = file / "checkpoint.pt"
-        raise IsADirectoryError(f"{file} is a folder: name {inside if inside.is_file() else 'a checkpoint'}")
+        raise IsADirectoryError(f"{file} is a folder: name {inside if inside.is_file() else what}")
     if not stat.S_ISREG(mode):
         raise ValueError(f"{file} is a pipe or a device: name a file")
 

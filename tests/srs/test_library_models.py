@@ -110,7 +110,7 @@ def test_a_region_map_takes_a_library_s_model(folder):
     [
         (("--model", "linear.onnx"), "with timm:, torchvision:, hf:, onnx:, export:; did you mean onnx:linear.onnx?"),
         (("--model", "onnx:few.onnx"), "--model onnx:few.onnx returns (1, 7) for one image of digits, which has 10"),
-        (("--model", "onnx:nowhere.onnx"), "nowhere.onnx: no such file"),
+        (("--model", "onnx:nowhere.onnx"), "nowhere.onnx: no such file; name an ONNX model"),
         (("--model", "onnx:linear.onnx", "--arch", "lenet"), "--arch: describes a --checkpoint"),
         (("--model", "onnx:linear.onnx", "--normalizer", "x"), "--normalizer x: choose none, cifar10"),
         (("--model", "onnx:linear.onnx", "--normalizer", "cifar10"), "does not take digits's images of 1x8x8"),

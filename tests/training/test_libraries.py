@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -195,6 +196,20 @@ def test_the_hub_is_asked_only_where_the_user_says_so(monkeypatch, name, downloa
     with pytest.raises(ValueError, match="nothing there" if download else "nothing is fetched unasked"):
         load_model(name, download=download)
     assert asked == [not download]
+
+
+def test_the_hubs_library_does_not_warn_of_each_try(monkeypatch):
+    def fail(*args, **options):
+        levels.append(logger.getEffectiveLevel())
+        raise OSError("no network")
+
+    logger = logging.getLogger("huggingface_hub")
+    levels = [logger.getEffectiveLevel()]
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(ValueError, match="no network"):
+        load_model("timm:test_resnet", download=True)
+    assert levels[1] > logging.WARNING
+    assert logger.getEffectiveLevel() == levels[0]
 
 
 def test_a_name_that_the_network_does_not_answer_is_one_line(cache):
@@ -484,8 +499,10 @@ def test_exported_programs_that_are_refused(tmp_path):
     torch.export.save(torch.export.export(Two(), (IMAGES, torch.ones(()))), file)
     with pytest.raises(ValueError, match="takes 2 inputs"):
         load_model(f"export:{file}")
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt2: no such file; name an exported program"):
         load_model(f"export:{tmp_path / 'nowhere.pt2'}")
+    with pytest.raises(IsADirectoryError, match="is a folder: name an exported program"):
+        load_model(f"export:{tmp_path}")
 
 
 def test_a_batch_of_a_fixed_size_is_filled_up_and_no_answer_is_of_the_filling():

@@ -54,7 +54,7 @@ def load_exported(name: str, file: Path) -> nn.Module:
     OSError
         Where it cannot be opened.
     """
-    check_regular(file)
+    check_regular(file, "an exported program")
     _check_archive(name, file)
     with one_line(f"{name} is damaged, or of another version of PyTorch"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats and of what was fallen back on

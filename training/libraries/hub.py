@@ -1,8 +1,10 @@
 """Files of the Hugging Face hub, from its cache on this machine; fetched only where that is asked for."""
 
+import contextlib
 import hashlib
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from smoothing.forward import FAILURES, reason
@@ -63,7 +65,8 @@ def hub_folder(name: str, repository: str, revision: str | None, *, download: bo
 
 def _asked(ask: Callable[[], str], name: str, what: str, download: bool) -> Path:
     try:
-        return Path(ask())
+        with _quiet():
+            return Path(ask())
     except MemoryError:
         raise
     except FAILURES as error:  # of the hub, of the network, of names that are none
@@ -73,6 +76,18 @@ def _asked(ask: Callable[[], str], name: str, what: str, download: bool) -> Path
             f"{name} is not in the hub's cache, and nothing is fetched unasked: add --download, or run hf download "
             f"{what}"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub's library from warning of each try before the error that sums them up."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def check_hash(file: Path) -> None:

@@ -82,7 +82,7 @@ def load_onnx(name: str, file: Path) -> nn.Module:
     import onnx
     from onnx import inliner
 
-    check_regular(file)
+    check_regular(file, "an ONNX model")
     if file.stat().st_size > _MOST:
         raise ValueError(f"{name} has more than 2 GB: keep its weights in a file beside it")
     with one_line(f"{name} is no ONNX model, or damaged: export it anew"):
