@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version
-from typing import Any, NoReturn, TextIO, TypeVar, cast
+from itertools import pairwise
+from typing import Any, NoReturn, TextIO, TypeVar, cast, get_type_hints
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
 from regions.extras import MissingExtra, need
-from srs.commands._help import asked_for, flag_names, help_of, help_of_presets
+from srs.commands._help import asked_for, flag_names, help_of, help_of_presets, takes_several
 from srs.text import visible
 
 Settings = TypeVar("Settings")
@@ -40,14 +41,18 @@ def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, desc
         else:
             text = help_of(type(chosen[1]), command, description, default=chosen[1], preset=args[0])
         _show(text)
+    chosen = presets.get(args[0]) if args else None
+    if chosen is not None:
+        return parse(type(chosen[1]), command, description, default=chosen[1], args=args[1:])
+    _show_version(command, args)
+    if not any(arg.startswith("--tyro-") for arg in args):  # which write completion scripts
+        said = f"{args[0]} is no preset" if args else "no preset"
+        raise ValueError(f"{said}: the first word is one of {', '.join(presets)}")
     kind = tyro.extras.subcommand_type_from_defaults(
         {name: default for name, (_, default) in presets.items()},
         {name: about for name, (about, _) in presets.items()},
     )
-    chosen = presets.get(args[0]) if args else None
-    return parse(
-        kind, command, description, args=args if chosen is None else _without_known(args, type(chosen[1]), chosen[1])
-    )
+    return parse(kind, command, description, args=args)
 
 
 def _without_known(args: Sequence[str], settings: Any, default: object) -> list[str]:
@@ -83,6 +88,8 @@ def parse(
         given = _without_known(given, settings, default)
     if asked_for(given):
         _show(help_of(settings, command, description, default=default, groups=groups))
+    if is_dataclass(settings):
+        _check_values(given, settings, command)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
@@ -98,7 +105,7 @@ def parse(
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
             text = _shortened(complaint.getvalue())
-            if found := re.match(r"Value error Error parsing \w+Settings: (.*?) For full helptext", text):
+            if found := re.match(r"Error parsing \w+Settings: (.*?) For full helptext", text):
                 raise ValueError(found[1]) from None  # what the settings themselves say
             _complain(command, text)
         raise
@@ -106,11 +113,30 @@ def parse(
 
 def _shortened(complaint: str) -> str:
     """Return what tyro complains about without what it draws, and without the None that no flag is given."""
-    text = " ".join(re.sub(r"[\u2500-\u257f]|-{4,}", " ", complaint).split())
-    text = re.sub(r"^Value error Error parsing (\S+): no type matching (\S+) could be instantiated from "
+    lines = re.sub(r"[\u2500-\u257f]|-{4,}", " ", complaint).splitlines()[1:]  # the first is the box's title
+    text = " ".join(" ".join(lines).split())
+    if found := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: .*?)?( For full helptext.*)", text):
+        words = found[1].split(", ")
+        unknown = [word for word in words if word.startswith("-")] or words
+        close = [name[1] for line in lines if (name := re.match(r" {6}(--[\w-]+)", line))]
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        return f"{', '.join(unknown)}: no such {'option' if unknown[0][0] == '-' else 'argument'}{hint}{found[2]}"
+    text = re.sub(r"^Error parsing (\S+): no type matching (\S+) could be instantiated from "
                   r"\['(.*?)'\]\. .*? For full", r"\1 \3: expected \2. For full", text)  # fmt: skip
-    text = re.sub(r"^Value error Error parsing (\S+): (.*?) Argument helptext: .*? For full", r"\1: \2. For full", text)
+    text = re.sub(r"^Error parsing (\S+): (.*?) Argument helptext: .*? For full", r"\1: \2. For full", text)
+    helping = r"For full helptext, \w+ ([\w-]+).*"  # the name of a settings file may follow the command's
+    text = re.sub(helping, r"For full helptext, run \1 --help", text)
     return re.sub(r"\{None\}\||'None', |, 'None'| \(default: None\)", "", text)
+
+
+def _check_values(args: Sequence[str], settings: Any, command: str) -> None:
+    """Refuse a flag of any number of values that has none, as where a shell's variable is empty."""
+    kinds = get_type_hints(settings, include_extras=True)
+    several = {f"--{name.replace('_', '-')}" for name in flag_names(settings) if takes_several(kinds[name])}
+    for arg, after in pairwise([*args, "--"]):
+        if arg in several and after.startswith("--"):
+            _complain(command, f"{arg}: no value; give one or several, or leave it out")
+            raise SystemExit(2)
 
 
 def _show_version(command: str, args: Sequence[str]) -> None:

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
 from srs.commands._cli import one_line_errors, parse
+from srs.commands._help import takes_several
 from srs.run.settings import BESIDE, EARLIER, OUT, CertifySettings
 from srs.run.sources import asked_again, library, own_code, own_data
 
@@ -110,7 +111,7 @@ def _flags(
             if isinstance(part, (dict, list)) or len(str(part)) > _LONGEST:
                 raise ValueError(f"{what}: {name} is no single value; {remedy}")
         if isinstance(value, list):
-            if not _many(kinds[name]):
+            if not takes_several(kinds[name]):
                 raise ValueError(f"{what}: {name} holds {str(value)[:60]}, and takes one value, no list; {remedy}")
             anew = any(arg == flag or arg.startswith(f"{flag}=") for arg in args)
             if any(str(part).startswith("-") for part in value):  # not to be taken for a flag
@@ -123,12 +124,6 @@ def _flags(
         elif value is not None and value is not False:
             flags.append(f"{flag}={value}")
     return flags
-
-
-def _many(kind: Any) -> bool:
-    """Whether a setting of this type takes several values."""
-    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    return get_origin(plain) is tuple
 
 
 def find_in_current_folder(*names: str | None, args: Sequence[str] | None = None) -> None:

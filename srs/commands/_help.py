@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -81,6 +81,12 @@ def _section(heading: str, entries: Iterable[tuple[str, str]]) -> str:
 def flag_names(settings: type[Any]) -> list[str]:
     """Return the fields of a dataclass that have a flag: all but positional arguments."""
     return [name for name, kind in get_type_hints(settings, include_extras=True).items() if not _is_positional(kind)]
+
+
+def takes_several(kind: Any) -> bool:
+    """Whether a setting of this type takes several values."""
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return any(get_origin(each) is tuple for each in (plain, *get_args(plain)))
 
 
 def _documented(settings: type[Any]) -> dict[str, str]:

@@ -112,7 +112,16 @@ def test_the_help_of_certification_is_in_groups_the_most_used_flags_first(tmp_pa
         (("--sigma-min", "0,3"), "srs-certify: --sigma-min 0,3: expected FLOAT. For full helptext"),
         (("--n0", "many"), "srs-certify: --n0: invalid literal for int() with base 10: 'many'. For full helptext"),
         (("--rule", "best"), "invalid choice 'best' for argument '--rule'"),
-        (("--out",), "Missing value for argument '--out'"),
+        (("--out",), "srs-certify: Missing value for argument '--out'"),
+        (("--nosuch", "3"), "srs-certify: --nosuch: no such option. For full helptext, run srs-certify --help\n"),
+        (("--nosuch", "--other=3"), "srs-certify: --nosuch, --other=3: no such option. For"),
+        (("digits",), "srs-certify: digits: no such argument. For"),
+        (
+            ("--sigma", "1"),
+            "--sigma: no such option; did you mean --sigma-max or --sigma-min or --sigma-step or",
+        ),
+        (("--sigmas",), "srs-certify: --sigmas: no value; give one or several, or leave it out\n"),
+        (("--expert", "--n", "5"), "srs-certify: --expert: no value; give one or several"),
     ],
 )
 def test_a_value_that_no_flag_takes_is_said_in_a_short_line(tmp_path, flags, message):
@@ -121,8 +130,25 @@ def test_a_value_that_no_flag_takes_is_said_in_a_short_line(tmp_path, flags, mes
     assert "None" not in process.stderr
 
 
-def test_completion_scripts_know_the_flags(tmp_path):
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "srs-train: no preset: the first word is one of digits, mnist-quick, "),
+        (("nothing",), "srs-train: nothing is no preset: the first word is one of digits, "),
+        (("--epochs", "3", "digits"), "srs-train: --epochs is no preset: the first word is one of digits, "),
+        (("digits", "--epoch", "3"), "srs-train: --epoch: no such option; did you mean --epochs or --finetune-epochs?"),
+        (("digits", "--sigmas"), "srs-train: --sigmas: no value"),
+    ],
+)
+def test_what_no_preset_has_is_said_in_a_short_line(tmp_path, args, message):
+    process = call("train", tmp_path, *args)
+    assert_refused(process, "srs-train", message)
+    assert len(process.stderr) < 300
+
+
+@pytest.mark.parametrize("command", ["certify", "train"])
+def test_completion_scripts_know_the_flags(tmp_path, command):
     for shell in ("bash", "zsh", "fish"):
-        process = call("certify", tmp_path, "--tyro-print-completion", shell)
+        process = call(command, tmp_path, "--tyro-print-completion", shell)
         assert process.returncode == 0, process.stderr
         assert "--sigma-min" in process.stdout or "sigma-min" in process.stdout
