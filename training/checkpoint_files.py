@@ -78,7 +78,8 @@ def check_regular(file: Path, what: str = "a checkpoint") -> None:
         raise FileNotFoundError(f"{file}: no such file; name {what}") from None
     if stat.S_ISDIR(mode):
         inside = file / "checkpoint.pt"
-        raise IsADirectoryError(f"{file} is a folder: name {inside if inside.is_file() else what}")
+        beside = what == "a checkpoint" and inside.is_file()
+        raise IsADirectoryError(f"{file} is a folder: name {inside if beside else what}")
     if not stat.S_ISREG(mode):
         raise ValueError(f"{file} is a pipe or a device: name a file")
 

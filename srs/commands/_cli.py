@@ -27,6 +27,12 @@ Settings = TypeVar("Settings")
 #: Of a disk, a quota or a file size limit.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+#: A flag, and no negative number.
+_FLAG = re.compile(r"--?[A-Za-z]")
+
+#: How an argument without characters is shown.
+_EMPTY = "''"
+
 #: Exit code where the reader of a pipe has left, as in `srs-certify --help | head`: what a shell says of SIGPIPE.
 _NOBODY_READS = 141
 
@@ -35,18 +41,19 @@ def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, desc
     """Read a preset's name and what overrides it; presets are (description, settings) by name."""
     args = sys.argv[1:]
     if asked_for(args):
-        chosen = presets.get(args[0])
+        chosen = presets.get(args[0].replace("_", "-"))
         if chosen is None:
             text = help_of_presets(command, description, {name: about for name, (about, _) in presets.items()})
         else:
             text = help_of(type(chosen[1]), command, description, default=chosen[1], preset=args[0])
         _show(text)
-    chosen = presets.get(args[0]) if args else None
-    if chosen is not None:
-        return parse(type(chosen[1]), command, description, default=chosen[1], args=args[1:])
+    name = args[0].replace("_", "-") if args else ""
+    if name in presets:
+        default = presets[name][1]
+        return parse(type(default), command, description, default=default, args=args[1:], preset=name)
     _show_version(command, args)
     if not any(arg.startswith("--tyro-") for arg in args):  # which write completion scripts
-        said = f"{args[0]} is no preset" if args else "no preset"
+        said = f"{args[0] or _EMPTY} is no preset" if args else "no preset"
         raise ValueError(f"{said}: the first word is one of {', '.join(presets)}")
     kind = tyro.extras.subcommand_type_from_defaults(
         {name: default for name, (_, default) in presets.items()},
@@ -76,10 +83,12 @@ def parse(
     default: Settings | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     args: Sequence[str] | None = None,
+    preset: str = "",
 ) -> Settings:
     """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2.
 
-    `groups` are the headings of the help, and the settings below them. What settings that check themselves refuse is a
+    `groups` are the headings of the help, and the settings below them; `preset` is the word after which arguments
+    begin. What settings that check themselves refuse is a
     `ValueError`.
     """
     given = sys.argv[1:] if args is None else args
@@ -104,37 +113,43 @@ def parse(
             return cast(Settings, found)
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
-            text = _shortened(complaint.getvalue())
+            text = _shortened(complaint.getvalue(), f"{command.partition(':')[0]} {preset}".strip())
             if found := re.match(r"Error parsing \w+Settings: (.*?) For full helptext", text):
                 raise ValueError(found[1]) from None  # what the settings themselves say
             _complain(command, text)
         raise
 
 
-def _shortened(complaint: str) -> str:
+def _shortened(complaint: str, command: str) -> str:
     """Return what tyro complains about without what it draws, and without the None that no flag is given."""
-    lines = re.sub(r"[\u2500-\u257f]|-{4,}", " ", complaint).splitlines()[1:]  # the first is the box's title
+    plain = re.sub(r"\x1b\[[\d;]*m", "", complaint)  # colours, on a terminal
+    lines = re.sub(r"[\u2500-\u257f]|-{4,}", " ", plain).splitlines()[1:]  # the first is the box's title
     text = " ".join(" ".join(lines).split())
-    if found := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: .*?)?( For full helptext.*)", text):
-        words = found[1].split(", ")
-        unknown = [word for word in words if word.startswith("-")] or words
-        close = [name[1] for line in lines if (name := re.match(r" {6}(--[\w-]+)", line))]
+    text = re.sub(r"For full helptext.*", f"For full helptext, run {command} --help", text)
+    hints = r"(?: (?:Perhaps you meant|Arguments similar to) .*?)?"
+    if found := re.match(rf"Unrecognized options:(.*?){hints} (For full helptext.*)", text):
+        words = [word.strip() or _EMPTY for word in found[1].split(", ")]
+        unknown = [word for word in words if _FLAG.match(word)]
+        close = dict.fromkeys(name[1] for line in lines if (name := re.match(r" {6}(--[\w-]+)", line)))
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        return f"{', '.join(unknown)}: no such {'option' if unknown[0][0] == '-' else 'argument'}{hint}{found[2]}"
+        return f"{', '.join(unknown or words)}: no such {'option' if unknown else 'argument'}{hint} {found[2]}"
     text = re.sub(r"^Error parsing (\S+): no type matching (\S+) could be instantiated from "
                   r"\['(.*?)'\]\. .*? For full", r"\1 \3: expected \2. For full", text)  # fmt: skip
     text = re.sub(r"^Error parsing (\S+): (.*?) Argument helptext: .*? For full", r"\1: \2. For full", text)
-    helping = r"For full helptext, \w+ ([\w-]+).*"  # the name of a settings file may follow the command's
-    text = re.sub(helping, r"For full helptext, run \1 --help", text)
     return re.sub(r"\{None\}\||'None', |, 'None'| \(default: None\)", "", text)
 
 
 def _check_values(args: Sequence[str], settings: Any, command: str) -> None:
-    """Refuse a flag of any number of values that has none, as where a shell's variable is empty."""
+    """Refuse a flag of any number of values that has none, as where a shell's variable is empty.
+
+    Over a file it has a meaning: not the values that the file says.
+    """
+    if any(arg.partition("=")[0] in ("--config", "--resume") for arg in args):
+        return
     kinds = get_type_hints(settings, include_extras=True)
     several = {f"--{name.replace('_', '-')}" for name in flag_names(settings) if takes_several(kinds[name])}
     for arg, after in pairwise([*args, "--"]):
-        if arg in several and after.startswith("--"):
+        if arg.replace("_", "-") in several and after.startswith("--"):
             _complain(command, f"{arg}: no value; give one or several, or leave it out")
             raise SystemExit(2)
 

@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -85,7 +85,7 @@ def flag_names(settings: type[Any]) -> list[str]:
 
 def takes_several(kind: Any) -> bool:
     """Whether a setting of this type takes several values."""
-    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    plain = _plain(kind)
     return any(get_origin(each) is tuple for each in (plain, *get_args(plain)))
 
 

@@ -252,7 +252,10 @@ def _check_sigma(path: Path, table: CertificateTable, level: float) -> None:
     )
     _refuse(path, table, wrong, "radius", table.radius, remedy)
     column = table.extra.get("sigma")
-    if column is not None and column.dtype.kind in "if":
+    if column is not None and column.dtype.kind not in "if":
+        wrong = np.array([not _NUMBER.fullmatch(text) for text in column])
+        _refuse(path, table, wrong, "sigma", column, "is no noise level; are the columns in order?")
+    elif column is not None:
         remedy = f"the log was named for sigma = {level:g}; give logs of one noise level each, and --sigmas as they say"
         _refuse(path, table, column != level, "sigma", column, remedy)
 

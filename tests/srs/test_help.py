@@ -1,6 +1,8 @@
 """What commands print for --help, and what they say of values that no flag takes."""
 
+import os
 import re
+import subprocess
 from dataclasses import MISSING, fields
 
 import pytest
@@ -12,7 +14,7 @@ from srs.predict.settings import PredictSettings
 from srs.run.settings import GROUPS, CertifySettings
 from srs.score.settings import ScoreSettings
 from srs.verify.settings import VerifySettings
-from tests.srs.programs import assert_refused, call
+from tests.srs.programs import assert_refused, call, program
 from training import PRESETS, ROUTER_PRESETS
 
 TRAINING = {**PRESETS, **ROUTER_PRESETS}
@@ -122,12 +124,43 @@ def test_the_help_of_certification_is_in_groups_the_most_used_flags_first(tmp_pa
         ),
         (("--sigmas",), "srs-certify: --sigmas: no value; give one or several, or leave it out\n"),
         (("--expert", "--n", "5"), "srs-certify: --expert: no value; give one or several"),
+        (("",), "srs-certify: '': no such argument. For"),
+        (("", "x"), "srs-certify: '', x: no such argument. For"),
+        (("--lrr", "-0.5"), "srs-certify: --lrr: no such option"),
+        (("--sigma", "1", "--max-m=3"), "srs-certify: --sigma, --max-m=3: no such option; did you mean --sigma-max or"),
     ],
 )
 def test_a_value_that_no_flag_takes_is_said_in_a_short_line(tmp_path, flags, message):
     process = call("certify", tmp_path, *flags)
     assert_refused(process, "srs-certify", message)
     assert "None" not in process.stderr
+    assert len(process.stderr) < 300
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_the_same_line(tmp_path, columns):
+    """Colours are for what is drawn, and of that nothing is left."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
+    command = [*program("certify"), "--sigma", "1"]
+    code = subprocess.run(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment, check=False).returncode
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert code == 2
+    assert shown == (
+        "srs-certify: --sigma: no such option; did you mean --sigma-max or --sigma-min or --sigma-step or --sigmas? "
+        "For full helptext, run srs-certify --help\r\n"
+    )
+
+
+def test_a_list_without_values_replaces_that_of_a_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("n: 100\nrungs: [10, 50]\n")
+    settings = ("--config", "mine.yaml", "--n", "20")
+    assert_refused(
+        call("certify", tmp_path, *settings), "srs-certify", "--rungs 10 50: numbers of samples must increase"
+    )
+    assert_refused(call("certify", tmp_path, *settings, "--rungs", "--max", "0"), "srs-certify", "--max 0: must be")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +169,16 @@ def test_a_value_that_no_flag_takes_is_said_in_a_short_line(tmp_path, flags, mes
         ((), "srs-train: no preset: the first word is one of digits, mnist-quick, "),
         (("nothing",), "srs-train: nothing is no preset: the first word is one of digits, "),
         (("--epochs", "3", "digits"), "srs-train: --epochs is no preset: the first word is one of digits, "),
-        (("digits", "--epoch", "3"), "srs-train: --epoch: no such option; did you mean --epochs or --finetune-epochs?"),
+        (("",), "srs-train: '' is no preset: the first word is one of digits, "),
+        (
+            ("digits", "--epoch", "3"),
+            "srs-train: --epoch: no such option; did you mean --epochs or --finetune-epochs? For full helptext, run "
+            "srs-train digits --help\n",
+        ),
+        (
+            ("mnist_quick", "--nosuch", "3"),
+            "srs-train: --nosuch: no such option. For full helptext, run srs-train mnist-quick ",
+        ),
         (("digits", "--sigmas"), "srs-train: --sigmas: no value"),
     ],
 )

@@ -81,6 +81,10 @@ OTHER_LAYOUTS = {
         "0\t3\t3\t0.457\t1\t0.25\t0:00:14\n10\t8\t8\t0.31\t1\t0.283\t0:00:14\n",
         "line 3: sigma = 0.283: the log was named for sigma = 0.25; give logs of one noise level each",
     ),
+    "Alfarra et al. 2022, time and sigma below each other's names": (
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tsigma\n0\t3\t3\t0.457\t1\t0.283\t0:00:14.15\n",
+        "line 2: sigma = 0:00:14.15: is no noise level; are the columns in order?",
+    ),
     "Chen et al. 2022": (
         "idx\tlabel\tpredict\tpA\tsamplesize\tradius\tcorrect\ttime_forward\n"
         "0\t3\t3\t0.965\t2000\t0.451\t1\t0.120\n===Certification Summary(absolute)===\n",

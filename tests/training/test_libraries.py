@@ -204,6 +204,7 @@ def test_the_hubs_library_does_not_warn_of_each_try(monkeypatch):
         raise OSError("no network")
 
     logger = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(logger, "level", logging.WARNING)
     levels = [logger.getEffectiveLevel()]
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(ValueError, match="no network"):

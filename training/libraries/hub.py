@@ -83,7 +83,8 @@ def _quiet() -> Iterator[None]:
     """Keep the hub's library from warning of each try before the error that sums them up."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    if logger.getEffectiveLevel() == logging.WARNING:  # and nobody asked for more, or for less
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
