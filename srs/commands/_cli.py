@@ -40,17 +40,12 @@ _NOBODY_READS = 141
 def parse_preset(presets: Mapping[str, tuple[str, Settings]], command: str, description: str) -> Settings:
     """Read a preset's name and what overrides it; presets are (description, settings) by name."""
     args = sys.argv[1:]
+    chosen = args[0].replace("_", "-") if args else ""
+    if chosen in presets:
+        default = presets[chosen][1]
+        return parse(type(default), command, description, default=default, args=args[1:], preset=chosen)
     if asked_for(args):
-        chosen = presets.get(args[0].replace("_", "-"))
-        if chosen is None:
-            text = help_of_presets(command, description, {name: about for name, (about, _) in presets.items()})
-        else:
-            text = help_of(type(chosen[1]), command, description, default=chosen[1], preset=args[0])
-        _show(text)
-    name = args[0].replace("_", "-") if args else ""
-    if name in presets:
-        default = presets[name][1]
-        return parse(type(default), command, description, default=default, args=args[1:], preset=name)
+        _show(help_of_presets(command, description, {name: about for name, (about, _) in presets.items()}))
     _show_version(command, args)
     if not any(arg.startswith("--tyro-") for arg in args):  # which write completion scripts
         said = f"{args[0] or _EMPTY} is no preset" if args else "no preset"
@@ -83,22 +78,21 @@ def parse(
     default: Settings | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     args: Sequence[str] | None = None,
-    preset: str = "",
+    preset: str | None = None,
 ) -> Settings:
     """Read the command line, or these arguments, over a default; flags that cannot be used: one line, exit code 2.
 
     `groups` are the headings of the help, and the settings below them; `preset` is the word after which arguments
-    begin. What settings that check themselves refuse is a
-    `ValueError`.
+    begin. What settings that check themselves refuse is a `ValueError`.
     """
     given = sys.argv[1:] if args is None else args
     _show_version(command, given)
     if is_dataclass(settings):  # and not one of several presets
         given = _without_known(given, settings, default)
     if asked_for(given):
-        _show(help_of(settings, command, description, default=default, groups=groups))
+        _show(help_of(settings, command, description, default=default, groups=groups, preset=preset))
     if is_dataclass(settings):
-        _check_values(given, settings, command)
+        _refuse_empty_lists(given, settings, command)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
@@ -113,7 +107,7 @@ def parse(
             return cast(Settings, found)
     except SystemExit as end:
         if end.code:  # tyro draws a box around several lines
-            text = _shortened(complaint.getvalue(), f"{command.partition(':')[0]} {preset}".strip())
+            text = _shortened(complaint.getvalue(), f"{command.partition(':')[0]} {preset or ''}".rstrip())
             if found := re.match(r"Error parsing \w+Settings: (.*?) For full helptext", text):
                 raise ValueError(found[1]) from None  # what the settings themselves say
             _complain(command, text)
@@ -139,7 +133,7 @@ def _shortened(complaint: str, command: str) -> str:
     return re.sub(r"\{None\}\||'None', |, 'None'| \(default: None\)", "", text)
 
 
-def _check_values(args: Sequence[str], settings: Any, command: str) -> None:
+def _refuse_empty_lists(args: Sequence[str], settings: Any, command: str) -> None:
     """Refuse a flag of any number of values that has none, as where a shell's variable is empty.
 
     Over a file it has a meaning: not the values that the file says.

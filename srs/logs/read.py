@@ -252,12 +252,19 @@ def _check_sigma(path: Path, table: CertificateTable, level: float) -> None:
     )
     _refuse(path, table, wrong, "radius", table.radius, remedy)
     column = table.extra.get("sigma")
-    if column is not None and column.dtype.kind not in "if":
-        wrong = np.array([not _NUMBER.fullmatch(text) for text in column])
+    if column is not None:
+        wrong = np.array([not _is_number(value) for value in column.tolist()])
         _refuse(path, table, wrong, "sigma", column, "is no noise level; are the columns in order?")
-    elif column is not None:
         remedy = f"the log was named for sigma = {level:g}; give logs of one noise level each, and --sigmas as they say"
         _refuse(path, table, column != level, "sigma", column, remedy)
+
+
+def _is_number(value: float | str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def check_same(

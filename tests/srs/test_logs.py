@@ -85,6 +85,10 @@ OTHER_LAYOUTS = {
         "idx\tlabel\tpredict\tradius\tcorrect\ttime\tsigma\n0\t3\t3\t0.457\t1\t0.283\t0:00:14.15\n",
         "line 2: sigma = 0:00:14.15: is no noise level; are the columns in order?",
     ),
+    "a sigma in words": (
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime\tsigma\n0\t3\t3\t0.457\t1\t0:00:14.15\t0p5\n",
+        "line 2: sigma = 0p5: is no noise level",
+    ),
     "Chen et al. 2022": (
         "idx\tlabel\tpredict\tpA\tsamplesize\tradius\tcorrect\ttime_forward\n"
         "0\t3\t3\t0.965\t2000\t0.451\t1\t0.120\n===Certification Summary(absolute)===\n",
